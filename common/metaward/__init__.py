@@ -1,0 +1,1 @@
+"""Federated meta-learning for hospitals: tasks, episodes, learners, evaluation, wire format."""

@@ -1,0 +1,81 @@
+"""The `metaward` command: finds the sub-commands of all parts and turns errors into exit codes.
+
+Each part announces a function ``register(app)`` in the entry-point group ``metaward.commands``.
+Those modules import nothing heavy at the top, so that ``metaward --help`` stays fast.
+
+Exit codes: 0 ok, 2 usage or configuration, 3 data, 4 privacy budget, 5 federation,
+130 interrupted.
+"""
+
+import sys
+from importlib.metadata import entry_points, version
+
+import click
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from metaward.errors import MetawardError
+
+INTERRUPTED = 130
+
+
+def build_app() -> typer.Typer:
+    """Return the root command with the sub-commands of every installed part."""
+    app = typer.Typer(
+        help="Federated meta-learning for hospitals: learn together, share no patients.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+    )
+
+    @app.callback()
+    def root(
+        show_version: bool = typer.Option(
+            False, "--version", help="Print the version and stop.", is_eager=True
+        ),
+    ) -> None:
+        if show_version:
+            typer.echo(f"metaward {version('metaward')}")
+            raise typer.Exit
+
+    for entry in sorted(entry_points(group="metaward.commands"), key=lambda entry: entry.name):
+        entry.load()(app)
+    return app
+
+
+def print_error(error: MetawardError, console: Console) -> None:
+    """Print one screen: what was found, what was expected, where, what to do next."""
+    console.print(f"[bold red]{error.title} error[/]  {escape(error.found)}", soft_wrap=True)
+    for name, text in (
+        ("expected", error.expected),
+        ("where", error.where),
+        ("next step", error.next_step),
+    ):
+        if text:
+            console.print(f"  [bold]{name:<10}[/]{escape(text)}", soft_wrap=True)
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code; never raise for a user's mistake."""
+    console = Console(stderr=True, highlight=False)
+    try:
+        result = typer.main.get_command(build_app()).main(
+            args=arguments, prog_name="metaward", standalone_mode=False
+        )
+    except MetawardError as error:
+        print_error(error, console)
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        console.print("Interrupted.")
+        return INTERRUPTED
+    return result if isinstance(result, int) else 0
+
+
+def main() -> None:
+    """Entry point of the `metaward` script."""
+    sys.exit(run(sys.argv[1:]))

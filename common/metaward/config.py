@@ -1,0 +1,169 @@
+"""Read YAML into frozen pydantic models, and say everything that is wrong with it at once."""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from metaward.errors import ConfigError
+
+ModelT = TypeVar("ModelT", bound="Settings")
+
+
+class Settings(BaseModel):
+    """Base of every configuration model: frozen, strict, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    def digest(self) -> str:
+        """Return the SHA-256 (hex) of the canonical JSON form: equal settings, equal digest."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """SafeLoader that refuses duplicate keys: PyYAML silently lets the last one win."""
+
+
+def _mapping_without_duplicates(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[object] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+        if key in seen:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key '{key}' stands twice", key_node.start_mark
+            )
+        seen.add(key)
+    loader.flatten_mapping(node)
+    return dict(yaml.constructor.SafeConstructor.construct_mapping(loader, node, deep=True))
+
+
+_UniqueKeyLoader.add_constructor(
+    yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_duplicates
+)
+
+
+def load_settings(path: Path, model: type[ModelT]) -> ModelT:
+    """Read a YAML file into a settings model.
+
+    Raises:
+        ConfigError: The file is missing, is not YAML, or does not fit the model. The message
+            lists every problem with its line and dotted key.
+    """
+    text = _read_text(path)
+    try:
+        content = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(
+            f"not valid YAML ({error.problem})",
+            expected="a YAML mapping",
+            where=f"{path}{line}",
+            next_step="Correct that line and run the command again.",
+        ) from None
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"the file holds a {type(content).__name__}",
+            expected="a YAML mapping of keys to values",
+            where=str(path),
+            next_step="See docs/configuration.md for an example.",
+        )
+    return validate_settings(content, model, where=str(path), tree=tree)
+
+
+def validate_settings(
+    content: dict[str, Any], model: type[ModelT], *, where: str, tree: yaml.Node | None = None
+) -> ModelT:
+    """Validate a mapping against a settings model; see :func:`load_settings`."""
+    try:
+        # JSON mode is strict about types but reads a list as a tuple, as YAML means it.
+        return model.model_validate_json(json.dumps(content, default=str))
+    except ValidationError as error:
+        problems = [_describe(problem, model, tree) for problem in error.errors()]
+    noun = "problem" if len(problems) == 1 else "problems"
+    raise ConfigError(
+        f"{len(problems)} {noun}\n" + "\n".join(f"    {problem}" for problem in problems),
+        where=where,
+        next_step="Correct the keys above and run the command again.",
+    )
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        found = "a folder" if path.is_dir() else "no such file"
+    except UnicodeDecodeError:
+        found = "the file is not UTF-8 text"
+    except PermissionError:
+        found = "the file may not be read by this user"
+    raise ConfigError(
+        found,
+        expected="a readable YAML file",
+        where=str(path),
+        next_step="Check the path and the permissions.",
+    )
+
+
+def _describe(problem: Any, model: type[BaseModel], tree: yaml.Node | None) -> str:
+    location = [part for part in problem["loc"] if not _is_union_tag(part)]
+    key = ".".join(str(part) for part in location) or "(top level)"
+    line = _line_of(tree, location)
+    text = f"{'line ' + str(line) + ', ' if line else ''}{key}: {problem['msg']}"
+    if problem["type"] == "missing":
+        return text
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(location[-1]), _all_field_names(model), n=1)
+        return text + (f" (did you mean '{near[0]}'?)" if near else "")
+    return f"{text} (found {_shorten(problem['input'])})"
+
+
+def _is_union_tag(part: object) -> bool:
+    return isinstance(part, str) and part.startswith("function-")
+
+
+def _shorten(value: object, limit: int = 60) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _all_field_names(model: type[BaseModel]) -> list[str]:
+    names: set[str] = set()
+    queue: list[object] = [model]
+    seen: set[object] = set()
+    while queue:
+        current = queue.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            for name, field in current.model_fields.items():
+                names.add(name)
+                queue.append(field.annotation)
+        else:
+            queue.extend(getattr(current, "__args__", ()))
+    return sorted(names)
+
+
+def _line_of(node: yaml.Node | None, location: Sequence[object]) -> int | None:
+    """Return the 1-based line of the deepest part of ``location`` that exists in the YAML tree."""
+    line: int | None = None
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            match = [(k, v) for k, v in node.value if k.value == str(part)]
+            if not match:
+                continue  # a discriminator's tag, or a missing key
+            line, node = match[0][0].start_mark.line + 1, match[0][1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            if part >= len(node.value):
+                break
+            node = node.value[part]
+            line = node.start_mark.line + 1
+    return line

@@ -1,0 +1,210 @@
+"""Draw episodes: support and query of one task, never sharing a patient.
+
+Support and query are disjoint by patient over the whole episode, also across classes: a patient
+whose images carry two labels is on one side only.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from metaward.errors import DataError
+from metaward.tasks import Task
+
+DRAWS_BEFORE_GIVING_UP = 20
+"""Draws of patients after which a task is declared too small; one is enough where every patient
+has one label."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Labelled images.
+
+    Attributes:
+        images: (n, channels, size, size) float32, standardised.
+        labels: (n,) int64 in 0..n_way-1.
+        n_way: Number of classes.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    n_way: int
+
+
+@dataclass(frozen=True)
+class EpisodeIndices:
+    """Which images of a task make an episode, class-major.
+
+    Attributes:
+        classes: (n_way,) labels of the task, in the order of the episode's classes.
+        support: (n_way * n_shot,) indices into the task's images.
+        query: (n_way * n_query,) likewise; no patient of ``support`` occurs here.
+    """
+
+    classes: NDArray[np.int64]
+    support: NDArray[np.int64]
+    query: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Episode:
+    """Support and query of one task, disjoint by patient.
+
+    Attributes:
+        query_patients: (n_way * n_query,) patient number of each query image, within the task.
+    """
+
+    support: Examples
+    query: Examples
+    query_patients: NDArray[np.int64]
+
+
+def sample_episode(
+    task: Task, *, n_way: int, n_shot: int, n_query: int, rng: np.random.Generator
+) -> Episode:
+    """Draw ``n_way`` classes, then ``n_shot`` support and ``n_query`` query images of each.
+
+    See :func:`sample_indices` for how images are drawn and what is raised.
+    """
+    drawn = sample_indices(task, n_way=n_way, n_shot=n_shot, n_query=n_query, rng=rng)
+    return Episode(
+        support=_examples(task, drawn.support, n_way, n_shot),
+        query=_examples(task, drawn.query, n_way, n_query),
+        query_patients=task.patients[drawn.query],
+    )
+
+
+def usable_labels(task: Task, *, n_shot: int, n_query: int) -> NDArray[np.int64]:
+    """Return the labels with enough patients and images for one episode, in ascending order.
+
+    A label needs at least two patients (one to adapt on, one to score) and enough images on both
+    sides when its patients are split in the way that is best for it.
+    """
+    return np.asarray(
+        [
+            label
+            for label, images_of_patient in task.images_of.items()
+            if _can_be_split([len(rows) for rows in images_of_patient.values()], n_shot, n_query)
+        ],
+        dtype=np.int64,
+    )
+
+
+def sample_indices(
+    task: Task, *, n_way: int, n_shot: int, n_query: int, rng: np.random.Generator
+) -> EpisodeIndices:
+    """Draw the images of one episode.
+
+    Classes are drawn uniformly. Within a class, patients are drawn in random order and their
+    images taken in turns (every patient gives one image before any gives a second), so a support
+    set of ``n_shot`` images shows as many patients as it can.
+
+    Raises:
+        DataError: Fewer usable labels than ``n_way``, or no split of the patients gives enough
+            images on both sides.
+    """
+    labels = usable_labels(task, n_shot=n_shot, n_query=n_query)
+    if len(labels) < n_way:
+        raise _too_few_labels(task, labels, n_way=n_way, n_shot=n_shot, n_query=n_query)
+    for _ in range(DRAWS_BEFORE_GIVING_UP):
+        classes = rng.permutation(labels)[:n_way]
+        drawn = _draw_patients(task, classes, n_shot, n_query, rng)
+        if drawn is not None:
+            return EpisodeIndices(classes, np.concatenate(drawn[0]), np.concatenate(drawn[1]))
+    raise DataError(
+        f"{task.n_patients} patients, many of them with several labels",
+        expected=f"patients that can be split into {n_shot} support and {n_query} query images "
+        f"for each of {n_way} labels",
+        where=f"site {task.site}",
+        next_step="Lower n_shot, n_query or n_way, or give each patient one label.",
+    )
+
+
+def _draw_patients(
+    task: Task, classes: NDArray[np.int64], n_shot: int, n_query: int, rng: np.random.Generator
+) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]] | None:
+    """Return support and query indices per class, or None where this draw does not work out."""
+    support: list[NDArray[np.int64]] = []
+    query: list[NDArray[np.int64]] = []
+    support_patients: set[int] = set()
+    query_patients: set[int] = set()
+    for label in classes:
+        images_of = task.images_of[int(label)]
+        patients = [int(patient) for patient in rng.permutation(list(images_of))]
+        bound_support = [p for p in patients if p in support_patients]
+        bound_query = [p for p in patients if p in query_patients]
+        free = [p for p in patients if p not in support_patients and p not in query_patients]
+        order = bound_support + free + bound_query
+        cut = _best_cut(
+            [len(images_of[patient]) for patient in order],
+            range(len(bound_support), len(bound_support) + len(free) + 1),
+            n_shot,
+            n_query,
+        )
+        if cut is None:
+            return None
+        support.append(_take_in_turns(images_of, order[:cut], n_shot, rng))
+        query.append(_take_in_turns(images_of, order[cut:], n_query, rng))
+        support_patients.update(int(patient) for patient in task.patients[support[-1]])
+        query_patients.update(int(patient) for patient in task.patients[query[-1]])
+    return support, query
+
+
+def _best_cut(counts: list[int], cuts: range, n_shot: int, n_query: int) -> int | None:
+    """Return how many of the ordered patients go to the support side.
+
+    Both sides must have enough images; among such cuts, the one nearest to sharing the patients
+    in the proportion ``n_shot : n_query``.
+    """
+    wanted = len(counts) * n_shot / (n_shot + n_query)
+    images_before = np.concatenate([[0], np.cumsum(counts)])
+    enough = [
+        cut
+        for cut in cuts
+        if images_before[cut] >= n_shot and images_before[-1] - images_before[cut] >= n_query
+    ]
+    return min(enough, key=lambda cut: abs(cut - wanted), default=None)
+
+
+def _take_in_turns(
+    images_of: dict[int, NDArray[np.int64]], patients: list[int], n: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Take ``n`` images: one of each patient in turn, then a second of each, and so on."""
+    shuffled = [rng.permutation(images_of[patient]) for patient in patients]
+    depth = max(len(rows) for rows in shuffled)
+    turns = [rows[turn] for turn in range(depth) for rows in shuffled if turn < len(rows)]
+    return np.asarray(turns[:n], dtype=np.int64)
+
+
+def _can_be_split(counts: list[int], n_shot: int, n_query: int) -> bool:
+    """Say whether some set of patients has ``n_shot`` images and the others ``n_query``."""
+    reachable = 1  # bit s is set when some set of patients has s images together
+    for count in counts:
+        reachable |= reachable << count
+    return any(reachable >> images & 1 for images in range(n_shot, sum(counts) - n_query + 1))
+
+
+def _examples(task: Task, indices: NDArray[np.int64], n_way: int, per_class: int) -> Examples:
+    labels = torch.arange(n_way).repeat_interleave(per_class)
+    return Examples(images=task.take(indices), labels=labels, n_way=n_way)
+
+
+def _too_few_labels(
+    task: Task, usable: NDArray[np.int64], *, n_way: int, n_shot: int, n_query: int
+) -> DataError:
+    short = [
+        f"{name}: {sum(len(rows) for rows in task.images_of[label].values())} images of "
+        f"{len(task.images_of[label])} patients"
+        for label, name in enumerate(task.label_names)
+        if label not in usable
+    ]
+    found = f"{len(usable)} of {len(task.label_names)} labels have enough patients for an episode"
+    return DataError(
+        found + (f" (too few: {', '.join(short)})" if short else ""),
+        expected=f"{n_way} labels, each with {n_shot} support and {n_query} query images of "
+        "different patients",
+        where=f"site {task.site}",
+        next_step="Lower n_way, n_shot or n_query, or label more patients.",
+    )

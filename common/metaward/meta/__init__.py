@@ -1,0 +1,1 @@
+"""Learners: one algorithm per file, all behind the same two methods."""

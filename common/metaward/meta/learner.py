@@ -1,0 +1,48 @@
+"""What every learner gives: a delta from a site's task, and a classifier from a support set."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from metaward.arrays import Tensors
+from metaward.episodes import Examples
+from metaward.models.body import Body
+from metaward.tasks import Task
+
+Classifier = Callable[[torch.Tensor], torch.Tensor]
+"""Standardised images (n, channels, height, width) -> logits (n, n_way)."""
+
+
+@dataclass(frozen=True)
+class LocalResult:
+    """What one site computed in one round.
+
+    Attributes:
+        delta: Direction to ADD to theta, leaf by leaf.
+        loss: Mean loss over the site's own images. Stays at the site.
+    """
+
+    delta: Tensors
+    loss: float
+
+
+class Learner(Protocol):
+    """One algorithm. Holds settings, no state between calls."""
+
+    def local_delta(
+        self, body: Body, theta: Tensors, task: Task, rng: np.random.Generator
+    ) -> LocalResult:
+        """Return the direction in which this site would move ``theta``.
+
+        Raises:
+            DataError: The task cannot give what the learner needs; the message says how many
+                patients of which label are missing.
+        """
+        ...
+
+    def adapt(self, body: Body, theta: Tensors, support: Examples) -> Classifier:
+        """Return a classifier for the classes of ``support``; ``theta`` is left as it is."""
+        ...

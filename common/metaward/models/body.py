@@ -1,0 +1,118 @@
+"""Bodies: networks from images to features, without a head.
+
+GroupNorm everywhere and no buffers: a batch statistic would mix patients, break differential
+privacy, and make few-shot scores depend on the other query images.
+"""
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from metaward.arrays import Tensors
+from metaward.study import ModelSettings
+
+
+class Body(nn.Module):
+    """A network from standardised images (n, channels, size, size) to features (n, features)."""
+
+    features: int
+
+    def apply_with(self, theta: Tensors, images: torch.Tensor) -> torch.Tensor:
+        """Return the features of ``images`` under the parameters ``theta``."""
+        return functional_call(self, theta, (images,))
+
+    def initial_parameters(self) -> Tensors:
+        """Return a copy of the parameters that this module was built with."""
+        return {name: leaf.detach().clone() for name, leaf in self.named_parameters()}
+
+
+class Conv4(Body):
+    """Four blocks of 3x3 convolution, GroupNorm, (2x2 max-pool,) ReLU (Vinyals et al. 2016).
+
+    With ``downsample="stride"`` the convolutions have stride 2 in place of the pool (Finn et al.
+    2017, Omniglot). The pool stands before the ReLU: the two commute exactly, and a quarter of
+    the elements go through the ReLU. No bias before a norm: its true gradient is zero.
+    """
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        width = settings.filters
+        pooled = settings.downsample == "pool"
+        channels = [settings.channels, width, width, width, width]
+        self.convs = nn.ModuleList(
+            nn.Conv2d(fan_in, fan_out, 3, stride=1 if pooled else 2, padding=1, bias=False)
+            for fan_in, fan_out in pairwise(channels)
+        )
+        self.norms = nn.ModuleList(nn.GroupNorm(settings.groups, width) for _ in range(4))
+        self.pooled = pooled
+        side = settings.image_size
+        for _ in range(4):
+            side = side // 2 if pooled else math.ceil(side / 2)
+        self.features = width * side * side
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return (n, features) from (n, channels, size, size)."""
+        hidden = images.contiguous(memory_format=torch.channels_last)
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            hidden = norm(conv(hidden))
+            if self.pooled:
+                hidden = F.max_pool2d(hidden, 2)
+            hidden = F.relu(hidden)
+        return hidden.flatten(1)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with GroupNorm and a shortcut; nothing is changed in place."""
+
+    def __init__(self, fan_in: int, fan_out: int, stride: int, groups: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(fan_in, fan_out, 3, stride=stride, padding=1, bias=False)
+        self.norm1 = nn.GroupNorm(groups, fan_out)
+        self.conv2 = nn.Conv2d(fan_out, fan_out, 3, padding=1, bias=False)
+        self.norm2 = nn.GroupNorm(groups, fan_out)
+        self.shortcut = nn.Conv2d(fan_in, fan_out, 1, stride=stride, bias=False)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the block's output, half as high and wide when the stride is 2."""
+        out = F.relu(self.norm1(self.conv1(hidden)))
+        return F.relu(self.norm2(self.conv2(out)) + self.shortcut(hidden))
+
+
+class SmallResNet(Body):
+    """Three residual stages of width 1, 2 and 4 times ``filters``, then the mean over positions."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        width, groups = settings.filters, settings.groups
+        self.stem = nn.Conv2d(settings.channels, width, 3, padding=1, bias=False)
+        self.stem_norm = nn.GroupNorm(groups, width)
+        self.blocks = nn.Sequential(
+            ResidualBlock(width, width, 2, groups),
+            ResidualBlock(width, 2 * width, 2, groups),
+            ResidualBlock(2 * width, 4 * width, 2, groups),
+        )
+        self.features = 4 * width
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return (n, features) from (n, channels, size, size)."""
+        hidden = images.contiguous(memory_format=torch.channels_last)
+        hidden = F.relu(self.stem_norm(self.stem(hidden)))
+        return self.blocks(hidden).mean(dim=(2, 3))
+
+
+def build_body(settings: ModelSettings, seed: int) -> Body:
+    """Build a body whose initial weights depend on ``seed`` alone.
+
+    The global random state of torch is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        match settings.name:
+            case "conv4":
+                return Conv4(settings)
+            case "resnet":
+                return SmallResNet(settings)

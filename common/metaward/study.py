@@ -1,0 +1,142 @@
+"""What a study is: the settings that every site and the coordinator must agree on.
+
+The digest of a :class:`Study` travels with every message, so a site and the coordinator notice
+when they speak of different studies. Nothing here is about one site's data or privacy policy:
+those belong to the site's own file.
+"""
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field, model_validator
+
+from metaward.config import Settings
+
+SeedInt = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class ModelSettings(Settings):
+    """The body that all sites share. The head is local and is not part of it."""
+
+    name: Literal["conv4", "resnet"] = "conv4"
+    filters: int = Field(32, ge=4, le=512, description="channels of every block")
+    image_size: int = Field(32, ge=16, le=512, description="pixels, height and width")
+    channels: Literal[1, 3] = 1
+    downsample: Literal["pool", "stride"] = "stride"
+    groups: int = Field(8, ge=1, description="groups of every GroupNorm")
+
+    @model_validator(mode="after")
+    def _groups_divide_filters(self) -> "ModelSettings":
+        if self.filters % self.groups:
+            raise ValueError(f"filters ({self.filters}) must be a multiple of groups ({self.groups})")
+        return self
+
+
+class AdaptSettings(Settings):
+    """How a site turns a support set into a classifier."""
+
+    head: Literal["prototypes", "zeros"] = "prototypes"
+    steps: int = Field(5, ge=0, le=10_000)
+    lr: float = Field(0.1, gt=0)
+
+
+class ReptileSettings(Settings):
+    """Nichol, Achiam and Schulman 2018: move theta towards the adapted parameters."""
+
+    name: Literal["reptile"] = "reptile"
+    n_way: int = Field(5, ge=2)
+    n_shot: int = Field(10, ge=1, description="support images per class while meta-training")
+    inner_steps: int = Field(5, ge=1)
+    inner_lr: float = Field(0.1, gt=0)
+    inner_batch: int = Field(10, ge=1, description="images per inner step")
+    episodes: int = Field(4, ge=1, description="episodes per site and round")
+    adapt: AdaptSettings = AdaptSettings()
+
+
+class FomamlSettings(Settings):
+    """Finn, Abbeel and Levine 2017, first-order: query gradient at phi, applied to theta."""
+
+    name: Literal["fomaml"] = "fomaml"
+    n_way: int = Field(5, ge=2)
+    n_shot: int = Field(5, ge=1)
+    n_query: int = Field(5, ge=1, description="query images per class")
+    inner_steps: int = Field(3, ge=1)
+    inner_lr: float = Field(0.1, gt=0)
+    episodes: int = Field(4, ge=1, description="episodes per site and round")
+    adapt: AdaptSettings = AdaptSettings()
+
+
+class FedAvgSettings(Settings):
+    """McMahan et al. 2017 on the body, with a local head; new sites fine-tune."""
+
+    name: Literal["fedavg"] = "fedavg"
+    local_steps: int = Field(10, ge=1)
+    local_lr: float = Field(0.05, gt=0)
+    batch_size: int = Field(32, ge=1)
+    adapt: AdaptSettings = AdaptSettings()
+
+
+LearnerSettings: TypeAlias = Annotated[
+    ReptileSettings | FomamlSettings | FedAvgSettings, Field(discriminator="name")
+]
+
+
+class SgdSettings(Settings):
+    """theta <- theta + step_size * mean delta."""
+
+    name: Literal["sgd"] = "sgd"
+    step_size: float = Field(1.0, gt=0)
+
+
+class MomentumSettings(Settings):
+    """Heavy-ball momentum on the mean delta."""
+
+    name: Literal["momentum"] = "momentum"
+    step_size: float = Field(1.0, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+
+
+class AdamSettings(Settings):
+    """Adam on the mean delta (FedAdam, Reddi et al. 2021)."""
+
+    name: Literal["adam"] = "adam"
+    step_size: float = Field(1.0e-3, gt=0)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.99, ge=0, lt=1)
+    tau: float = Field(1.0e-3, gt=0, description="added to the root of the second moment")
+
+
+class YogiSettings(Settings):
+    """Yogi on the mean delta (FedYogi, Reddi et al. 2021)."""
+
+    name: Literal["yogi"] = "yogi"
+    step_size: float = Field(1.0e-3, gt=0)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.99, ge=0, lt=1)
+    tau: float = Field(1.0e-3, gt=0, description="added to the root of the second moment")
+
+
+OuterSettings: TypeAlias = Annotated[
+    SgdSettings | MomentumSettings | AdamSettings | YogiSettings, Field(discriminator="name")
+]
+
+
+class RoundSettings(Settings):
+    """Who takes part in a round, how long it may last, and what is refused."""
+
+    sites_per_round: int = Field(0, ge=0, description="sites asked in each round; 0 asks all")
+    quorum: int = Field(1, ge=1, description="admitted updates that a round needs to count")
+    deadline_s: float = Field(600.0, gt=0, description="seconds until a round closes")
+    max_delta_norm: float = Field(1.0e3, gt=0, description="L2 norm above which a delta is refused")
+    max_void_rounds: int = Field(3, ge=1, description="void rounds in a row that end the study")
+
+
+class Study(Settings):
+    """Everything that the coordinator and all sites must agree on."""
+
+    name: str = Field("study", pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
+    seed: SeedInt = 0
+    rounds: int = Field(50, ge=1)
+    model: ModelSettings = ModelSettings()
+    learner: LearnerSettings = FomamlSettings()
+    outer: OuterSettings = AdamSettings()
+    round: RoundSettings = RoundSettings()

@@ -1,0 +1,70 @@
+"""A task: one site's labelled images, with the patient that each image belongs to."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+STANDARDISE_FLOOR = 1.0e-3
+"""Smallest standard deviation that an image is divided by, on the [0, 1] grey scale."""
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A classification problem at one site.
+
+    Attributes:
+        site: Name of the site.
+        images: (n_images, channels, height, width), float16 or float32, grey values in [0, 1].
+            May be memory-mapped; nothing here writes to it.
+        labels: (n_images,) int64, index into ``label_names``.
+        patients: (n_images,) int64; two images of one patient carry the same number. The numbers
+            mean nothing outside this object.
+        label_names: Name of each label; equal names at two sites need not mean the same finding.
+    """
+
+    site: str
+    images: NDArray[np.floating]
+    labels: NDArray[np.int64]
+    patients: NDArray[np.int64]
+    label_names: tuple[str, ...]
+    images_of: dict[int, dict[int, NDArray[np.int64]]] = field(init=False, repr=False)
+    """label -> patient -> indices of that patient's images with that label."""
+
+    def __post_init__(self) -> None:
+        n_images = len(self.labels)
+        assert self.images.ndim == 4 and len(self.images) == n_images == len(self.patients)
+        table: dict[int, dict[int, list[int]]] = {
+            label: {} for label in range(len(self.label_names))
+        }
+        for index, (label, patient) in enumerate(zip(self.labels, self.patients, strict=True)):
+            table[int(label)].setdefault(int(patient), []).append(index)
+        frozen = {
+            label: {patient: np.asarray(rows) for patient, rows in patients.items()}
+            for label, patients in table.items()
+        }
+        object.__setattr__(self, "images_of", frozen)
+
+    @property
+    def n_images(self) -> int:
+        """Number of images."""
+        return len(self.labels)
+
+    @property
+    def n_patients(self) -> int:
+        """Number of different patients."""
+        return len(np.unique(self.patients))
+
+    def take(self, indices: NDArray[np.int64]) -> torch.Tensor:
+        """Return images as a standardised float32 tensor (n, channels, height, width)."""
+        return standardise(torch.from_numpy(np.asarray(self.images[indices], dtype=np.float32)))
+
+
+def standardise(images: torch.Tensor) -> torch.Tensor:
+    """Shift and scale each image to mean 0 and standard deviation 1 over its own pixels.
+
+    One image at a time: statistics over several images would mix patients.
+    """
+    std, mean = torch.std_mean(images, dim=(1, 2, 3), correction=0, keepdim=True)
+    return (images - mean) / std.clamp_min(STANDARDISE_FLOOR)

@@ -1,0 +1,1 @@
+"""Many hospitals in one place: synthetic cohorts, importers, grids, baselines, `simulate`."""
