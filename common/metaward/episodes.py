@@ -76,6 +76,26 @@ def sample_episode(
     )
 
 
+def sample_support(task: Task, *, n_way: int, n_shot: int, rng: np.random.Generator) -> Examples:
+    """Draw ``n_way`` classes and ``n_shot`` images of each, from as many patients as possible.
+
+    Raises:
+        DataError: Fewer than ``n_way`` labels have ``n_shot`` images.
+    """
+    images_of = task.images_of
+    enough = [label for label, rows in images_of.items() if _n_images(rows) >= n_shot]
+    if len(enough) < n_way:
+        raise _too_few_labels(task, np.asarray(enough), n_way=n_way, n_shot=n_shot, n_query=0)
+    chosen = rng.permutation(enough)[:n_way]
+    rows = [
+        _take_in_turns(
+            images_of[c], [int(p) for p in rng.permutation(list(images_of[c]))], n_shot, rng
+        )
+        for c in chosen.tolist()
+    ]
+    return _examples(task, np.concatenate(rows), n_way, n_shot)
+
+
 def usable_labels(task: Task, *, n_shot: int, n_query: int) -> NDArray[np.int64]:
     """Return the labels with enough patients and images for one episode, in ascending order.
 
@@ -168,6 +188,10 @@ def _best_cut(counts: list[int], cuts: range, n_shot: int, n_query: int) -> int 
     return min(enough, key=lambda cut: abs(cut - wanted), default=None)
 
 
+def _n_images(images_of_patient: dict[int, NDArray[np.int64]]) -> int:
+    return sum(len(rows) for rows in images_of_patient.values())
+
+
 def _take_in_turns(
     images_of: dict[int, NDArray[np.int64]], patients: list[int], n: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
@@ -195,7 +219,7 @@ def _too_few_labels(
     task: Task, usable: NDArray[np.int64], *, n_way: int, n_shot: int, n_query: int
 ) -> DataError:
     short = [
-        f"{name}: {sum(len(rows) for rows in task.images_of[label].values())} images of "
+        f"{name}: {_n_images(task.images_of[label])} images of "
         f"{len(task.images_of[label])} patients"
         for label, name in enumerate(task.label_names)
         if label not in usable

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from metaward.config import Settings
 
+HeadStart: TypeAlias = Literal["prototypes", "zeros"]
 SeedInt = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -34,7 +35,7 @@ class ModelSettings(Settings):
 class AdaptSettings(Settings):
     """How a site turns a support set into a classifier."""
 
-    head: Literal["prototypes", "zeros"] = "prototypes"
+    head: HeadStart = "prototypes"
     steps: int = Field(5, ge=0, le=10_000)
     lr: float = Field(0.1, gt=0)
 
@@ -134,7 +135,8 @@ class Study(Settings):
     """Everything that the coordinator and all sites must agree on."""
 
     name: str = Field("study", pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
-    seed: SeedInt = 0
+    seed: HeadStart: TypeAlias = Literal["prototypes", "zeros"]
+SeedInt = 0
     rounds: int = Field(50, ge=1)
     model: ModelSettings = ModelSettings()
     learner: LearnerSettings = FomamlSettings()

@@ -1,8 +1,8 @@
 """What every learner gives: a delta from a site's task, and a classifier from a support set."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -11,6 +11,9 @@ from metaward.arrays import Tensors
 from metaward.episodes import Examples
 from metaward.models.body import Body
 from metaward.tasks import Task
+
+if TYPE_CHECKING:
+    from metaward.meta.inner_loop import Adapted
 
 Classifier = Callable[[torch.Tensor], torch.Tensor]
 """Standardised images (n, channels, height, width) -> logits (n, n_way)."""
@@ -46,3 +49,25 @@ class Learner(Protocol):
     def adapt(self, body: Body, theta: Tensors, support: Examples) -> Classifier:
         """Return a classifier for the classes of ``support``; ``theta`` is left as it is."""
         ...
+
+
+def mean_result(results: Iterable[LocalResult]) -> LocalResult:
+    """Average deltas and losses, leaf by leaf, in the order given."""
+    first, *others = results
+    total = {name: leaf.clone() for name, leaf in first.delta.items()}
+    for result in others:
+        for name, leaf in result.delta.items():
+            total[name] += leaf
+    n = 1 + len(others)
+    loss = sum((result.loss for result in others), first.loss) / n
+    return LocalResult({name: leaf / n for name, leaf in total.items()}, loss)
+
+
+def classifier_of(body: Body, adapted: "Adapted") -> Classifier:
+    """Return the classifier that adapted body and head make; it tracks no gradients."""
+
+    def classify(images: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return adapted.head(body.apply_with(adapted.phi, images))
+
+    return classify

@@ -1,0 +1,66 @@
+"""FedAvg on the body with a local head; a new site fine-tunes. The baseline to beat.
+
+McMahan et al. 2017, arXiv:1602.05629, algorithm 1: every site takes local SGD steps on its own
+supervised problem (all of its labels at once), the coordinator averages. The head stays at the
+site (Arivazhagan et al. 2019, arXiv:1912.00818), because label sets differ. It starts each round
+from the prototypes of one class-balanced batch under the current body rather than from the site's
+last head, which keeps a site without state (docs/design/0002-fedavg-baseline.md).
+
+    delta = phi_K - theta, a direction to add
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from metaward.arrays import Tensors
+from metaward.episodes import Examples
+from metaward.meta.head import prototype_head
+from metaward.meta.inner_loop import adapt_on_support, inner_loop
+from metaward.meta.learner import Classifier, LocalResult, classifier_of
+from metaward.meta.minibatches import batch_indices
+from metaward.models.body import Body
+from metaward.study import FedAvgSettings
+from metaward.tasks import Task
+
+HEAD_BATCH_PER_CLASS = 10
+"""Images of each label that the head of a round is made from, at most."""
+
+
+@dataclass(frozen=True)
+class FedAvg:
+    """The learner: supervised training on the whole task, no episodes."""
+
+    settings: FedAvgSettings
+
+    def local_delta(
+        self, body: Body, theta: Tensors, task: Task, rng: np.random.Generator
+    ) -> LocalResult:
+        """Return ``phi - theta`` after ``local_steps`` mini-batch steps on all labels."""
+        s = self.settings
+        n_way = len(task.label_names)
+        with torch.no_grad():
+            sample = _balanced_batch(task, rng)
+            head = prototype_head(body.apply_with(theta, sample.images), sample.labels, n_way)
+        batches = (
+            Examples(task.take(rows), torch.from_numpy(task.labels[rows]), n_way)
+            for rows in batch_indices(task.n_images, s.batch_size, s.local_steps, rng)
+        )
+        adapted = inner_loop(body, theta, head, batches, lr=s.local_lr)
+        delta = {name: adapted.phi[name].detach() - leaf for name, leaf in theta.items()}
+        return LocalResult(delta, adapted.loss)
+
+    def adapt(self, body: Body, theta: Tensors, support: Examples) -> Classifier:
+        """Fine-tune on the support set; see :class:`metaward.meta.learner.Learner`."""
+        return classifier_of(body, adapt_on_support(body, theta, support, self.settings.adapt))
+
+
+def _balanced_batch(task: Task, rng: np.random.Generator) -> Examples:
+    rows = np.concatenate(
+        [
+            rng.permutation(np.flatnonzero(task.labels == label))[:HEAD_BATCH_PER_CLASS]
+            for label in range(len(task.label_names))
+        ]
+    )
+    return Examples(task.take(rows), torch.from_numpy(task.labels[rows]), len(task.label_names))

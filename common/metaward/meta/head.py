@@ -1,0 +1,70 @@
+"""The head: a linear layer on the body's features. It belongs to one task and never leaves a site.
+
+A head is made anew at every adaptation, for any number of classes: from zeros, or from the
+class prototypes, so that two sites need not agree on label sets.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from metaward.study import HeadStart
+
+
+@dataclass(frozen=True)
+class Head:
+    """``logits = features @ weight.T + bias``.
+
+    Attributes:
+        weight: (n_way, n_features) float32.
+        bias: (n_way,) float32.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+    def __call__(self, features: torch.Tensor) -> torch.Tensor:
+        """Return logits (n, n_way) from features (n, n_features)."""
+        return features @ self.weight.T + self.bias
+
+    def detached(self) -> "Head":
+        """Return a copy that no gradient flows through, ready to be adapted."""
+        return Head(
+            self.weight.detach().clone().requires_grad_(),
+            self.bias.detach().clone().requires_grad_(),
+        )
+
+
+def zero_head(n_features: int, n_way: int) -> Head:
+    """Return a head that gives every class the same probability."""
+    return Head(torch.zeros(n_way, n_features), torch.zeros(n_way))
+
+
+def prototypes(features: torch.Tensor, labels: torch.Tensor, n_way: int) -> torch.Tensor:
+    """Return the mean feature of each class, (n_way, n_features); order of examples is free.
+
+    Snell et al. 2017, equation 1.
+    """
+    membership = torch.nn.functional.one_hot(labels, n_way).to(features.dtype)
+    return (membership.T @ features) / membership.sum(dim=0)[:, None]
+
+
+def prototype_head(features: torch.Tensor, labels: torch.Tensor, n_way: int) -> Head:
+    """Return the linear head whose softmax is that of a prototypical network.
+
+    ``-||f - c||^2 = 2 f.c - ||c||^2 - ||f||^2``, and the last term is the same for every class
+    (Snell et al. 2017, equation 8; Triantafillou et al. 2020, section 3). Squared distances are
+    divided by the square root of the number of features, to keep the softmax from saturating.
+    """
+    centres = prototypes(features, labels, n_way)
+    scale = features.shape[1] ** -0.5
+    return Head(2.0 * scale * centres, -scale * centres.square().sum(dim=1))
+
+
+def first_head(start: HeadStart, features: torch.Tensor, labels: torch.Tensor, n_way: int) -> Head:
+    """Return the head that adaptation starts from, made from the support set's features."""
+    match start:
+        case "prototypes":
+            return prototype_head(features, labels, n_way)
+        case "zeros":
+            return zero_head(features.shape[1], n_way)

@@ -1,0 +1,61 @@
+"""Reptile: move the meta-parameters towards the parameters that each task adapts to.
+
+Nichol, Achiam and Schulman 2018, arXiv:1803.02999, batched form (section 2):
+
+    delta_i = phi_i - theta,     theta <- theta + step_size * mean_i delta_i
+
+A delta is a direction to add. The head is made from the episode's support set and dropped.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from metaward.arrays import Tensors
+from metaward.episodes import Examples, sample_support
+from metaward.meta.head import first_head
+from metaward.meta.inner_loop import adapt_on_support, inner_loop
+from metaward.meta.learner import Classifier, LocalResult, classifier_of, mean_result
+from metaward.meta.minibatches import minibatches
+from metaward.models.body import Body
+from metaward.study import ReptileSettings
+from metaward.tasks import Task
+
+
+def task_delta(
+    body: Body,
+    theta: Tensors,
+    support: Examples,
+    settings: ReptileSettings,
+    rng: np.random.Generator,
+) -> LocalResult:
+    """Return ``phi - theta`` after ``inner_steps`` mini-batch steps, a direction to ADD."""
+    with torch.no_grad():
+        features = body.apply_with(theta, support.images)
+        head = first_head(settings.adapt.head, features, support.labels, support.n_way)
+    batches = minibatches(support, settings.inner_batch, settings.inner_steps, rng)
+    adapted = inner_loop(body, theta, head, batches, lr=settings.inner_lr)
+    delta = {name: adapted.phi[name].detach() - leaf for name, leaf in theta.items()}
+    return LocalResult(delta, adapted.loss)
+
+
+@dataclass(frozen=True)
+class Reptile:
+    """The learner: adapts to episodes of a site's task, averages where they lead."""
+
+    settings: ReptileSettings
+
+    def local_delta(
+        self, body: Body, theta: Tensors, task: Task, rng: np.random.Generator
+    ) -> LocalResult:
+        """Return the mean of ``phi - theta`` over ``settings.episodes`` fresh episodes."""
+        s = self.settings
+        supports = (
+            sample_support(task, n_way=s.n_way, n_shot=s.n_shot, rng=rng) for _ in range(s.episodes)
+        )
+        return mean_result(task_delta(body, theta, support, s, rng) for support in supports)
+
+    def adapt(self, body: Body, theta: Tensors, support: Examples) -> Classifier:
+        """Fine-tune on the support set; see :class:`metaward.meta.learner.Learner`."""
+        return classifier_of(body, adapt_on_support(body, theta, support, self.settings.adapt))
