@@ -20,7 +20,9 @@ class MetawardError(Exception):
     exit_code: ClassVar[int] = 1
     title: ClassVar[str] = "Error"
 
-    def __init__(self, found: str, *, expected: str = "", where: str = "", next_step: str = "") -> None:
+    def __init__(
+        self, found: str, *, expected: str = "", where: str = "", next_step: str = ""
+    ) -> None:
         self.found = found
         self.expected = expected
         self.where = where

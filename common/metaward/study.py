@@ -28,7 +28,9 @@ class ModelSettings(Settings):
     @model_validator(mode="after")
     def _groups_divide_filters(self) -> "ModelSettings":
         if self.filters % self.groups:
-            raise ValueError(f"filters ({self.filters}) must be a multiple of groups ({self.groups})")
+            raise ValueError(
+                f"filters ({self.filters}) must be a multiple of groups ({self.groups})"
+            )
         return self
 
 
@@ -135,8 +137,7 @@ class Study(Settings):
     """Everything that the coordinator and all sites must agree on."""
 
     name: str = Field("study", pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
-    seed: HeadStart: TypeAlias = Literal["prototypes", "zeros"]
-SeedInt = 0
+    seed: SeedInt = 0
     rounds: int = Field(50, ge=1)
     model: ModelSettings = ModelSettings()
     learner: LearnerSettings = FomamlSettings()

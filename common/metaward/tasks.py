@@ -34,7 +34,8 @@ class Task:
 
     def __post_init__(self) -> None:
         n_images = len(self.labels)
-        assert self.images.ndim == 4 and len(self.images) == n_images == len(self.patients)
+        assert self.images.ndim == 4
+        assert len(self.images) == n_images == len(self.patients)
         table: dict[int, dict[int, list[int]]] = {
             label: {} for label in range(len(self.label_names))
         }

@@ -23,7 +23,8 @@ class Body(nn.Module):
 
     def apply_with(self, theta: Tensors, images: torch.Tensor) -> torch.Tensor:
         """Return the features of ``images`` under the parameters ``theta``."""
-        return functional_call(self, theta, (images,))
+        features: torch.Tensor = functional_call(self, theta, (images,))
+        return features
 
     def initial_parameters(self) -> Tensors:
         """Return a copy of the parameters that this module was built with."""
@@ -101,7 +102,8 @@ class SmallResNet(Body):
         """Return (n, features) from (n, channels, size, size)."""
         hidden = images.contiguous(memory_format=torch.channels_last)
         hidden = F.relu(self.stem_norm(self.stem(hidden)))
-        return self.blocks(hidden).mean(dim=(2, 3))
+        pooled: torch.Tensor = self.blocks(hidden).mean(dim=(2, 3))
+        return pooled
 
 
 def build_body(settings: ModelSettings, seed: int) -> Body:

@@ -159,7 +159,7 @@ def _plan(index: int, seed: int, patients: int) -> HospitalPlan:
     modality = MODALITIES[index % len(MODALITIES)]
     n_findings = int(rng.integers(N_FINDINGS[0], N_FINDINGS[1] + 1))
     chosen = rng.choice(len(VOCABULARY), size=n_findings, replace=False)
-    # Prevalence: some findings are up to twice as frequent as others, none is below 3/4 of the mean.
+    # Prevalence: a finding is up to twice as frequent as another at the same hospital.
     share = rng.uniform(0.75, 1.5, size=n_findings)
     return HospitalPlan(
         name=_name(index),
@@ -182,7 +182,7 @@ def _plan(index: int, seed: int, patients: int) -> HospitalPlan:
             shading=float(rng.uniform(-0.3, 0.3)),
         ),
         findings=tuple(VOCABULARY[i] for i in chosen),
-        patients_of=tuple(int(round(patients * s)) for s in share),
+        patients_of=tuple(round(patients * s) for s in share),
     )
 
 
