@@ -329,9 +329,7 @@ def score_episodes(job: EpisodeJob) -> EpisodeScores:
     )
 
 
-def is_correct(
-    probabilities: NDArray[np.float64], truth: NDArray[np.int64]
-) -> NDArray[np.uint8]:
+def is_correct(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Return 1 where the true class is strictly the most probable; a tie is an error.
 
     Breaking ties by class number would credit a classifier that says the same for every class.
@@ -373,9 +371,7 @@ def auroc_scores(
     return (area + influence / n_way).astype(np.float32)
 
 
-def _wins(
-    positive: NDArray[np.float64], negative: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _wins(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return (n_positive, n_negative): 1 where the positive ranks higher, 1/2 for a tie."""
     difference = positive[:, None] - negative[None, :]
     return (np.sign(difference) + 1.0) / 2.0
@@ -442,9 +438,7 @@ def _draw(
     rng = episode_rng(plan.seed, task.site, episode)
     for _ in range(DRAWS_PER_EPISODE - 1):
         try:
-            return sample_indices(
-                task, n_way=n_way, n_shot=n_shot, n_query=plan.n_query, rng=rng
-            )
+            return sample_indices(task, n_way=n_way, n_shot=n_shot, n_query=plan.n_query, rng=rng)
         except DataError:
             continue
     return sample_indices(task, n_way=n_way, n_shot=n_shot, n_query=plan.n_query, rng=rng)

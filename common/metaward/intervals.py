@@ -94,9 +94,7 @@ def clustered_mean(
         unseen = unseen_fraction(n_patients)
         low = min(low, mean - unseen * (mean - scale[0]))
         high = max(high, mean + unseen * (scale[1] - mean))
-    return Estimate(
-        mean, max(low, scale[0]), min(high, scale[1]), error, n_patients, n_episodes
-    )
+    return Estimate(mean, max(low, scale[0]), min(high, scale[1]), error, n_patients, n_episodes)
 
 
 def paired_difference(

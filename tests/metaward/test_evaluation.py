@@ -1,0 +1,286 @@
+"""Promises of the evaluation of a site that took no part."""
+
+import pickle
+from concurrent.futures import ProcessPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from metaward.arrays import to_arrays
+from metaward.errors import DataError
+from metaward.evaluation import (
+    EvaluationPlan,
+    Method,
+    auroc_scores,
+    design_for,
+    evaluate_site,
+    is_correct,
+    score_episodes,
+)
+from metaward.models.body import build_body
+from metaward.study import AdaptSettings, FomamlSettings, ModelSettings
+from metaward.tasks import Task
+
+MODEL = ModelSettings(filters=16, groups=2, image_size=16, downsample="pool")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def striped_task(n_labels=4, patients=12, images=2, seed=0, site="north"):
+    """Each label has stripes of its own direction; patients differ in contrast."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:16, :16]
+    labels, owners, pictures = [], [], []
+    for label in range(n_labels):
+        across = x * np.cos(np.pi * label / n_labels) + y * np.sin(np.pi * label / n_labels)
+        for patient in range(patients):
+            contrast = rng.uniform(0.2, 0.5)
+            for _ in range(images):
+                phase = rng.uniform(0, 2 * np.pi)
+                picture = 0.5 + contrast * np.sin(1.6 * across + phase)[None]
+                picture += rng.normal(0.0, 0.05, picture.shape)
+                pictures.append(np.clip(picture, 0, 1))
+                labels.append(label)
+                owners.append(label * patients + patient)
+    return Task(
+        site=site,
+        images=np.array(pictures, dtype=np.float16),
+        labels=np.array(labels),
+        patients=np.array(owners),
+        label_names=tuple(f"finding {label}" for label in range(n_labels)),
+    )
+
+
+def method(name, seed, steps=0):
+    return Method(
+        name=name,
+        label=name.capitalize(),
+        model=MODEL,
+        learner=FomamlSettings(adapt=AdaptSettings(steps=steps)),
+        theta=to_arrays(build_body(MODEL, seed).initial_parameters()),
+    )
+
+
+PLAN = EvaluationPlan(shots=(1, 3), n_way=3, n_query=4, episodes=7, seed=5)
+
+
+@pytest.fixture(scope="module")
+def evaluation():
+    return evaluate_site(striped_task(), (method("first", 0), method("second", 1)), PLAN)
+
+
+def test_every_query_of_every_episode_is_scored_once_per_method_and_shots(evaluation):
+    n = 7 * 3 * 4
+    assert evaluation.scores.correct.shape == (2, 2, n)
+    assert evaluation.queries == n
+    assert evaluation.episodes == 7
+    assert np.bincount(evaluation.scores.episode).tolist() == [12] * 7
+
+
+def test_queries_are_balanced_by_class(evaluation):
+    for episode in range(7):
+        labels = evaluation.scores.label[evaluation.scores.episode == episode]
+        assert sorted(np.unique(labels, return_counts=True)[1]) == [4, 4, 4]
+
+
+def test_easy_stripes_are_recognised_and_more_labels_help(evaluation):
+    assert evaluation.estimate("first", 3).mean > 0.8
+    assert evaluation.estimate("first", 3).mean >= evaluation.estimate("first", 1).mean
+    assert evaluation.estimate("first", 3, "auroc").mean > 0.9
+
+
+def same_scores(one, other):
+    return all(
+        np.array_equal(getattr(one.scores, name), getattr(other.scores, name))
+        for name in ("episode", "patient", "label", "correct", "auroc")
+    )
+
+
+@pytest.mark.parametrize("episodes_per_job", [1, 3, 100])
+def test_grouping_episodes_into_jobs_changes_no_bit(evaluation, episodes_per_job):
+    again = evaluate_site(
+        striped_task(),
+        (method("first", 0), method("second", 1)),
+        PLAN,
+        episodes_per_job=episodes_per_job,
+    )
+    assert same_scores(evaluation, again)
+
+
+def test_another_seed_draws_other_episodes(evaluation):
+    plan = EvaluationPlan(shots=(1, 3), n_way=3, n_query=4, episodes=7, seed=6)
+    other = evaluate_site(striped_task(), (method("first", 0), method("second", 1)), plan)
+    assert not np.array_equal(evaluation.scores.patient, other.scores.patient)
+
+
+def test_a_method_scores_the_same_whatever_stands_beside_it(evaluation):
+    alone = evaluate_site(striped_task(), (method("second", 1),), PLAN)
+    assert np.array_equal(alone.scores.correct[0], evaluation.scores.correct[1])
+
+
+def test_equal_methods_differ_by_exactly_zero():
+    twins = evaluate_site(striped_task(), (method("one", 0), method("two", 0)), PLAN)
+    difference = twins.difference("one", "two", 1)
+    assert difference.mean == 0.0
+    assert not difference.excludes_zero
+
+
+def test_fewer_episodes_are_the_first_of_more(evaluation):
+    plan = EvaluationPlan(shots=(1, 3), n_way=3, n_query=4, episodes=3, seed=5)
+    short = evaluate_site(striped_task(), (method("first", 0), method("second", 1)), plan)
+    n = short.queries
+    assert np.array_equal(short.scores.patient, evaluation.scores.patient[:n])
+
+
+def test_supports_are_nested_and_never_share_a_patient_with_the_queries(monkeypatch):
+    seen = []
+
+    class Spy:
+        def adapt(self, body, theta, support):
+            seen.append(support)
+            return lambda images: torch.zeros(len(images), support.n_way)
+
+    monkeypatch.setattr("metaward.evaluation.build_learner", lambda settings: Spy())
+    task = striped_task()
+    evaluate_site(task, (method("spy", 0),), PLAN)
+    for one, three in zip(seen[0::2], seen[1::2], strict=True):
+        assert len(one.images) == 3 and len(three.images) == 9
+        assert torch.equal(one.images, three.images[[0, 3, 6]])
+        assert three.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+def test_a_classifier_that_says_the_same_for_all_is_never_right(monkeypatch):
+    class Constant:
+        def adapt(self, body, theta, support):
+            return lambda images: torch.ones(len(images), support.n_way)
+
+    monkeypatch.setattr("metaward.evaluation.build_learner", lambda settings: Constant())
+    result = evaluate_site(striped_task(), (method("constant", 0),), PLAN)
+    assert result.estimate("constant", 1).mean == 0.0
+    assert result.estimate("constant", 1, "auroc").mean == pytest.approx(0.5)
+
+
+def test_answers_that_are_not_finite_count_as_wrong(monkeypatch):
+    class Diverged:
+        def adapt(self, body, theta, support):
+            return lambda images: torch.full((len(images), support.n_way), torch.nan)
+
+    monkeypatch.setattr("metaward.evaluation.build_learner", lambda settings: Diverged())
+    result = evaluate_site(striped_task(), (method("diverged", 0),), PLAN)
+    assert result.estimate("diverged", 3).mean == 0.0
+    assert result.estimate("diverged", 3, "auroc").mean == pytest.approx(0.5)
+
+
+def test_time_to_adapt_is_the_median_over_episodes(evaluation):
+    assert 0.0 < evaluation.seconds_to_adapt("first", 1) < 5.0
+
+
+def test_progress_counts_finished_episodes():
+    counted = []
+    evaluate_site(
+        striped_task(), (method("first", 0),), PLAN, episodes_per_job=3, finished=counted.append
+    )
+    assert counted == [3, 6, 7]
+
+
+def test_jobs_carry_only_the_images_of_their_episodes_and_can_be_pickled():
+    jobs = []
+
+    def recording_map(function, waiting):
+        for job in waiting:
+            jobs.append(pickle.loads(pickle.dumps(job)))
+            yield function(jobs[-1])
+
+    task = striped_task(patients=200)
+    result = evaluate_site(
+        task, (method("first", 0),), PLAN, map_jobs=recording_map, episodes_per_job=2
+    )
+    assert len(jobs) == 4
+    assert all(job.task.n_images <= 2 * 3 * (3 + 4) for job in jobs)
+    assert same_scores(result, evaluate_site(task, (method("first", 0),), PLAN))
+
+
+def test_shots_that_the_site_cannot_support_are_left_out_with_the_reason():
+    task = striped_task(patients=6, images=1)  # 6 images per label: at most 2 + 4
+    plan = EvaluationPlan(shots=(1, 2, 5, 20), n_way=3, n_query=4, episodes=2)
+    design = design_for(task, plan)
+    assert design.shots == (1, 2)
+    assert [left.shots for left in design.left_out] == [5, 20]
+    assert "0 of 4 labels have 5 images to adapt on" in design.left_out[0].reason
+
+
+def test_ways_are_the_usable_labels_where_the_plan_asks_for_more():
+    plan = EvaluationPlan(shots=(1,), n_way=9, n_query=4, episodes=2)
+    assert design_for(striped_task(n_labels=3), plan).n_way == 3
+
+
+def test_the_whole_curve_uses_the_labels_of_its_largest_shot_count():
+    big, small = striped_task(n_labels=3, patients=20), 8
+    keep = np.flatnonzero((big.labels != 2) | (big.patients < 40 + small))
+    task = Task(big.site, big.images[keep], big.labels[keep], big.patients[keep], big.label_names)
+    plan = EvaluationPlan(shots=(1, 20), n_way=2, n_query=4, episodes=2)
+    design = design_for(task, plan)
+    assert design.labels == ("finding 0", "finding 1")
+    assert evaluate_site(task, (method("first", 0),), plan).scores.label.max() == 1
+
+
+def test_a_site_with_too_few_patients_is_told_what_it_has_and_needs():
+    with pytest.raises(DataError, match="finding 1: 6 images of 3 patients") as caught:
+        evaluate_site(
+            striped_task(n_labels=2, patients=3), (method("first", 0),), EvaluationPlan(n_query=10)
+        )
+    assert "at least 2 labels" in caught.value.expected
+
+
+def test_area_under_the_curve_agrees_with_scikit_learn():
+    rng = np.random.default_rng(0)
+    truth = np.repeat(np.arange(4), 10)
+    probabilities = rng.dirichlet(np.ones(4), 40).round(2)  # with ties
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    expected = roc_auc_score(truth, probabilities, multi_class="ovr", average="macro")
+    assert auroc_scores(probabilities, truth).mean() == pytest.approx(expected, abs=1e-6)
+
+
+def test_variance_of_the_area_is_that_of_delong():
+    # Two classes: sum of (score - area)^2 / n^2 is S10/m + S01/n of DeLong et al. 1988, with
+    # divisors m and n in place of m - 1 and n - 1, and both columns carry the same area.
+    rng = np.random.default_rng(1)
+    truth = np.repeat([0, 1], [12, 12])
+    p = np.clip(rng.normal(0.5 + 0.2 * truth, 0.3), 0.01, 0.99)
+    scores = auroc_scores(np.stack([1 - p, p], axis=1), truth).astype(float)
+    wins = (p[truth == 1][:, None] > p[truth == 0][None, :]).astype(float)
+    delong = wins.mean(axis=1).var() / 12 + wins.mean(axis=0).var() / 12
+    assert np.sum((scores - scores.mean()) ** 2) / 24**2 == pytest.approx(delong, rel=1e-5)
+
+
+def test_a_tie_for_the_most_probable_class_is_an_error():
+    probabilities = np.array([[0.5, 0.5, 0.0], [0.2, 0.5, 0.3], [0.4, 0.3, 0.3]])
+    assert is_correct(probabilities, np.array([0, 1, 2])).tolist() == [0, 1, 0]
+
+
+@pytest.mark.slow
+def test_a_process_pool_gives_the_same_bits(evaluation):
+    with ProcessPoolExecutor(2) as pool:
+        pooled = evaluate_site(
+            striped_task(), (method("first", 0), method("second", 1)), PLAN, map_jobs=pool.map
+        )
+    assert same_scores(evaluation, pooled)
+
+
+def test_scoring_a_job_twice_gives_the_same_bits():
+    jobs = []
+
+    def keep(function, waiting):
+        jobs.extend(waiting)
+        return [function(job) for job in jobs]
+
+    evaluate_site(striped_task(), (method("first", 0),), PLAN, map_jobs=keep)
+    assert np.array_equal(score_episodes(jobs[0]).auroc, score_episodes(jobs[0]).auroc)
