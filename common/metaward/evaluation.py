@@ -190,7 +190,7 @@ class SiteEvaluation:
     def _values(self, method: str, shots: int, metric: str) -> NDArray[np.float64]:
         table = {"accuracy": self.scores.correct, "auroc": self.scores.auroc}[metric]
         row = table[self.methods.index(method), self.design.shots.index(shots)]
-        return row.astype(np.float64)
+        return np.asarray(row, dtype=np.float64)
 
 
 class JobMap(Protocol):
@@ -213,7 +213,7 @@ def evaluate_site(
     map_jobs: JobMap = map,
     *,
     episodes_per_job: int = EPISODES_PER_JOB,
-    finished: Callable[[int], None] = lambda episodes: None,
+    finished: Callable[[int], None] = lambda _: None,
 ) -> SiteEvaluation:
     """Score every method on the same episodes of a site.
 
@@ -229,7 +229,8 @@ def evaluate_site(
     Raises:
         DataError: No shot count of the plan is possible with this site's patients.
     """
-    assert methods and len({method.name for method in methods}) == len(methods)
+    assert methods
+    assert len({method.name for method in methods}) == len(methods)
     design = design_for(task, plan)
     jobs = _jobs(task, methods, plan, design, episodes_per_job)
     parts: list[EpisodeScores] = []
@@ -341,7 +342,7 @@ def is_correct(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> 
     rows = np.arange(len(truth))
     others = probabilities.copy()
     others[rows, truth] = -np.inf
-    return (probabilities[rows, truth] > others.max(axis=1)).astype(np.uint8)
+    return np.asarray(probabilities[rows, truth] > others.max(axis=1), dtype=np.uint8)
 
 
 def auroc_scores(
@@ -368,7 +369,7 @@ def auroc_scores(
         influence[positive] += (wins.mean(axis=1) - area_c) * n / positive.sum()
         influence[~positive] += (wins.mean(axis=0) - area_c) * n / (~positive).sum()
         area += area_c / n_way
-    return (area + influence / n_way).astype(np.float32)
+    return np.asarray(area + influence / n_way, dtype=np.float32)
 
 
 def _wins(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -390,7 +391,8 @@ def _nested_supports(
     """Give the support of each shot count: the first images of each class."""
     n_way = len(drawn.classes)
     by_class = drawn.support.reshape(n_way, -1)
-    images = task.take(drawn.support).unflatten(0, by_class.shape)
+    flat = task.take(drawn.support)
+    images = flat.reshape(*by_class.shape, *flat.shape[1:])
     for k in shots:
         yield Examples(
             images=images[:, :k].flatten(0, 1).contiguous(),

@@ -81,7 +81,8 @@ def clustered_mean(
     interval is the whole scale.
     """
     scores = np.asarray(values, dtype=np.float64)
-    assert scores.ndim == 1 and len(scores) == len(patients) == len(episodes) > 0
+    assert scores.ndim == 1
+    assert len(scores) == len(patients) == len(episodes) > 0
     mean = float(np.mean(scores))
     patient_of, n_patients = _numbered(patients)
     episode_of, n_episodes = _numbered(episodes)

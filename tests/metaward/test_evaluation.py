@@ -144,25 +144,26 @@ def test_supports_are_nested_and_never_share_a_patient_with_the_queries(monkeypa
     seen = []
 
     class Spy:
-        def adapt(self, body, theta, support):
+        def adapt(self, _body, _theta, support):
             seen.append(support)
             return lambda images: torch.zeros(len(images), support.n_way)
 
-    monkeypatch.setattr("metaward.evaluation.build_learner", lambda settings: Spy())
+    monkeypatch.setattr("metaward.evaluation.build_learner", lambda _: Spy())
     task = striped_task()
     evaluate_site(task, (method("spy", 0),), PLAN)
     for one, three in zip(seen[0::2], seen[1::2], strict=True):
-        assert len(one.images) == 3 and len(three.images) == 9
+        assert len(one.images) == 3
+        assert len(three.images) == 9
         assert torch.equal(one.images, three.images[[0, 3, 6]])
         assert three.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
 
 
 def test_a_classifier_that_says_the_same_for_all_is_never_right(monkeypatch):
     class Constant:
-        def adapt(self, body, theta, support):
+        def adapt(self, _body, _theta, support):
             return lambda images: torch.ones(len(images), support.n_way)
 
-    monkeypatch.setattr("metaward.evaluation.build_learner", lambda settings: Constant())
+    monkeypatch.setattr("metaward.evaluation.build_learner", lambda _: Constant())
     result = evaluate_site(striped_task(), (method("constant", 0),), PLAN)
     assert result.estimate("constant", 1).mean == 0.0
     assert result.estimate("constant", 1, "auroc").mean == pytest.approx(0.5)
@@ -170,10 +171,10 @@ def test_a_classifier_that_says_the_same_for_all_is_never_right(monkeypatch):
 
 def test_answers_that_are_not_finite_count_as_wrong(monkeypatch):
     class Diverged:
-        def adapt(self, body, theta, support):
+        def adapt(self, _body, _theta, support):
             return lambda images: torch.full((len(images), support.n_way), torch.nan)
 
-    monkeypatch.setattr("metaward.evaluation.build_learner", lambda settings: Diverged())
+    monkeypatch.setattr("metaward.evaluation.build_learner", lambda _: Diverged())
     result = evaluate_site(striped_task(), (method("diverged", 0),), PLAN)
     assert result.estimate("diverged", 3).mean == 0.0
     assert result.estimate("diverged", 3, "auroc").mean == pytest.approx(0.5)

@@ -187,8 +187,9 @@ def simulated_site(rng, n_patients=40, n_episodes=60, queries=15, mean=0.7):
     return (rng.random(len(patients)) < chance).astype(float), patients, episodes
 
 
-def true_mean(mean=0.7, spread=math.hypot(0.18, 0.08)):
+def true_mean(mean=0.7):
     """E[clip(N(mean, spread), 0, 1)], by numerical integration."""
+    spread = math.hypot(0.18, 0.08)
     grid = np.linspace(-8, 8, 200_001)
     return float(np.trapezoid(np.clip(mean + spread * grid, 0, 1) * stats.norm.pdf(grid), grid))
 
