@@ -29,6 +29,7 @@ from metaward.intervals import (
 )
 from metaward.meta.compose import build_learner
 from metaward.models.body import build_body
+from metaward.scoring import auroc_scores, class_probabilities, is_correct
 from metaward.study import LearnerSettings, ModelSettings
 from metaward.tasks import Task
 
@@ -134,7 +135,7 @@ class EpisodeScores:
         patient: (n,) int64, patient of the query, within the site.
         label: (n,) int64, true label of the query, within the site.
         correct: (n_methods, n_shots, n) uint8, 1 where the most probable class is the true one.
-        auroc: (n_methods, n_shots, n) float32; see :func:`auroc_scores`.
+        auroc: (n_methods, n_shots, n) float32; see :func:`metaward.scoring.auroc_scores`.
         adapt_seconds: (n_methods, n_shots, n_episodes) float64. Measured, so it differs between
             runs; nothing else does.
     """
@@ -159,7 +160,7 @@ class SiteEvaluation:
     @property
     def episodes(self) -> int:
         """Number of episodes."""
-        return self.scores.adapt_seconds.shape[2]
+        return int(self.scores.adapt_seconds.shape[2])
 
     @property
     def queries(self) -> int:
@@ -188,9 +189,14 @@ class SiteEvaluation:
         return float(np.median(self.scores.adapt_seconds[index]))
 
     def _values(self, method: str, shots: int, metric: str) -> NDArray[np.float64]:
-        table = {"accuracy": self.scores.correct, "auroc": self.scores.auroc}[metric]
-        row = table[self.methods.index(method), self.design.shots.index(shots)]
-        return np.asarray(row, dtype=np.float64)
+        index = self.methods.index(method), self.design.shots.index(shots)
+        match metric:
+            case "accuracy":
+                return np.asarray(self.scores.correct[index], dtype=np.float64)
+            case "auroc":
+                return np.asarray(self.scores.auroc[index], dtype=np.float64)
+            case _:
+                raise ValueError(f"metric {metric!r} is none of {METRICS}")
 
 
 class JobMap(Protocol):
@@ -315,7 +321,7 @@ def score_episodes(job: EpisodeJob) -> EpisodeScores:
                 classify = learner.adapt(body, theta, support)
                 seconds[m, s, e] = job.clock() - began
                 with torch.no_grad():
-                    probabilities = _probabilities(classify(queries))
+                    probabilities = class_probabilities(classify(queries))
                 correct[m, s, e] = is_correct(probabilities, truth)
                 auroc[m, s, e] = auroc_scores(probabilities, truth)
     numbers = np.arange(job.first, job.first + len(job.drawn), dtype=np.int32)
@@ -328,61 +334,6 @@ def score_episodes(job: EpisodeJob) -> EpisodeScores:
         auroc=auroc.reshape(*shape, -1),
         adapt_seconds=seconds,
     )
-
-
-def is_correct(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Return 1 where the true class is strictly the most probable; a tie is an error.
-
-    Breaking ties by class number would credit a classifier that says the same for every class.
-
-    Args:
-        probabilities: (n, n_way).
-        truth: (n,) in 0..n_way-1.
-    """
-    rows = np.arange(len(truth))
-    others = probabilities.copy()
-    others[rows, truth] = -np.inf
-    return np.asarray(probabilities[rows, truth] > others.max(axis=1), dtype=np.uint8)
-
-
-def auroc_scores(
-    probabilities: NDArray[np.float64], truth: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """Return one score per query whose mean is the episode's area under the ROC curve.
-
-    The area is one class against the others, averaged over classes (Hand and Till 2001 call it
-    the macro average). A query's score is the area plus its influence on it: the structural
-    components of DeLong, DeLong and Clarke-Pearson 1988 (Biometrics 44:837), so that clustering
-    these scores by patient gives the variance of the area.
-
-    Args:
-        probabilities: (n, n_way).
-        truth: (n,) in 0..n_way-1; every class occurs, and at least one other.
-    """
-    n, n_way = probabilities.shape
-    influence = np.zeros(n)
-    area = 0.0
-    for c in range(n_way):
-        positive = truth == c
-        wins = _wins(probabilities[positive, c], probabilities[~positive, c])
-        area_c = float(wins.mean())
-        influence[positive] += (wins.mean(axis=1) - area_c) * n / positive.sum()
-        influence[~positive] += (wins.mean(axis=0) - area_c) * n / (~positive).sum()
-        area += area_c / n_way
-    return np.asarray(area + influence / n_way, dtype=np.float32)
-
-
-def _wins(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return (n_positive, n_negative): 1 where the positive ranks higher, 1/2 for a tie."""
-    difference = positive[:, None] - negative[None, :]
-    return (np.sign(difference) + 1.0) / 2.0
-
-
-def _probabilities(logits: torch.Tensor) -> NDArray[np.float64]:
-    """Return (n, n_way) probabilities; a row that is not finite says the same for every class."""
-    probabilities = torch.softmax(logits.double(), dim=1).numpy()
-    broken = ~np.isfinite(probabilities).all(axis=1)
-    return np.where(broken[:, None], 1.0 / probabilities.shape[1], probabilities)
 
 
 def _nested_supports(

@@ -13,13 +13,12 @@ from metaward.errors import DataError
 from metaward.evaluation import (
     EvaluationPlan,
     Method,
-    auroc_scores,
     design_for,
     evaluate_site,
-    is_correct,
     score_episodes,
 )
 from metaward.models.body import build_body
+from metaward.scoring import auroc_scores, is_correct
 from metaward.study import AdaptSettings, FomamlSettings, ModelSettings
 from metaward.tasks import Task
 
