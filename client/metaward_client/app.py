@@ -1,0 +1,58 @@
+"""The site's Flower ClientApp: reads where the site is from the node's own settings, no more.
+
+Node settings: ``site`` (path of the site's folder or ``site.yaml``) and ``round-log`` (path of the
+site's own log of rounds). They are given where the node is started, never by the coordinator.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from metaward.errors import ConfigError
+from metaward.study import Study
+from metaward.tasks import Task
+from metaward_client.site_work import SiteAtWork, answer_message
+
+SITE_KEY = "site"
+ROUND_LOG_KEY = "round-log"
+OPEN_TASKS = 8
+"""Tasks that one process keeps open; their images are memory-mapped."""
+
+app = ClientApp()
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Answer an order with an update or a refusal."""
+    return answer_message(message, lambda: open_site(context.node_config))
+
+
+def open_site(node_config: "dict[str, bool | float | int | str]") -> SiteAtWork:
+    """Return the site that this node stands for.
+
+    Raises:
+        ConfigError: The node was started without ``site`` or ``round-log``.
+    """
+    for key in (SITE_KEY, ROUND_LOG_KEY):
+        if not isinstance(node_config.get(key), str):
+            raise ConfigError(
+                f"a node without '{key}'",
+                expected=f"{SITE_KEY}=PATH {ROUND_LOG_KEY}=PATH",
+                where="the node's settings",
+                next_step="Start the node with both settings.",
+            )
+    site_path = str(node_config[SITE_KEY])
+
+    def load_task(study: Study) -> Task:
+        return _load_task(site_path, study.model.image_size, study.model.channels)
+
+    return SiteAtWork(load_task=load_task, round_log=Path(str(node_config[ROUND_LOG_KEY])))
+
+
+@lru_cache(maxsize=OPEN_TASKS)
+def _load_task(site_path: str, image_size: int, channels: int) -> Task:
+    from metaward_client.site import load_site
+
+    return load_site(Path(site_path)).load_task(image_size=image_size, channels=channels)

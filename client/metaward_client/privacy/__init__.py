@@ -1,0 +1,1 @@
+"""What decides whether, and in which form, a delta may leave the site."""

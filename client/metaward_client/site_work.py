@@ -1,0 +1,162 @@
+"""One round at one site: read the order, compute, release, answer.
+
+Nothing but the released update or a refusal's number leaves. What the site itself may want to know
+(loss, norm, time, the reason of a refusal) goes to a log on the site's own disk.
+"""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from flwr.app import Message, RecordDict
+
+from metaward.arrays import l2_norm, to_arrays, to_tensors
+from metaward.errors import ConfigError, DataError, MetawardError, PrivacyError, ProtocolError
+from metaward.meta.compose import build_learner
+from metaward.models.body import build_body
+from metaward.study import Study
+from metaward.tasks import Task
+from metaward.wire import (
+    ArraySpec,
+    RoundOrder,
+    SiteRefusal,
+    decode_order,
+    encode_refusal,
+    encode_update,
+)
+from metaward_client.privacy.release import Mechanism, release
+
+logger = logging.getLogger(__name__)
+
+TaskLoader = Callable[[Study], Task]
+"""Gives the site's task with images of the size and channels that the study's model takes."""
+
+
+@dataclass(frozen=True)
+class SiteAtWork:
+    """What a site brings to a round.
+
+    Attributes:
+        load_task: Called once per round; may keep the task between rounds.
+        round_log: JSON lines, one per order; stays on the site's disk.
+        mechanism: How a delta is made safe to leave. The site's choice, never the study's.
+    """
+
+    load_task: TaskLoader
+    round_log: Path
+    mechanism: Mechanism = Mechanism.NONE
+
+
+def answer_message(message: Message, open_site: Callable[[], SiteAtWork]) -> Message:
+    """Return the reply to an order: an update, or a refusal's number and no text.
+
+    ``open_site`` runs inside the same guard: whatever goes wrong there or later, no exception text,
+    path or value reaches the coordinator.
+    """
+    try:
+        answer = answer_order(message.content, open_site())
+    except Exception as error:  # noqa: BLE001 (no text of any exception may leave the site)
+        refusal = _refusal_of(error)
+        logger.warning("order refused before the site was open: %s", _explain(error))
+        answer = refusal
+    if isinstance(answer, SiteRefusal):
+        return Message(encode_refusal(answer), reply_to=message)
+    return Message(answer, reply_to=message)
+
+
+def answer_order(content: RecordDict, site: SiteAtWork) -> RecordDict | SiteRefusal:
+    """Do the work of one round and return what leaves the site.
+
+    The same order gives the same bytes: randomness comes from the study's seed, the site's name and
+    the round.
+    """
+    started = time.perf_counter()
+    try:
+        records, entry = _work(content, site)
+    except Exception as error:  # noqa: BLE001 (no text of any exception may leave the site)
+        refusal = _refusal_of(error)
+        _append(site.round_log, {"outcome": refusal.name.lower(), "reason": _explain(error)})
+        return refusal
+    _append(site.round_log, entry | {"seconds": round(time.perf_counter() - started, 4)})
+    return records
+
+
+def site_rng(study_seed: int, site: str, round_index: int) -> np.random.Generator:
+    """Return the generator of one site in one round; independent of grid, node and worker."""
+    name = int.from_bytes(hashlib.sha256(site.encode()).digest()[:16], "big")
+    return np.random.default_rng(np.random.SeedSequence([study_seed, name, round_index]))
+
+
+def model_spec(study: Study) -> ArraySpec:
+    """Return the names and shapes of the study's meta-parameters."""
+    body = build_body(study.model, study.seed)
+    return {name: tuple(leaf.shape) for name, leaf in body.named_parameters()}
+
+
+def _work(content: RecordDict, site: SiteAtWork) -> tuple[RecordDict, dict[str, object]]:
+    order = decode_order(content, model_spec)
+    _refuse_non_finite(order)
+    study = order.study
+    task = site.load_task(study)
+    result = build_learner(study.learner).local_delta(
+        build_body(study.model, study.seed),
+        to_tensors(order.theta),
+        task,
+        site_rng(study.seed, task.site, order.round_index),
+    )
+    update = release(
+        to_arrays(result.delta),
+        study_digest=study.digest(),
+        round_index=order.round_index,
+        mechanism=site.mechanism,
+    )
+    entry: dict[str, object] = {
+        "round_index": order.round_index,
+        "study": update.study_digest,
+        "outcome": "sent",
+        "loss": result.loss if np.isfinite(result.loss) else None,
+        "delta_norm": l2_norm(update.delta),
+        "mechanism": site.mechanism.label,
+    }
+    return encode_update(update), entry
+
+
+def _refuse_non_finite(order: RoundOrder) -> None:
+    for name, array in order.theta.items():
+        if not np.isfinite(array).all():
+            raise ProtocolError(
+                "meta-parameters that are not finite",
+                expected="finite numbers",
+                where=f"round {order.round_index}, array {name}",
+            )
+
+
+def _refusal_of(error: Exception) -> SiteRefusal:
+    match error:
+        case PrivacyError():
+            return SiteRefusal.PRIVACY
+        case DataError():
+            return SiteRefusal.DATA
+        case ConfigError():
+            return SiteRefusal.STUDY
+        case ProtocolError():
+            return SiteRefusal.PROTOCOL
+        case _:
+            return SiteRefusal.INTERNAL
+
+
+def _explain(error: Exception) -> str:
+    """Our own errors hold no patient data; of any other only the type's name is kept."""
+    return str(error) if isinstance(error, MetawardError) else type(error).__name__
+
+
+def _append(path: Path, entry: dict[str, object]) -> None:
+    """Write one line at once, so that a killed process leaves no half line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab", buffering=0) as log:
+        log.write(json.dumps(entry).encode() + b"\n")

@@ -1,0 +1,270 @@
+"""What crosses the wire, and how it is read without trusting the sender.
+
+Two things only: a :class:`RoundOrder` from the coordinator to a site, and an :class:`Update` from
+a site to the coordinator. A site that cannot answer sends one number, a :class:`SiteRefusal`.
+
+Arrays travel as raw little-endian float32 in a Flower ``Array`` with a serialisation name of our
+own. Names, dtype, shape and the exact number of bytes are compared with what the study's model has
+before one byte is interpreted: there is no header to parse, nothing to unpickle, and no length that
+the sender chooses. Flower's own modifications (which take deltas for full parameters and corrupt
+them in silence) fail on the unknown name instead.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TypeAlias
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, RecordDict
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from metaward.arrays import Arrays
+from metaward.errors import ProtocolError
+from metaward.study import Study
+
+PROTOCOL_VERSION = 1
+
+ORDER_RECORD = "order"
+THETA_RECORD = "theta"
+UPDATE_RECORD = "update"
+DELTA_RECORD = "delta"
+PROTOCOL_KEY = "protocol"
+ROUND_KEY = "round"
+STUDY_KEY = "study"
+STUDY_DIGEST_KEY = "study-digest"
+
+FLOAT32 = "float32"
+RAW_FLOAT32 = "metaward.float32-le"
+"""Serialisation name: the array's elements in C order, little-endian, and nothing else."""
+
+MAX_STUDY_BYTES = 65_536
+"""Longest study description that a site reads; a full one has about 1,000 bytes."""
+
+ArraySpec: TypeAlias = dict[str, tuple[int, ...]]
+"""Leaf name -> shape; every leaf is float32."""
+
+
+class SiteRefusal(IntEnum):
+    """Why a site sent no update. The number is all that leaves the site.
+
+    The values stay clear of Flower's own error codes, which are below 100.
+    """
+
+    DATA = 101
+    STUDY = 102
+    PROTOCOL = 103
+    PRIVACY = 104
+    INTERNAL = 199
+
+
+class VersionError(ProtocolError):
+    """The sender speaks another version of the wire format."""
+
+
+class RecordsError(ProtocolError):
+    """Records or keys are missing, unknown, or of the wrong type."""
+
+
+class ArraysError(ProtocolError):
+    """An array's name, dtype, shape or length is not what the study's model has."""
+
+
+@dataclass(frozen=True)
+class RoundOrder:
+    """What the coordinator asks of a site.
+
+    Attributes:
+        study: The study, whole: a site needs nothing else to know what to compute.
+        round_index: From 0.
+        theta: The meta-parameters of this round.
+    """
+
+    study: Study
+    round_index: int
+    theta: Arrays
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a site releases; on the site's side only ``metaward_client.privacy.release`` builds one.
+
+    Attributes:
+        study_digest: Digest of the study that the site worked for.
+        round_index: From 0.
+        delta: Direction to ADD to theta.
+    """
+
+    study_digest: str
+    round_index: int
+    delta: Arrays
+
+
+def spec_of(arrays: Mapping[str, NDArray[np.float32]]) -> ArraySpec:
+    """Return the names and shapes of ``arrays``."""
+    return {name: tuple(array.shape) for name, array in arrays.items()}
+
+
+def encode_order(order: RoundOrder) -> RecordDict:
+    """Return the records of an order."""
+    config = ConfigRecord(
+        {
+            PROTOCOL_KEY: PROTOCOL_VERSION,
+            ROUND_KEY: order.round_index,
+            STUDY_KEY: order.study.model_dump_json(),
+        }
+    )
+    return RecordDict({ORDER_RECORD: config, THETA_RECORD: encode_arrays(order.theta)})
+
+
+def decode_order(content: RecordDict, model_spec: Callable[[Study], ArraySpec]) -> RoundOrder:
+    """Read an order.
+
+    Args:
+        content: The message's content, as it came.
+        model_spec: Gives the names and shapes of the study's meta-parameters.
+
+    Raises:
+        VersionError: The order is of another protocol version.
+        RecordsError: A record or key is missing, unknown or of the wrong type, or the study's
+            description is not valid.
+        ArraysError: Theta does not fit the study's model.
+    """
+    config, theta = _two_records(content, ORDER_RECORD, THETA_RECORD)
+    round_index = _read_header(config, {PROTOCOL_KEY, ROUND_KEY, STUDY_KEY})
+    study = _read_study(config[STUDY_KEY])
+    return RoundOrder(study, round_index, decode_arrays(theta, model_spec(study)))
+
+
+def encode_update(update: Update) -> RecordDict:
+    """Return the records of an update."""
+    config = ConfigRecord(
+        {
+            PROTOCOL_KEY: PROTOCOL_VERSION,
+            ROUND_KEY: update.round_index,
+            STUDY_DIGEST_KEY: update.study_digest,
+        }
+    )
+    return RecordDict({UPDATE_RECORD: config, DELTA_RECORD: encode_arrays(update.delta)})
+
+
+def decode_update(content: RecordDict, spec: ArraySpec) -> Update:
+    """Read an update whose delta must have the names and shapes of ``spec``.
+
+    Finite values, norm, round and study are the coordinator's to judge (admission).
+
+    Raises:
+        VersionError: The update is of another protocol version.
+        RecordsError: A record or key is missing, unknown or of the wrong type.
+        ArraysError: The delta does not fit ``spec``.
+    """
+    config, delta = _two_records(content, UPDATE_RECORD, DELTA_RECORD)
+    round_index = _read_header(config, {PROTOCOL_KEY, ROUND_KEY, STUDY_DIGEST_KEY})
+    digest = config[STUDY_DIGEST_KEY]
+    if not isinstance(digest, str):
+        raise _wrong_type(STUDY_DIGEST_KEY, digest, "a string")
+    return Update(digest, round_index, decode_arrays(delta, spec))
+
+
+def encode_refusal(refusal: SiteRefusal) -> Error:
+    """Return the error that a site sends instead of an update: a number, no text."""
+    return Error(code=int(refusal))
+
+
+def encode_arrays(arrays: Mapping[str, NDArray[np.float32]]) -> ArrayRecord:
+    """Return the arrays as raw little-endian float32."""
+    return ArrayRecord({name: _encode_array(array) for name, array in arrays.items()})
+
+
+def decode_arrays(record: ArrayRecord, spec: ArraySpec) -> Arrays:
+    """Read arrays that must have exactly the names and shapes of ``spec``; the result is a copy.
+
+    Raises:
+        ArraysError: A name, serialisation, dtype, shape or length differs.
+    """
+    if record.keys() != spec.keys():
+        raise ArraysError(
+            f"{len(record.keys() - spec.keys())} unknown and {len(spec.keys() - record.keys())} "
+            "missing arrays",
+            expected=f"exactly the {len(spec)} arrays of the study's model",
+        )
+    return {name: _decode_array(name, record[name], shape) for name, shape in spec.items()}
+
+
+def _encode_array(array: NDArray[np.float32]) -> Array:
+    assert array.dtype == np.float32
+    data = np.ascontiguousarray(array, dtype="<f4").tobytes()
+    return Array(dtype=FLOAT32, shape=tuple(array.shape), stype=RAW_FLOAT32, data=data)
+
+
+def _decode_array(name: str, array: Array, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    for found, expected in (
+        (array.stype, RAW_FLOAT32),
+        (array.dtype, FLOAT32),
+        (tuple(array.shape), shape),
+        (len(array.data), 4 * int(np.prod(shape, dtype=np.int64))),
+    ):
+        if found != expected:
+            raise ArraysError(
+                f"an array of {str(found)[:60]}",
+                expected=f"{expected} (serialisation, dtype, shape and bytes are checked)",
+                where=f"array {name}",
+            )
+    flat = np.frombuffer(array.data, dtype="<f4")
+    return flat.reshape(shape).astype(np.float32, copy=True)
+
+
+def _two_records(
+    content: RecordDict, config_name: str, arrays_name: str
+) -> tuple[ConfigRecord, ArrayRecord]:
+    if content.keys() != {config_name, arrays_name}:
+        raise RecordsError(
+            f"{len(content)} records that are not '{config_name}' and '{arrays_name}'",
+            expected=f"the records '{config_name}' and '{arrays_name}' and no other",
+        )
+    config, arrays = content[config_name], content[arrays_name]
+    if not isinstance(config, ConfigRecord) or not isinstance(arrays, ArrayRecord):
+        raise RecordsError(
+            "records of the wrong kind",
+            expected=f"'{config_name}' to be settings and '{arrays_name}' to be arrays",
+        )
+    return config, arrays
+
+
+def _read_header(config: ConfigRecord, keys: set[str]) -> int:
+    """Check the version first: a later one may well have other keys."""
+    version = config.get(PROTOCOL_KEY)
+    if not _is_int(version) or version != PROTOCOL_VERSION:
+        raise VersionError(
+            f"protocol version {str(version)[:20]}",
+            expected=f"version {PROTOCOL_VERSION}",
+            next_step="Install the same release of metaward at both ends.",
+        )
+    if config.keys() != keys:
+        raise RecordsError("unknown or missing keys", expected=f"the keys {sorted(keys)}")
+    round_index = config[ROUND_KEY]
+    if not isinstance(round_index, int) or not _is_int(round_index) or round_index < 0:
+        raise _wrong_type(ROUND_KEY, round_index, "a whole number from 0")
+    return round_index
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _read_study(text: object) -> Study:
+    if not isinstance(text, str) or len(text) > MAX_STUDY_BYTES:
+        raise _wrong_type(STUDY_KEY, text, f"a string of at most {MAX_STUDY_BYTES} characters")
+    try:
+        return Study.model_validate_json(text)
+    except ValidationError as error:
+        raise RecordsError(
+            f"a study description with {error.error_count()} problems",
+            expected="the settings that this release of metaward knows",
+            next_step="Install the same release of metaward at both ends.",
+        ) from None
+
+
+def _wrong_type(key: str, value: object, expected: str) -> RecordsError:
+    return RecordsError(f"a {type(value).__name__} that is not {expected}", where=f"key '{key}'")

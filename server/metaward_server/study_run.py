@@ -1,0 +1,74 @@
+"""A study in its run directory: begin or resume, play the rounds, give the final theta."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from flwr.serverapp import Grid
+
+from metaward.arrays import Arrays, to_arrays
+from metaward.errors import ConfigError
+from metaward.models.body import build_body
+from metaward.progress import RoundEvent
+from metaward.study import Study
+from metaward_server.checkpoints import CheckpointStore, Progress
+from metaward_server.outer_optimizers import initial_state
+from metaward_server.rounds_log import RoundsLog
+from metaward_server.strategy import MetaStrategy, StudyRecord
+
+CHECKPOINTS_FOLDER = "checkpoints"
+ROUNDS_FILE = "rounds.jsonl"
+
+
+def run_study(
+    grid: Grid,
+    study: Study,
+    run_dir: Path,
+    *,
+    n_nodes: int,
+    resume: bool,
+    on_round: Callable[[RoundEvent], None],
+) -> Arrays:
+    """Play the study's rounds on a grid and return the final theta.
+
+    A resumed study continues to the same bits as one that was never interrupted.
+
+    Args:
+        grid: Where the sites are.
+        study: What is run.
+        run_dir: Gets ``rounds.jsonl`` and ``checkpoints/``.
+        n_nodes: Nodes to wait for before the first round.
+        resume: Go on from the newest whole checkpoint in ``run_dir``.
+        on_round: Called when a round is closed and on disk.
+
+    Raises:
+        ConfigError: ``resume`` without a checkpoint of this very study, or a start in a folder that
+            holds one.
+        FederationError: The sites did not give what the study needs.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    store = CheckpointStore(run_dir / CHECKPOINTS_FOLDER, study.digest())
+    rounds = RoundsLog(run_dir / ROUNDS_FILE)
+    progress = store.load_newest() if resume else _first_progress(study, store)
+    rounds.cut_from(progress.next_round)
+    strategy = MetaStrategy(study, StudyRecord(store, rounds, on_round), n_nodes=n_nodes)
+    strategy.summary()
+    return strategy.start(grid, progress).theta
+
+
+def _first_progress(study: Study, store: CheckpointStore) -> Progress:
+    if not store.is_empty():
+        raise ConfigError(
+            "the checkpoints of an earlier run",
+            expected="a run directory without checkpoints",
+            where=str(store.folder),
+            next_step="Resume that run with --resume, or use another run directory.",
+        )
+    theta = dict(sorted(initial_theta(study).items()))
+    progress = Progress(0, theta, initial_state(study.outer, theta))
+    store.save(progress)
+    return progress
+
+
+def initial_theta(study: Study) -> Arrays:
+    """Return the meta-parameters before round 0; a function of the study alone."""
+    return to_arrays(build_body(study.model, study.seed).initial_parameters())
