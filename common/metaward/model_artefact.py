@@ -1,0 +1,236 @@
+"""The model artefact: the meta-parameters and a card that says what they are.
+
+A folder with two files: ``meta.safetensors`` (float32 leaves of the body) and ``model.yaml``
+(:class:`ModelCard`). It is what a hospital that took no part receives, so loading trusts nothing:
+sizes, names, shapes and types are checked against the architecture that the card names before
+any parameter is read, nothing is unpickled, and the SHA-256 in the card must fit.
+"""
+
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import yaml
+from pydantic import Field
+
+from metaward.arrays import Arrays
+from metaward.config import Settings, load_settings
+from metaward.errors import ConfigError
+from metaward.parameter_file import ASK_AGAIN, MAX_HEADER_BYTES, parse_parameters
+from metaward.study import LearnerSettings, ModelSettings, SeedInt
+
+PARAMETERS_FILE = "meta.safetensors"
+CARD_FILE = "model.yaml"
+
+MAX_CARD_BYTES = 64 * 1024
+"""A card is about 1 KiB."""
+MAX_CARD_DEPTH = 16
+"""Nesting of a card's YAML; ours is 3."""
+
+
+class PrivacyStatement(Settings):
+    """What is promised about the records that a model learned from.
+
+    ``mechanism: none`` promises nothing: the model may reveal single patients.
+    """
+
+    mechanism: str = Field("none", description="how deltas were made private; 'none' if not")
+    unit: str = Field("none", description="what one unit of privacy protects: patient or image")
+    neighbouring: str = Field("", description="neighbouring relation, e.g. add or remove one")
+    sampling: str = Field("", description="how records enter a batch, e.g. Poisson")
+    accountant: str = ""
+    epsilon: float | None = Field(None, ge=0, description="largest epsilon spent at any site")
+    target_delta: float | None = Field(None, gt=0, lt=1)
+
+    @property
+    def is_private(self) -> bool:
+        """True when a mechanism stands behind the statement."""
+        return self.mechanism != "none"
+
+
+class ModelCard(Settings):
+    """What a model artefact is, where it comes from, and how a new site adapts it."""
+
+    format_version: Literal[1] = 1
+    method: str = Field("meta", pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
+    label: str = Field("Meta-model", max_length=100, description="name that a reader sees")
+    study: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
+    study_digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    rounds: int = Field(ge=0, description="rounds of training behind the parameters")
+    seed: SeedInt
+    model: ModelSettings
+    learner: LearnerSettings
+    privacy: PrivacyStatement
+    created_by: str = Field(max_length=100, description="version of metaward that wrote it")
+    parameters_sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$")
+
+
+@dataclass(frozen=True)
+class ModelArtefact:
+    """A card and the parameters that it speaks of."""
+
+    card: ModelCard
+    theta: Arrays
+
+
+def save_model(folder: Path, card: ModelCard, theta: Arrays) -> ModelCard:
+    """Write a model artefact; the folder appears complete or not at all.
+
+    Args:
+        folder: Made here; an artefact that stands there is replaced.
+        card: Its ``parameters_sha256`` is filled in here.
+        theta: Leaves of the body that the card describes.
+
+    Returns:
+        The card as written.
+    """
+    from safetensors.numpy import save
+
+    assert _shapes(theta) == expected_shapes(card.model)
+    content = save({name: np.ascontiguousarray(leaf) for name, leaf in theta.items()})
+    written = card.model_copy(update={"parameters_sha256": hashlib.sha256(content).hexdigest()})
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _replacing(folder) as fresh:
+        _write_durably(fresh / PARAMETERS_FILE, content)
+        text = yaml.safe_dump(written.model_dump(mode="json"), sort_keys=False)
+        _write_durably(fresh / CARD_FILE, text.encode())
+    return written
+
+
+def load_model(folder: Path) -> ModelArtefact:
+    """Read a model artefact that may come from anywhere.
+
+    Raises:
+        ConfigError: A file is missing, too large or damaged; the parameters do not fit the
+            architecture of the card; or a value is not finite.
+    """
+    card = load_card(folder)
+    path = folder / PARAMETERS_FILE
+    expected = expected_shapes(card.model)
+    n_values = sum(int(np.prod(shape)) for shape in expected.values())
+    content = _read_bounded(path, limit=4 * n_values + 8 + MAX_HEADER_BYTES)
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != card.parameters_sha256:
+        raise ConfigError(
+            f"the parameters have SHA-256 {digest[:12]}…",
+            expected=f"{card.parameters_sha256[:12] or '(none)'}…, as {CARD_FILE} says",
+            where=str(path),
+            next_step=ASK_AGAIN,
+        )
+    return ModelArtefact(card, parse_parameters(content, expected, path))
+
+
+def load_card(folder: Path) -> ModelCard:
+    """Read the card of a model artefact; see :func:`load_model` for what is raised."""
+    path = folder / CARD_FILE
+    content = _read_bounded(path, limit=MAX_CARD_BYTES)
+    _refuse_tangled_yaml(content, path)
+    return load_settings(path, ModelCard)
+
+
+def expected_shapes(model: ModelSettings) -> dict[str, tuple[int, ...]]:
+    """Return the leaf names and shapes of an architecture, without allocating its weights."""
+    import torch
+
+    from metaward.models.body import build_body
+
+    with torch.device("meta"):
+        body = build_body(model, seed=0)
+    return {name: tuple(leaf.shape) for name, leaf in body.named_parameters()}
+
+
+def _shapes(theta: Arrays) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(leaf.shape) for name, leaf in theta.items()}
+
+
+def _read_bounded(path: Path, *, limit: int) -> bytes:
+    found = ""
+    if not path.is_file():  # also refuses a pipe or a device, which a read would wait for
+        found = "no such file"
+    elif path.stat().st_size > limit:
+        found = f"{path.stat().st_size:,} bytes"
+    if not found:
+        try:
+            with path.open("rb") as file:
+                content = file.read(limit + 1)
+        except OSError as error:
+            found = f"the file cannot be read ({error.strerror})"
+        else:
+            if len(content) <= limit:
+                return content
+            found = f"more than {limit:,} bytes"
+    raise ConfigError(
+        found,
+        expected=f"a model artefact: a folder with {PARAMETERS_FILE} (for this model at most "
+        f"{limit:,} bytes) and {CARD_FILE}"
+        if path.name == PARAMETERS_FILE
+        else f"a model artefact: a folder with {PARAMETERS_FILE} and {CARD_FILE} (at most "
+        f"{limit:,} bytes)",
+        where=str(path),
+        next_step="Name the `model` folder of a run, or the run itself.",
+    )
+
+
+def _refuse_tangled_yaml(content: bytes, path: Path) -> None:
+    """Refuse aliases (which can expand without end) and deep nesting before they are built."""
+    depth = 0
+    problem = ""
+    try:
+        for token in yaml.scan(content.decode()):
+            if isinstance(token, yaml.AliasToken | yaml.AnchorToken):
+                problem = "YAML anchors or aliases"
+            elif isinstance(
+                token,
+                yaml.FlowSequenceStartToken
+                | yaml.FlowMappingStartToken
+                | yaml.BlockMappingStartToken
+                | yaml.BlockSequenceStartToken,
+            ):
+                depth += 1
+            elif isinstance(
+                token, yaml.FlowSequenceEndToken | yaml.FlowMappingEndToken | yaml.BlockEndToken
+            ):
+                depth -= 1
+            if depth > MAX_CARD_DEPTH:
+                problem = f"YAML nested more than {MAX_CARD_DEPTH} deep"
+            if problem:
+                break
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return  # load_settings says where and what
+    if problem:
+        raise ConfigError(
+            problem, expected="a plain model card", where=str(path), next_step=ASK_AGAIN
+        )
+
+
+@contextlib.contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """Give an empty sibling folder that takes the place of ``folder`` when all went well."""
+    token = secrets.token_hex(4)
+    fresh = folder.with_name(f".{folder.name}.{token}.new")
+    fresh.mkdir()
+    try:
+        yield fresh
+        old = folder.with_name(f".{folder.name}.{token}.old")
+        if folder.exists():
+            folder.rename(old)
+        fresh.rename(folder)
+        if old.exists():
+            shutil.rmtree(old)
+    finally:
+        if fresh.exists():
+            shutil.rmtree(fresh)
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,189 @@
+"""The folder that one run writes: what stands where, and how it is written.
+
+config.yaml      resolved settings, with command, commit, seeds and versions
+rounds.jsonl     one line per closed round
+model/           the model artefact: meta.safetensors and model.yaml
+baselines/NAME/  the same, for each method that it is compared with
+checkpoints/     to resume from
+privacy.json     per site: unit, relation, mechanism, accountant, epsilon, delta
+report.json      the evaluation, for machines
+report.html      the same, for people
+"""
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from metaward.errors import ConfigError
+from metaward.model_artefact import CARD_FILE, PrivacyStatement
+
+CONFIG_FILE = "config.yaml"
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths of one run, and the writers of its small files. Every write is atomic."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path) -> Self:
+        """Make an empty run directory.
+
+        Raises:
+            ConfigError: The path is a file, or a folder in which something stands.
+        """
+        if path.exists():
+            _refuse_unless_empty(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"the folder cannot be made ({error.strerror})",
+                expected="a place where this user may write",
+                where=str(path),
+                next_step="Choose another folder with --out.",
+            ) from None
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open a run directory that stands.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        if not (path / CONFIG_FILE).is_file():
+            found = "no such folder" if not path.exists() else f"a folder without {CONFIG_FILE}"
+            raise ConfigError(
+                found if not path.is_file() else "a file",
+                expected=f"a run directory, with {CONFIG_FILE}",
+                where=str(path),
+                next_step="Name the folder that `metaward simulate --out` wrote.",
+            )
+        return cls(path)
+
+    @property
+    def config(self) -> Path:
+        """Resolved settings."""
+        return self.path / CONFIG_FILE
+
+    @property
+    def rounds(self) -> Path:
+        """One line of JSON per closed round."""
+        return self.path / "rounds.jsonl"
+
+    @property
+    def model(self) -> Path:
+        """Folder of the model artefact."""
+        return self.path / "model"
+
+    def baseline(self, name: str) -> Path:
+        """Folder of a baseline's model artefact."""
+        return self.path / "baselines" / name
+
+    @property
+    def baselines(self) -> tuple[Path, ...]:
+        """Folders of the baselines that were written, by name."""
+        return tuple(sorted(card.parent for card in self.path.glob(f"baselines/*/{CARD_FILE}")))
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def privacy(self) -> Path:
+        """What is promised, site by site."""
+        return self.path / "privacy.json"
+
+    @property
+    def report_json(self) -> Path:
+        """The evaluation, for machines."""
+        return self.path / "report.json"
+
+    @property
+    def report_html(self) -> Path:
+        """The evaluation, for people."""
+        return self.path / "report.html"
+
+    def write_config(self, content: Mapping[str, Any]) -> None:  # Any: YAML holds any plain value
+        """Write the resolved settings."""
+        write_atomically(self.config, yaml.safe_dump(dict(content), sort_keys=False))
+
+    def write_privacy(self, sites: Mapping[str, PrivacyStatement]) -> None:
+        """Write what is promised at each site."""
+        content = {site: statement.model_dump(mode="json") for site, statement in sites.items()}
+        write_atomically(self.privacy, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+    def append_round(self, record: Mapping[str, Any]) -> None:  # Any: any JSON value
+        """Add one line to ``rounds.jsonl``; a line that a crash cut off is removed first."""
+        _cut_torn_line(self.rounds)
+        with self.rounds.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, sort_keys=True) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read_rounds(self) -> list[dict[str, Any]]:
+        """Return the closed rounds in order; a line that a crash cut off is not one."""
+        if not self.rounds.exists():
+            return []
+        text = self.rounds.read_text(encoding="utf-8")
+        complete = text[: text.rfind("\n") + 1]
+        return [json.loads(line) for line in complete.splitlines()]
+
+    def keep_rounds_before(self, round_index: int) -> None:
+        """Drop the records from ``round_index`` on; a resumed run writes them anew."""
+        kept = [record for record in self.read_rounds() if record["round_index"] < round_index]
+        lines = "".join(json.dumps(record, sort_keys=True) + "\n" for record in kept)
+        write_atomically(self.rounds, lines)
+
+
+def model_folder(path: Path) -> Path:
+    """Return the model artefact that a user means: the folder itself, or a run's model."""
+    return path if (path / CARD_FILE).is_file() else RunDirectory(path).model
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file that readers see whole, or as it was before."""
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with fresh.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _refuse_unless_empty(path: Path) -> None:
+    if not path.is_dir():
+        found = "a file"
+    elif (path / CONFIG_FILE).is_file():
+        found = "another run"
+    elif next(path.iterdir(), None) is not None:
+        found = "a folder that holds other files"
+    else:
+        return
+    raise ConfigError(
+        found,
+        expected="an empty or a new folder",
+        where=str(path),
+        next_step="Choose another folder with --out; nothing in this one was changed.",
+    )
+
+
+def _cut_torn_line(path: Path) -> None:
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    if content and not content.endswith(b"\n"):
+        with path.open("r+b") as file:
+            file.truncate(content.rfind(b"\n") + 1)

@@ -1,0 +1,292 @@
+"""Promises of the model artefact and of the run directory: whole files, and no trust in them."""
+
+import json
+import os
+import struct
+
+import numpy as np
+import pytest
+import yaml
+
+from metaward import model_artefact
+from metaward.arrays import to_arrays
+from metaward.errors import ConfigError
+from metaward.model_artefact import (
+    ModelCard,
+    PrivacyStatement,
+    expected_shapes,
+    load_card,
+    load_model,
+    save_model,
+)
+from metaward.models.body import build_body
+from metaward.run_directory import RunDirectory, model_folder, write_atomically
+from metaward.study import AdaptSettings, ModelSettings, ReptileSettings
+
+MODEL = ModelSettings(filters=8, groups=2, image_size=16)
+
+
+def card(**changes):
+    fields = {
+        "study": "demo",
+        "study_digest": "ab" * 32,
+        "rounds": 12,
+        "seed": 7,
+        "model": MODEL,
+        "learner": ReptileSettings(adapt=AdaptSettings(steps=9, lr=1.0e-3)),
+        "privacy": PrivacyStatement(),
+        "created_by": "metaward 0.1.0",
+    }
+    return ModelCard(**(fields | changes))
+
+
+@pytest.fixture
+def theta():
+    return to_arrays(build_body(MODEL, 3).initial_parameters())
+
+
+@pytest.fixture
+def folder(tmp_path, theta):
+    save_model(tmp_path / "model", card(), theta)
+    return tmp_path / "model"
+
+
+def tampered(folder, content):
+    """Replace the parameters and make the card's hash fit, as an attacker would."""
+    (folder / "meta.safetensors").write_bytes(content)
+    fields = yaml.safe_load((folder / "model.yaml").read_text())
+    fields["parameters_sha256"] = model_artefact.hashlib.sha256(content).hexdigest()
+    (folder / "model.yaml").write_text(yaml.safe_dump(fields))
+    return folder
+
+
+def with_header(folder, change, pad=b""):
+    """Rewrite the header of the parameter file through ``change``."""
+    content = (folder / "meta.safetensors").read_bytes()
+    size = struct.unpack("<Q", content[:8])[0]
+    header = json.loads(content[8 : 8 + size])
+    text = json.dumps(change(header) or header).encode()
+    return tampered(folder, struct.pack("<Q", len(text)) + text + content[8 + size :] + pad)
+
+
+def test_what_is_saved_is_what_is_loaded_bit_for_bit(folder, theta):
+    loaded = load_model(folder)
+    assert loaded.theta.keys() == theta.keys()
+    assert all(np.array_equal(loaded.theta[name], theta[name]) for name in theta)
+    assert loaded.card.learner == card().learner
+    assert loaded.card.model_copy(update={"parameters_sha256": ""}) == card()
+
+
+def test_saving_twice_gives_the_same_bytes(folder, tmp_path, theta):
+    save_model(tmp_path / "again", card(), theta)
+    for name in ("meta.safetensors", "model.yaml"):
+        assert (folder / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_safetensors_itself_reads_the_file(folder, theta):
+    from safetensors.numpy import load_file
+
+    assert load_file(folder / "meta.safetensors").keys() == theta.keys()
+
+
+def test_a_failed_save_leaves_the_old_model_and_no_litter(folder, theta, monkeypatch):
+    def full_disk(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(model_artefact, "_write_durably", full_disk)
+    changed = {name: leaf + 1 for name, leaf in theta.items()}
+    with pytest.raises(OSError, match="No space"):
+        save_model(folder, card(), changed)
+    assert [entry.name for entry in folder.parent.iterdir()] == ["model"]
+    name = next(iter(theta))
+    assert np.array_equal(load_model(folder).theta[name], theta[name])
+
+
+def test_shapes_of_every_architecture_are_known_without_weights():
+    for model in (MODEL, ModelSettings(name="resnet", filters=8), ModelSettings(channels=3)):
+        built = to_arrays(build_body(model, 0).initial_parameters())
+        assert expected_shapes(model) == {name: leaf.shape for name, leaf in built.items()}
+
+
+def test_a_missing_file_is_named(tmp_path, folder):
+    with pytest.raises(ConfigError, match=r"model\.yaml: no such file"):
+        load_model(tmp_path / "nowhere")
+    (folder / "meta.safetensors").unlink()
+    with pytest.raises(ConfigError, match=r"meta\.safetensors: no such file"):
+        load_model(folder)
+
+
+def test_changed_parameters_are_noticed(folder):
+    content = bytearray((folder / "meta.safetensors").read_bytes())
+    content[-1] ^= 1
+    (folder / "meta.safetensors").write_bytes(content)
+    with pytest.raises(ConfigError, match="SHA-256"):
+        load_model(folder)
+
+
+def test_a_file_larger_than_the_architecture_is_refused_before_it_is_read(folder, monkeypatch):
+    with (folder / "meta.safetensors").open("r+b") as file:
+        file.truncate(10**12)  # sparse
+    with pytest.raises(ConfigError, match="1,000,000,000,000 bytes"):
+        load_model(folder)
+
+
+def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(folder):
+    (folder / "meta.safetensors").unlink()
+    os.mkfifo(folder / "meta.safetensors")
+    with pytest.raises(ConfigError, match="no such file"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "cut off"),
+        (b"\x80\x04cposix\nsystem\n", "cut off"),
+        (struct.pack("<Q", 2**63) + b"{}", "cut off or too large"),
+        (struct.pack("<Q", 2) + b"[]", "not a table"),
+        (struct.pack("<Q", 8) + b"not json", "not the JSON"),
+        (struct.pack("<Q", 40000) + b"[" * 40000, "not the JSON"),
+        (struct.pack("<Q", 17) + b'{"a": 1, "a": 2} ', "not the JSON"),
+        (struct.pack("<Q", 2) + b"{}", "is missing"),
+    ],
+)
+def test_a_damaged_header_is_refused(folder, content, message):
+    with pytest.raises(ConfigError, match=message):
+        load_model(tampered(folder, content))
+
+
+def test_unknown_leaves_types_shapes_and_places_are_refused(folder):
+    def edit(name=None, **entry):
+        def change(header):
+            first = sorted(key for key in header if key.startswith("convs"))[0]
+            header[name or first] = {**header[first], **entry}
+
+        return change
+
+    for change, message in (
+        (edit("evil", shape=[10**12]), "'evil' is unknown"),
+        (edit(dtype="F64"), "'F64'"),
+        (edit(shape=[1]), r"\[1\] where F32"),
+        (edit(shape=[-8, -1, 3, 3]), "where F32"),
+        (edit(data_offsets=[0, 4]), "has bytes 0 to 4"),
+        (edit(data_offsets=[-288, 0]), "has bytes -288 to 0"),
+        (edit(data_offsets="all"), "no place"),
+    ):
+        before = (folder / "meta.safetensors").read_bytes()
+        with pytest.raises(ConfigError, match=message):
+            load_model(with_header(folder, change))
+        tampered(folder, before)
+    load_model(folder)
+
+
+def test_leaves_that_share_bytes_are_refused(folder):
+    def share(header):
+        header["norms.1.weight"]["data_offsets"] = header["norms.0.weight"]["data_offsets"]
+
+    with pytest.raises(ConfigError, match="share bytes"):
+        load_model(with_header(folder, share))
+
+
+def test_values_that_are_not_finite_are_refused(tmp_path, theta):
+    theta["norms.0.bias"][0] = np.inf
+    save_model(tmp_path / "model", card(), theta)
+    with pytest.raises(ConfigError, match=r"norms\.0\.bias holds values that are not finite"):
+        load_model(tmp_path / "model")
+
+
+def test_a_misspelt_key_of_the_card_is_named(folder):
+    text = (folder / "model.yaml").read_text()
+    (folder / "model.yaml").write_text(text.replace("rounds:", "ruonds:"))
+    with pytest.raises(ConfigError, match="did you mean 'rounds'"):
+        load_card(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: &a [x, x]\nb: [*a, *a]\n", "anchors"),
+        ("x: " + "[" * 30_000, "nested more than"),
+        ("x: " + "y" * 70_000, "70,003 bytes"),
+        ("!!python/object/apply:os.system ['true']", "YAML"),
+    ],
+)
+def test_a_hostile_card_is_refused(folder, text, message):
+    (folder / "model.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_card(folder)
+
+
+def test_a_statement_without_a_mechanism_is_not_private():
+    assert not PrivacyStatement().is_private
+    assert PrivacyStatement(mechanism="dp-sgd", unit="patient", epsilon=3.0).is_private
+
+
+def test_a_new_run_directory_is_made_with_its_parents(tmp_path):
+    assert RunDirectory.create(tmp_path / "a" / "b").path.is_dir()
+    (tmp_path / "empty").mkdir()
+    RunDirectory.create(tmp_path / "empty")
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(ConfigError, match="other files"):
+        RunDirectory.create(tmp_path)
+    with pytest.raises(ConfigError, match="a file"):
+        RunDirectory.create(tmp_path / "thesis.tex")
+
+
+def test_a_run_is_never_overwritten_by_another(tmp_path):
+    RunDirectory.create(tmp_path / "run").write_config({"study": {"name": "demo"}})
+    with pytest.raises(ConfigError, match="another run"):
+        RunDirectory.create(tmp_path / "run")
+
+
+def test_only_a_run_directory_opens(tmp_path):
+    with pytest.raises(ConfigError, match="without config"):
+        RunDirectory.open(tmp_path)
+    with pytest.raises(ConfigError, match="no such folder"):
+        RunDirectory.open(tmp_path / "nowhere")
+    RunDirectory.create(tmp_path / "run").write_config({})
+    assert RunDirectory.open(tmp_path / "run").config.is_file()
+
+
+def test_rounds_survive_a_torn_last_line(tmp_path):
+    run = RunDirectory.create(tmp_path / "run")
+    assert run.read_rounds() == []
+    run.append_round({"round_index": 0})
+    with run.rounds.open("a") as file:
+        file.write('{"round_in')
+    assert run.read_rounds() == [{"round_index": 0}]
+    run.append_round({"round_index": 1})
+    assert run.read_rounds() == [{"round_index": 0}, {"round_index": 1}]
+    run.keep_rounds_before(1)
+    assert run.read_rounds() == [{"round_index": 0}]
+
+
+def test_privacy_is_written_per_site(tmp_path):
+    run = RunDirectory.create(tmp_path / "run")
+    run.write_privacy({"north": PrivacyStatement()})
+    assert json.loads(run.privacy.read_text())["north"]["mechanism"] == "none"
+
+
+def test_models_and_baselines_are_found(tmp_path, theta):
+    run = RunDirectory.create(tmp_path / "run")
+    save_model(run.model, card(), theta)
+    save_model(run.baseline("fedavg"), card(method="fedavg"), theta)
+    save_model(run.baseline("local"), card(method="local"), theta)
+    assert model_folder(tmp_path / "run") == run.model == model_folder(run.model)
+    assert [path.name for path in run.baselines] == ["fedavg", "local"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    write_atomically(tmp_path / "report.json", "old")
+
+    def broken(descriptor):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("metaward.run_directory.os.fsync", broken)
+    with pytest.raises(OSError, match="Input/output"):
+        write_atomically(tmp_path / "report.json", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+    assert (tmp_path / "report.json").read_text() == "old"
