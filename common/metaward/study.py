@@ -5,6 +5,7 @@ when they speak of different studies. Nothing here is about one site's data or p
 those belong to the site's own file.
 """
 
+import math
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, model_validator
@@ -13,6 +14,9 @@ from metaward.config import Settings
 
 HeadStart: TypeAlias = Literal["prototypes", "zeros"]
 SeedInt = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+MIN_NORM_VALUES = 4
 
 
 class ModelSettings(Settings):
@@ -26,7 +30,7 @@ class ModelSettings(Settings):
     groups: int = Field(8, ge=1, description="groups of every GroupNorm")
 
     @model_validator(mode="after")
-    def _groups_divide_filters(self) -> "ModelSettings":
+    def _norms_have_something_to_norm(self) -> "ModelSettings":
         if self.filters % self.groups:
             raise ValueError(
                 f"filters ({self.filters}) must be a multiple of groups ({self.groups})"
@@ -62,7 +66,7 @@ class FomamlSettings(Settings):
     n_way: int = Field(5, ge=2)
     n_shot: int = Field(5, ge=1)
     n_query: int = Field(5, ge=1, description="query images per class")
-    inner_steps: int = Field(3, ge=1)
+    inner_steps: int = Field(3, ge=0, description="0 with prototypes is a prototypical network")
     inner_lr: float = Field(0.1, gt=0)
     episodes: int = Field(4, ge=1, description="episodes per site and round")
     adapt: AdaptSettings = AdaptSettings()

@@ -105,9 +105,9 @@ class HospitalPlan:
     ) -> Iterator[NDArray[np.float32]]:
         anatomy_seed = int(rng.integers(2**62))
         finding_seed = int(rng.integers(2**62))
-        place = rng.uniform(-0.42, 0.42, size=2)
-        size = rng.uniform(0.3, 0.44)
-        strength = rng.uniform(0.28, 0.45) * (1 if rng.random() < 0.75 else -1)
+        place = rng.uniform(-0.35, 0.35, size=2)
+        size = rng.uniform(0.42, 0.56)
+        strength = rng.uniform(0.35, 0.55)
         for _ in range(n_images):
             yield self._render(finding, anatomy_seed, finding_seed, place, size, strength, rng)
 
@@ -176,7 +176,7 @@ def _plan(index: int, seed: int, patients: int) -> HospitalPlan:
             gamma=float(rng.uniform(0.7, 1.4)),
             contrast=float(rng.uniform(0.8, 1.15)),
             blur=float(rng.uniform(0.3, 1.1)),
-            noise=float(rng.uniform(0.01, 0.06)),
+            noise=float(rng.uniform(0.01, 0.05)),
             zoom=float(rng.uniform(0.85, 1.15)),
             tilt=float(rng.uniform(-0.4, 0.4)),
             shading=float(rng.uniform(-0.3, 0.3)),
