@@ -1,0 +1,70 @@
+"""A wrong configuration file is answered with every problem, its line and its key."""
+
+from pathlib import Path
+
+import pytest
+
+from metaward.config import load_settings
+from metaward.errors import ConfigError
+from metaward.study import Study
+
+
+def read(tmp_path: Path, text: str) -> Study:
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    return load_settings(path, Study)
+
+
+def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
+    assert read(tmp_path, "# nothing yet\n") == Study()
+
+
+def test_values_reach_the_settings(tmp_path: Path) -> None:
+    study = read(tmp_path, "rounds: 7\nlearner:\n  name: reptile\n  inner_lr: 0.3\n")
+    assert (study.rounds, study.learner.name) == (7, "reptile")
+
+
+def test_every_problem_is_named_with_its_line_and_key(tmp_path: Path) -> None:
+    text = "rounds: many\nlearner:\n  name: fomaml\n  inner_lrr: 0.1\nmodel:\n  filters: -1\n"
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, text)
+    found = caught.value.found
+    assert found.startswith("3 problems")
+    assert "line 1, rounds: Input should be a valid integer (found 'many')" in found
+    assert "line 4, learner.fomaml.inner_lrr" in found
+    assert "did you mean 'inner_lr'?" in found
+    assert "line 6, model.filters" in found
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'rounds' stands twice") as caught:
+        read(tmp_path, "rounds: 3\nseed: 1\nrounds: 5\n")
+    assert caught.value.where.endswith("study.yaml, line 3")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("rounds: [1, 2\n", "not valid YAML"),
+        ("- rounds\n", "holds a list"),
+        ("learner:\n  name: fomaml\n  inner_lr: 1e-2\n", "valid number"),
+        ("learner:\n  name: fomaml\n  inner_lr: .inf\n", "learner.fomaml.inner_lr"),
+        ("learner:\n  name: maml3\n", "maml3"),
+        ("model:\n  filters: 30\n", "must be a multiple of groups"),
+        ("model:\n  image_size: 16\n  filters: 8\n", "lower groups or raise image_size"),
+    ],
+)
+def test_other_slips_are_named(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        read(tmp_path, text)
+
+
+def test_a_missing_file_says_which(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file") as caught:
+        load_settings(tmp_path / "absent.yaml", Study)
+    assert "absent.yaml" in caught.value.where
+
+
+def test_equal_settings_have_equal_digests_and_others_do_not() -> None:
+    assert Study().digest() == Study(rounds=Study().rounds).digest()
+    assert Study().digest() != Study(seed=1).digest()
