@@ -1,0 +1,222 @@
+"""What crosses the wire, and what is refused before it is read."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+
+from metaward import wire
+from metaward.arrays import Arrays
+from metaward.errors import ProtocolError
+from metaward.study import Study
+from metaward.wire import (
+    ArraysError,
+    RecordsError,
+    RoundOrder,
+    SiteRefusal,
+    Update,
+    VersionError,
+    decode_order,
+    decode_update,
+    encode_order,
+    encode_refusal,
+    encode_update,
+)
+
+STUDY = Study(seed=7)
+ARRAYS: Arrays = {
+    "conv": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "scale": np.float32([0.5]),
+    "scalar": np.asarray(3.0, dtype=np.float32),
+}
+SPEC = wire.spec_of(ARRAYS)
+
+
+def an_order() -> RecordDict:
+    return encode_order(RoundOrder(STUDY, 4, ARRAYS))
+
+
+def an_update() -> RecordDict:
+    return encode_update(Update(STUDY.digest(), 4, ARRAYS))
+
+
+def assert_same_bits(left: Arrays, right: Arrays) -> None:
+    assert left.keys() == right.keys()
+    for name, array in left.items():
+        assert array.dtype == np.float32
+        assert array.shape == right[name].shape
+        assert array.tobytes() == right[name].tobytes()
+
+
+def test_an_order_comes_back_as_it_was() -> None:
+    order = decode_order(an_order(), lambda _: SPEC)
+    assert order.study == STUDY
+    assert order.round_index == 4
+    assert_same_bits(order.theta, ARRAYS)
+
+
+def test_an_update_comes_back_as_it_was() -> None:
+    update = decode_update(an_update(), SPEC)
+    assert (update.study_digest, update.round_index) == (STUDY.digest(), 4)
+    assert_same_bits(update.delta, ARRAYS)
+
+
+def test_a_decoded_array_is_a_writable_copy() -> None:
+    delta = decode_update(an_update(), SPEC).delta
+    delta["conv"][0, 0] = 9.0
+    assert ARRAYS["conv"][0, 0] == 0.0
+
+
+def test_arrays_in_another_memory_order_keep_their_values() -> None:
+    turned = {"w": np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3))}
+    update = decode_update(encode_update(Update("d", 0, turned)), {"w": (2, 3)})
+    np.testing.assert_array_equal(update.delta["w"], [[0, 1, 2], [3, 4, 5]])
+
+
+def fields_of(content: RecordDict) -> set[str]:
+    """Every name that a RecordDict carries, array fields included."""
+    fields = set()
+    for name, record in content.items():
+        for key in record:
+            if isinstance(record, ArrayRecord):
+                names = [field.name for field in dataclasses.fields(record[key])]
+                assert names == ["dtype", "shape", "stype", "data"]
+                fields.add(f"{name}/<leaf>: float32 bytes")
+            else:
+                fields.add(f"{name}/{key}: {type(record[key]).__name__}")
+    return fields
+
+
+def test_nothing_crosses_that_is_not_on_this_list() -> None:
+    assert fields_of(an_order()) == {
+        "order/protocol: int",
+        "order/round: int",
+        "order/study: str",
+        "theta/<leaf>: float32 bytes",
+    }
+    assert fields_of(an_update()) == {
+        "update/protocol: int",
+        "update/round: int",
+        "update/study-digest: str",
+        "delta/<leaf>: float32 bytes",
+    }
+
+
+def test_a_message_has_no_metadata_that_is_not_on_this_list(
+    order_message: Callable[[RecordDict], Message],
+) -> None:
+    reply = Message(an_update(), reply_to=order_message(an_order()))
+    assert set(vars(reply)) == {"_metadata", "_content", "_error"}
+    assert set(vars(reply.metadata)) == {
+        "_run_id",
+        "_message_id",
+        "_src_node_id",
+        "_dst_node_id",
+        "_src_task_id",
+        "_dst_task_id",
+        "_reply_to_message_id",
+        "_group_id",
+        "_created_at",
+        "_ttl",
+        "_message_type",
+        "_delivered_at",
+    }
+
+
+def test_a_refusal_is_a_number_and_no_text() -> None:
+    for refusal in SiteRefusal:
+        error = encode_refusal(refusal)
+        assert error.code == refusal.value
+        assert error.reason is None
+
+
+def test_refusals_do_not_collide_with_the_error_codes_of_flower() -> None:
+    assert min(SiteRefusal) > 100
+
+
+def with_config(content: RecordDict, record: str, **changes: object) -> RecordDict:
+    config = dict(content.config_records[record]) | {
+        key.replace("_", "-"): value for key, value in changes.items()
+    }
+    kept = {key: value for key, value in config.items() if value is not None}
+    return RecordDict({**content, record: ConfigRecord(kept)})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", True, 1.0, None])
+def test_another_protocol_version_is_refused(version: object) -> None:
+    for decode in (
+        lambda: decode_order(with_config(an_order(), "order", protocol=version), lambda _: SPEC),
+        lambda: decode_update(with_config(an_update(), "update", protocol=version), SPEC),
+    ):
+        with pytest.raises(VersionError, match="protocol version"):
+            decode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        RecordDict(),
+        RecordDict({"update": an_update()["update"]}),
+        RecordDict({**an_update(), "metrics": MetricRecord({"loss": 0.1})}),
+        RecordDict({"update": an_update()["delta"], "delta": an_update()["update"]}),
+        an_order(),
+        with_config(an_update(), "update", extra=1),
+        with_config(an_update(), "update", round=None),
+        with_config(an_update(), "update", round=-1),
+        with_config(an_update(), "update", round="4"),
+        with_config(an_update(), "update", round=True),
+        with_config(an_update(), "update", study_digest=b"abc"),
+    ],
+)
+def test_unknown_missing_or_mistyped_records_and_keys_are_refused(content: RecordDict) -> None:
+    with pytest.raises(RecordsError):
+        decode_update(content, SPEC)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"seeed": 1}', '{"rounds": 0}', "x" * 70_000, 7])
+def test_a_study_that_cannot_be_read_is_refused(text: object) -> None:
+    with pytest.raises(RecordsError, match="study"):
+        decode_order(with_config(an_order(), "order", study=text), lambda _: SPEC)
+
+
+def raw(dtype: str = "float32", shape: object = (2,), stype: str = wire.RAW_FLOAT32) -> Array:
+    array = Array(dtype=dtype, shape=(2,), stype=stype, data=b"\0" * 8)
+    array.shape = shape  # type: ignore[assignment]
+    return array
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        raw(dtype="float64"),
+        raw(dtype="object"),
+        raw(shape=(3,)),
+        raw(shape=(2, 1)),
+        raw(shape=(-1,)),
+        raw(stype="numpy.ndarray"),
+        Array(np.zeros(2, dtype=np.float32)),
+        Array(dtype="float32", shape=(2,), stype=wire.RAW_FLOAT32, data=b"\0" * 7),
+        Array(dtype="float32", shape=(2,), stype=wire.RAW_FLOAT32, data=b"\0" * 800),
+        Array(dtype="float32", shape=(10**12,), stype=wire.RAW_FLOAT32, data=b"\0" * 8),
+    ],
+)
+def test_an_array_of_another_kind_shape_or_length_is_refused(array: Array) -> None:
+    content = RecordDict({**an_update(), "delta": ArrayRecord({"w": array})})
+    with pytest.raises(ArraysError, match="array w"):
+        decode_update(content, {"w": (2,)})
+
+
+@pytest.mark.parametrize("names", [[], ["conv"], ["conv", "scale", "scalar", "head"]])
+def test_unknown_and_missing_arrays_are_refused(names: list[str]) -> None:
+    arrays = {name: np.zeros(SPEC.get(name, (1,)), dtype=np.float32) for name in names}
+    content = RecordDict({**an_update(), "delta": wire.encode_arrays(arrays)})
+    with pytest.raises(ArraysError, match="unknown and"):
+        decode_update(content, SPEC)
+
+
+def test_every_fault_of_the_wire_is_a_protocol_error() -> None:
+    assert all(
+        issubclass(kind, ProtocolError) for kind in (VersionError, RecordsError, ArraysError)
+    )

@@ -1,0 +1,114 @@
+"""A grid whose nodes are functions, for tests of the coordinator alone."""
+
+import dataclasses
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import pytest
+from flwr.app import Error, Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+from metaward.arrays import Arrays
+from metaward.wire import RoundOrder, Update, decode_order, encode_update
+
+SPEC = {"w": (3,), "b": (2, 2)}
+
+Answer = RecordDict | Error | None
+
+
+def read_order(message: Message) -> RoundOrder:
+    return decode_order(message.content, lambda _: SPEC)
+
+
+def honest(message: Message) -> RecordDict:
+    """An update that depends on node, round and theta."""
+    return encode_update(honest_update(message))
+
+
+def honest_update(message: Message) -> Update:
+    order = read_order(message)
+    rng = np.random.default_rng([message.metadata.dst_node_id, order.round_index])
+    delta = {
+        name: (leaf * np.float32(-0.1) + rng.standard_normal(leaf.shape)).astype(np.float32)
+        for name, leaf in order.theta.items()
+    }
+    return Update(order.study.digest(), order.round_index, delta)
+
+
+@dataclasses.dataclass
+class ScriptedGrid(Grid):
+    """Node ``i`` answers with ``nodes[i](message)``; ``reorder`` shuffles the replies."""
+
+    nodes: dict[int, Callable[[Message], Answer]]
+    reorder: Callable[[list[Message]], Sequence[Message]] = list
+    sent: list[Message] = dataclasses.field(default_factory=list)
+    timeouts: list[float | None] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.set_run(Run.create_empty(1))
+
+    def set_run(self, run: Run) -> None:
+        self._run = run
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run.run_id, 0, 0
+
+    @property
+    def run(self) -> Run:
+        return self._run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        raise NotImplementedError
+
+    def get_node_ids(self) -> list[int]:
+        return list(self.nodes)
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        raise NotImplementedError
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        raise NotImplementedError
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Sequence[Message]:
+        self.timeouts.append(timeout)
+        replies = []
+        for message in messages:
+            self.sent.append(message)
+            message.metadata.__dict__["_message_id"] = uuid.uuid4().hex
+            answer = self.nodes[message.metadata.dst_node_id](message)
+            if answer is not None:
+                replies.append(Message(answer, reply_to=message))
+        return self.reorder(replies)
+
+
+@pytest.fixture
+def theta() -> Arrays:
+    return {
+        "b": np.float32([[1.0, -1.0], [0.5, 0.25]]),
+        "w": np.float32([0.1, 0.2, 0.3]),
+    }
+
+
+@pytest.fixture
+def scripted_grid() -> type[ScriptedGrid]:
+    return ScriptedGrid
+
+
+@pytest.fixture
+def honest_node() -> Callable[[Message], RecordDict]:
+    return honest
+
+
+@pytest.fixture
+def honest_update_of() -> Callable[[Message], Update]:
+    return honest_update

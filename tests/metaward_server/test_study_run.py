@@ -1,0 +1,143 @@
+"""A study in its run directory: begun once, resumed to the same bits."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import Context, Error, Message, RecordDict
+
+from metaward.arrays import Arrays
+from metaward.errors import ConfigError
+from metaward.progress import RoundEvent
+from metaward.study import AdamSettings, ModelSettings, Study
+from metaward_server import study_run
+from metaward_server.app import app
+from metaward_server.study_run import initial_theta, run_study
+
+STUDY = Study(seed=3, rounds=6, outer=AdamSettings(step_size=0.1))
+Node = Callable[[Message], RecordDict | Error | None]
+
+
+class PowerCut(BaseException):
+    """Ends a study between two rounds, as a crash would."""
+
+
+@pytest.fixture
+def small_theta(theta: Arrays, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study_run, "initial_theta", lambda _: theta)
+
+
+@pytest.fixture
+def run(tmp_path: Path, small_theta: None, scripted_grid: Any, honest_node: Node) -> Any:
+    def play(
+        name: str,
+        *,
+        resume: bool = False,
+        study: Study = STUDY,
+        on_round: Callable[[RoundEvent], None] = lambda _: None,
+    ) -> Arrays:
+        grid = scripted_grid({1: honest_node, 2: honest_node})
+        return run_study(grid, study, tmp_path / name, n_nodes=2, resume=resume, on_round=on_round)
+
+    return play
+
+
+def stop_after(round_index: int) -> Callable[[RoundEvent], None]:
+    def watch(event: RoundEvent) -> None:
+        if event.round_index == round_index:
+            raise PowerCut
+
+    return watch
+
+
+def rounds_in(run_dir: Path) -> list[int]:
+    lines = (run_dir / "rounds.jsonl").read_text().splitlines()
+    return [json.loads(line)["round_index"] for line in lines]
+
+
+@pytest.mark.parametrize("last_round", [0, 2, 4])
+def test_a_resumed_study_ends_at_the_same_bits(run: Any, tmp_path: Path, last_round: int) -> None:
+    whole = run("whole")
+    with pytest.raises(PowerCut):
+        run("cut", on_round=stop_after(last_round))
+    resumed = run("cut", resume=True)
+    assert {n: a.tobytes() for n, a in resumed.items()} == {
+        n: a.tobytes() for n, a in whole.items()
+    }
+    assert rounds_in(tmp_path / "cut") == list(range(6))
+
+
+def test_a_round_logged_but_not_checkpointed_is_played_again_and_logged_once(
+    run: Any, tmp_path: Path
+) -> None:
+    whole = run("whole")
+    with pytest.raises(PowerCut):
+        run("cut", on_round=stop_after(3))
+    shutil.rmtree(tmp_path / "cut/checkpoints/round-000004")  # as if killed before it was written
+    resumed = run("cut", resume=True)
+    assert resumed["w"].tobytes() == whole["w"].tobytes()
+    assert rounds_in(tmp_path / "cut") == list(range(6))
+
+
+def test_a_finished_study_resumes_to_its_result_without_a_round(run: Any) -> None:
+    seen: list[RoundEvent] = []
+    whole = run("whole")
+    again = run("whole", resume=True, on_round=seen.append)
+    assert again["w"].tobytes() == whole["w"].tobytes()
+    assert not seen
+
+
+def test_a_start_where_a_study_was_run_is_refused_and_changes_nothing(
+    run: Any, tmp_path: Path
+) -> None:
+    run("whole")
+    with pytest.raises(ConfigError, match="earlier run"):
+        run("whole")
+    assert rounds_in(tmp_path / "whole") == list(range(6))
+
+
+def test_resuming_with_other_settings_is_refused(run: Any) -> None:
+    run("whole")
+    with pytest.raises(ConfigError, match="other settings"):
+        run("whole", resume=True, study=STUDY.model_copy(update={"rounds": 7}))
+
+
+def test_resuming_nothing_is_refused(run: Any) -> None:
+    with pytest.raises(ConfigError, match="no checkpoint"):
+        run("new", resume=True)
+
+
+def test_the_first_theta_depends_on_the_seed_alone() -> None:
+    model = ModelSettings(filters=8, image_size=16)
+    one, same, other = (initial_theta(Study(seed=s, model=model)) for s in (1, 1, 2))
+    assert {n: a.tobytes() for n, a in one.items()} == {n: a.tobytes() for n, a in same.items()}
+    assert one["convs.0.weight"].tobytes() != other["convs.0.weight"].tobytes()
+
+
+def test_the_server_app_reads_the_study_from_the_run_settings(
+    tmp_path: Path, small_theta: None, scripted_grid: Any, honest_node: Node
+) -> None:
+    config = {
+        "study": STUDY.model_dump_json(),
+        "run-dir": str(tmp_path / "app"),
+        "nodes": 1,
+        "resume": False,
+    }
+    app(scripted_grid({1: honest_node}), Context(1, 0, {}, RecordDict(), config))
+    assert rounds_in(tmp_path / "app") == list(range(6))
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [({"study": "{}x"}, "a study as JSON"), ({"study": None}, "study, run-dir, nodes and resume")],
+)
+def test_run_settings_that_are_wrong_are_said(
+    tmp_path: Path, scripted_grid: Any, honest_node: Node, change: dict[str, Any], match: str
+) -> None:
+    config: dict[str, Any] = {"study": STUDY.model_dump_json(), "run-dir": str(tmp_path)}
+    config = {k: v for k, v in (config | change).items() if v is not None}
+    with pytest.raises(ConfigError, match=match):
+        app(scripted_grid({1: honest_node}), Context(1, 0, {}, RecordDict(), config))
