@@ -1,0 +1,1 @@
+"""DICOM files: find them, read their headers within bounds, decode their pixels."""

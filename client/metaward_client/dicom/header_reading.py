@@ -1,0 +1,147 @@
+"""Read one header, and refuse what the header alone shows to be no usable image."""
+
+from typing import TYPE_CHECKING
+
+from pydicom.pixels.decoders.base import get_decoder
+
+from metaward_client.dicom.dicom_file import (
+    UNDEFINED_LENGTH,
+    OpenedDicom,
+    header_tags,
+    open_dicom,
+)
+from metaward_client.dicom.header import Header, HeaderOutcome
+from metaward_client.dicom.refusals import RefusalReason, RefusedImage
+from metaward_client.dicom.transfer_syntaxes import JPEG_EXTENDED_12_BIT, NATIVE
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+MAX_FRAME_BYTES = 512 * 2**20
+"""Uncompressed size of one frame: a 16-bit image of 16,000 x 16,000 pixels fits."""
+
+MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
+
+_KEYWORDS = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "StudyInstanceUID",
+    "PatientID",
+    "IssuerOfPatientID",
+    "Modality",
+    "PhotometricInterpretation",
+    "Rows",
+    "Columns",
+    "SamplesPerPixel",
+    "BitsAllocated",
+    "BitsStored",
+    "NumberOfFrames",
+)
+_TAGS = header_tags(_KEYWORDS)
+_TAG = dict(zip(_KEYWORDS, _TAGS, strict=True))
+
+
+def read_header(path: str) -> HeaderOutcome:
+    """Read one header, or say why the file is no usable image. Never raises because of a file.
+
+    Refused here is what the header alone shows: not DICOM, damaged, no pixels, a compression
+    without decoder, a file shorter than its pixels, a frame too large to decode.
+    """
+    try:
+        with open_dicom(path, tags=_TAGS) as opened:
+            return _header_of(opened)
+    except RefusedImage as refused:
+        return refused.reason
+    except (OSError, ValueError, AttributeError, TypeError, LookupError, RecursionError):
+        return RefusalReason.UNREADABLE_HEADER
+
+
+def _header_of(opened: OpenedDicom) -> HeaderOutcome:
+    dataset = opened.dataset
+    meta = getattr(dataset, "file_meta", None)
+    sop_class = _text(dataset, "SOPClassUID")
+    if MEDIA_STORAGE_DIRECTORY in (sop_class, str(meta and meta.get("MediaStorageSOPClassUID"))):
+        return RefusalReason.DICOMDIR
+    rows, columns = _number(dataset, "Rows"), _number(dataset, "Columns")
+    if opened.pixels is None or opened.pixels.length == 0 or rows < 1 or columns < 1:
+        return RefusalReason.NO_PIXELS
+    frames = max(1, _number(dataset, "NumberOfFrames"))
+    bits_per_pixel = max(1, _number(dataset, "SamplesPerPixel")) * _number(dataset, "BitsAllocated")
+    if rows * columns * bits_per_pixel > 8 * MAX_FRAME_BYTES:
+        return RefusalReason.TOO_LARGE
+    if not _is_decodable(opened, bits_stored=_number(dataset, "BitsStored")):
+        return RefusalReason.UNSUPPORTED_TRANSFER_SYNTAX
+    if _is_truncated(opened, bits=rows * columns * bits_per_pixel * frames):
+        return RefusalReason.TRUNCATED_PIXELS
+    return Header(
+        sop_instance_uid=_text(dataset, "SOPInstanceUID"),
+        series_instance_uid=_text(dataset, "SeriesInstanceUID"),
+        study_instance_uid=_text(dataset, "StudyInstanceUID"),
+        patient_id=_patient_text(dataset, "PatientID"),
+        issuer=_patient_text(dataset, "IssuerOfPatientID"),
+        modality=_text(dataset, "Modality"),
+        transfer_syntax=opened.transfer_syntax,
+        frames=frames,
+    )
+
+
+def _is_decodable(opened: OpenedDicom, *, bits_stored: int) -> bool:
+    uid = opened.transfer_syntax
+    assert opened.pixels is not None
+    if uid in NATIVE:
+        return opened.pixels.length != UNDEFINED_LENGTH
+    try:
+        decoder = get_decoder(uid)
+    except NotImplementedError:
+        return False
+    if uid == JPEG_EXTENDED_12_BIT and bits_stored > 8:
+        # gdcm and pillow announce this syntax and decode 8 bits only.
+        return "pylibjpeg" in decoder.available_plugins
+    return decoder.is_available
+
+
+def _is_truncated(opened: OpenedDicom, *, bits: int) -> bool:
+    """Say whether native pixels are fewer than the header promises."""
+    assert opened.pixels is not None
+    if opened.transfer_syntax not in NATIVE:
+        return False
+    if _text(opened.dataset, "PhotometricInterpretation") == "YBR_FULL_422":
+        bits = bits * 2 // 3
+    there = min(opened.pixels.length, opened.stream_size - opened.pixels.offset)
+    return there * 8 < bits
+
+
+def _raw(dataset: "Dataset", keyword: str) -> object:
+    element = dataset.get_item(_TAG[keyword])
+    return None if element is None else element.value
+
+
+def _text(dataset: "Dataset", keyword: str) -> str:
+    """Return a UID or code string; these are ASCII."""
+    value = _raw(dataset, keyword)
+    if isinstance(value, bytes):
+        return value.decode("ascii", "replace").strip("\0 ")
+    return str(value).strip() if value is not None else ""
+
+
+def _patient_text(dataset: "Dataset", keyword: str) -> str:
+    """Return a text in the file's character set."""
+    value = _raw(dataset, keyword)
+    if isinstance(value, bytes) and not (value.isascii() and b"\x1b" not in value):
+        return str(dataset[_TAG[keyword]].value or "").strip("\0 ")
+    return _text(dataset, keyword)
+
+
+def _number(dataset: "Dataset", keyword: str) -> int:
+    """Return an unsigned number or integer string; 0 when missing or senseless."""
+    element = dataset.get_item(_TAG[keyword])
+    value = None if element is None else element.value
+    if not isinstance(value, bytes):
+        return int(value) if isinstance(value, int | str) else 0
+    vr = getattr(element, "VR", None)
+    if vr == "IS" or (vr is None and keyword == "NumberOfFrames"):
+        text = value.strip(b"\0 ")
+        return int(text) if text.isdigit() else 0
+    little = bool(getattr(element, "is_little_endian", True))
+    return int.from_bytes(value[:4], "little" if little else "big") if len(value) <= 4 else 0

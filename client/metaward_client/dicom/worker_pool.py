@@ -1,0 +1,238 @@
+"""Worker processes that may die without taking the scan with them.
+
+`concurrent.futures` breaks the whole pool when one worker dies, does not say on which file, and
+starts its workers by importing the caller's main module, which a library cannot rely on. Here each
+worker is a plain subprocess with a pipe, and a thread that feeds it. A chunk whose worker died is
+tried again file by file; a file that kills a worker on its own is the culprit.
+"""
+
+import contextlib
+import os
+import pickle
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+
+from metaward.errors import DataError
+from metaward_client.dicom.worker import READY, WorkerLost
+
+RequestT = TypeVar("RequestT")
+ResultT = TypeVar("ResultT")
+
+PATIENCE_S = 120.0
+"""Silence after which a worker is taken for hung; the slowest codec needs about a second for the
+largest frame that is decoded."""
+
+MOST_WORKERS = 16
+
+
+def usable_cpus() -> int:
+    """Return how many workers this process may keep busy."""
+    try:
+        return min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+    except AttributeError:  # not on macOS
+        return min(os.cpu_count() or 1, MOST_WORKERS)
+
+
+class WorkerPool:
+    """Runs one function over many requests in worker processes; use as a context manager.
+
+    The processes start with the first request and stay for the next call of :meth:`run`, so one
+    pool can serve many sites.
+
+    Args:
+        workers: Processes.
+        patience_s: Seconds without a sign of life after which a worker is killed.
+    """
+
+    def __init__(self, workers: int, *, patience_s: float = PATIENCE_S) -> None:
+        self.workers = max(1, workers)
+        self._patience_s = patience_s
+        self._todo: queue.SimpleQueue[_Chunk | None] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[tuple[int, object]] = queue.SimpleQueue()
+        self._slots = [_Slot(self._todo, self._results) for _ in range(self.workers)]
+        self._threads: list[threading.Thread] = []
+        self._closed = False
+
+    def __enter__(self) -> "WorkerPool":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers, whatever they are at."""
+        self._closed = True
+        for slot in self._slots:
+            slot.closed = True
+            slot.kill()
+        for _ in self._threads:
+            self._todo.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._threads = []
+
+    def run(
+        self,
+        function: Callable[[RequestT], ResultT],
+        requests: Sequence[RequestT],
+        *,
+        chunk_size: int = 16,
+    ) -> Iterator[tuple[int, ResultT | WorkerLost]]:
+        """Yield ``(index of the request, result)`` as results come in, in any order.
+
+        Args:
+            function: At the top level of a module that workers can import.
+            requests: Each small enough to pickle.
+            chunk_size: Requests sent to a worker at once.
+
+        Raises:
+            DataError: A worker could not be started.
+        """
+        if self._closed:
+            raise ValueError("the pool is closed")
+        size = max(1, min(chunk_size, -(-len(requests) // (2 * self.workers))))
+        for start in range(0, len(requests), size):
+            rows = range(start, min(start + size, len(requests)))
+            self._todo.put(_Chunk(function, [(row, requests[row]) for row in rows]))
+        if not self._threads:
+            self._threads = [
+                threading.Thread(target=slot.serve, name="metaward-worker", daemon=True)
+                for slot in self._slots
+            ]
+            for thread in self._threads:
+                thread.start()
+        left = len(requests)
+        try:
+            while left:
+                index, result = self._next_result()
+                left -= 1
+                yield index, result  # type: ignore[misc]  # what `function` returned
+        finally:
+            if left:  # the caller gave up: what is still on its way belongs to nobody
+                self.close()
+
+    def _next_result(self) -> tuple[int, object]:
+        while True:
+            try:
+                index, result = self._results.get(timeout=min(1.0, self._patience_s / 4))
+            except queue.Empty:
+                for slot in self._slots:
+                    slot.kill_if_silent(self._patience_s)
+                continue
+            if isinstance(result, DataError):
+                raise result
+            return index, result
+
+
+class _Chunk:
+    def __init__(self, function: Callable[[Any], object], items: list[tuple[int, Any]]) -> None:
+        self.function = function
+        self.items = items
+
+
+class _Slot:
+    """One worker process and the thread that feeds it."""
+
+    def __init__(
+        self,
+        todo: "queue.SimpleQueue[_Chunk | None]",
+        results: "queue.SimpleQueue[tuple[int, object]]",
+    ) -> None:
+        self._todo = todo
+        self._results = results
+        self._process: subprocess.Popen[bytes] | None = None
+        self._busy_since: float | None = None
+        self.closed = False
+
+    def serve(self) -> None:
+        while (chunk := self._todo.get()) is not None and not self.closed:
+            try:
+                self._work_off(chunk)
+            except DataError as error:
+                self._results.put((-1, error))
+                return
+        self.kill()
+        if self._process is not None:
+            self._reap(self._process)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+
+    def kill_if_silent(self, patience_s: float) -> None:
+        since = self._busy_since
+        if since is not None and time.monotonic() - since > patience_s:
+            self.kill()
+
+    def _work_off(self, chunk: _Chunk) -> None:
+        answered = 0
+        process = self._started()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            self._busy_since = time.monotonic()
+            pickle.dump((chunk.function, [request for _, request in chunk.items]), process.stdin)
+            process.stdin.flush()
+            for index, _ in chunk.items:
+                result = pickle.load(process.stdout)  # noqa: S301 (from our own child)
+                self._busy_since = time.monotonic()
+                self._results.put((index, result))
+                answered += 1
+        except (EOFError, OSError, pickle.UnpicklingError):
+            self._reap(process)
+            self._process = None
+            self._try_one_by_one(chunk, answered)
+        finally:
+            self._busy_since = None
+
+    def _try_one_by_one(self, chunk: _Chunk, answered: int) -> None:
+        if len(chunk.items) == 1:
+            self._results.put((chunk.items[0][0], WorkerLost()))
+            return
+        for item in chunk.items[answered:]:
+            self._todo.put(_Chunk(chunk.function, [item]))
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is not None:
+            return self._process
+        process = subprocess.Popen(
+            # -P: a file named like a module in the current folder must not be imported.
+            [sys.executable, "-P", "-m", "metaward_client.dicom.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        )
+        self._process = process
+        assert process.stdout is not None
+        try:
+            greeting = pickle.load(process.stdout)  # noqa: S301 (from our own child)
+        except (EOFError, pickle.UnpicklingError):
+            greeting = None
+        if greeting != READY and not self.closed:
+            raise DataError(
+                "a worker process could not start",
+                expected="that this Python can run `python -m metaward_client.dicom.worker`",
+                next_step="Run that line in a terminal and correct what it reports.",
+            )
+        return process
+
+    @staticmethod
+    def _reap(process: subprocess.Popen[bytes]) -> None:
+        process.kill()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+        process.wait()

@@ -1,0 +1,142 @@
+"""The label table: read it, and answer which label an image has, and from which rows.
+
+Rows are counted as a spreadsheet shows them: the header is row 1.
+"""
+
+import csv
+import difflib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from metaward.errors import ConfigError, DataError
+from metaward_client.site_config import LabelKey
+
+DELIMITERS = ",;\t"
+"""Spreadsheets in much of Europe write semicolons into a CSV."""
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """A label table, by key.
+
+    Attributes:
+        labels_of: key -> label -> rows that say so. More than one label is a contradiction.
+        n_rows: Rows below the header, empty ones not counted.
+        incomplete_rows: Rows without a key or without a label.
+    """
+
+    labels_of: dict[str, dict[str, list[int]]]
+    n_rows: int
+    incomplete_rows: tuple[int, ...]
+
+
+def read_label_table(path: Path, *, key: LabelKey, label: str) -> LabelTable:
+    """Read a label table.
+
+    Args:
+        path: A CSV in UTF-8, with or without byte order mark; comma, semicolon or tab.
+        key: Column that names the image; ``SOPInstanceUID`` is accepted for ``sop_instance_uid``.
+        label: Column that holds the label.
+
+    Raises:
+        ConfigError: There is no such file, or no such column.
+        DataError: The file is not a table in UTF-8.
+    """
+    rows = _rows(path)
+    header = [cell.strip() for cell in rows[0]] if rows else []
+    key_column = _column(path, header, key, setting="data.key", loosely=True)
+    label_column = _column(path, header, label, setting="data.label", loosely=False)
+    labels_of: dict[str, dict[str, list[int]]] = {}
+    incomplete: list[int] = []
+    n_rows = 0
+    for number, cells in enumerate(rows[1:], start=2):
+        if not any(cell.strip() for cell in cells):
+            continue
+        n_rows += 1
+        name, value = _cell(cells, key_column), _cell(cells, label_column)
+        if not name or not value:
+            incomplete.append(number)
+            continue
+        labels_of.setdefault(comparable_key(key, name), {}).setdefault(value, []).append(number)
+    return LabelTable(labels_of, n_rows, tuple(incomplete))
+
+
+def comparable_key(key: LabelKey, value: str) -> str:
+    """Return a key as it is compared: blanks, case of patient IDs, slashes of paths."""
+    value = value.strip("\0 \t")
+    if key == "patient_id":
+        return value.upper()
+    if key == "path":
+        parts = value.replace("\\", "/").split("/")
+        return "/".join(part for part in parts if part not in ("", "."))
+    return value
+
+
+def _cell(cells: Sequence[str], column: int) -> str:
+    return cells[column].strip() if column < len(cells) else ""
+
+
+def _rows(path: Path) -> list[list[str]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise ConfigError(
+            "a folder, not a file" if path.is_dir() else "no such file",
+            expected="a label table (CSV)",
+            where=f"data.labels ({path})",
+            next_step="Correct data.labels; a relative path starts at the folder of site.yaml.",
+        ) from None
+    except PermissionError:
+        raise ConfigError(
+            "the label table may not be read by this user",
+            where=f"data.labels ({path})",
+            next_step="Give this user read permission.",
+        ) from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise _unreadable(path, "not UTF-8 text", line) from None
+    if "\0" in text:
+        raise _unreadable(path, "zero bytes in the text", text[: text.index("\0")].count("\n") + 1)
+    first_line = text.split("\n", 1)[0]
+    delimiter = max(DELIMITERS, key=first_line.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        return list(reader)
+    except csv.Error:  # its text may quote the line
+        raise _unreadable(path, "a broken quotation, or a cell too long", reader.line_num) from None
+
+
+def _unreadable(path: Path, found: str, line: int) -> DataError:
+    return DataError(
+        found,
+        expected="a CSV in UTF-8, one image per row",
+        where=f"{path}, line {line}",
+        next_step='Save the table as "CSV UTF-8" and scan again.',
+    )
+
+
+def _column(path: Path, header: list[str], wanted: str, *, setting: str, loosely: bool) -> int:
+    """Return the index of a column, or say which names there are."""
+    same = [i for i, name in enumerate(header) if name == wanted]
+    if not same and loosely:
+        same = [i for i, name in enumerate(header) if _letters(name) == _letters(wanted)]
+    if len(same) == 1:
+        return same[0]
+    near = difflib.get_close_matches(wanted, header, n=1)
+    if not near:
+        near = [name for name in header if _letters(name) == _letters(wanted)][:1]
+    hint = f" (did you mean '{near[0]}'?)" if near and not same else ""
+    shown = ", ".join(f"'{name}'" for name in header[:20]) or "none: the file is empty"
+    found = f"{len(same)} columns" if same else "no column"
+    raise ConfigError(
+        f"{found} named '{wanted}'{hint}; the columns are {shown}",
+        expected=f"one column of the name that {setting} gives",
+        where=f"{path}, row 1",
+        next_step=f"Correct {setting} in site.yaml, or the header of the table.",
+    )
+
+
+def _letters(name: str) -> str:
+    return "".join(character for character in name.lower() if character.isalnum())

@@ -1,0 +1,28 @@
+"""Which images belong to one patient."""
+
+import hashlib
+import hmac
+
+from metaward_client.dicom.header import Header
+
+PatientKey = tuple[str, str]
+"""Issuer and patient ID, comparable."""
+
+
+def patient_key(header: Header) -> PatientKey | None:
+    """Return what is equal for two images of one patient; None without a patient ID.
+
+    Hospitals write one ID in several ways (padded, lower case), and two departments may give the
+    same ID to different patients under different issuers.
+    """
+    identifier = header.patient_id.strip().upper()
+    return (header.issuer.strip().upper(), identifier) if identifier else None
+
+
+def fingerprint(key: PatientKey, salt: bytes) -> bytes:
+    """Return a keyed hash of a patient (HMAC-SHA256), to compare within one process.
+
+    Patient IDs are short: who knows the salt can try them all. Neither leaves the machine.
+    """
+    message = "\0".join(key).encode("utf-8", "surrogatepass")
+    return hmac.new(salt, message, hashlib.sha256).digest()

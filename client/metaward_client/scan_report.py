@@ -1,0 +1,206 @@
+"""Say what a scan found: for people as tables, for machines as one JSON object.
+
+Counts, label names, and names from closed lists; nothing else from the files.
+"""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from metaward_client.dicom.refusals import EXPLANATIONS
+from metaward_client.dicom.transfer_syntaxes import describe, modality_name
+from metaward_client.site import SiteScan
+
+SHOTS = (1, 5, 10, 20)
+"""Support images per label that the reports of metaward are made for."""
+
+LABELS_SHOWN = 50
+"""On a terminal; more than that is rather a wrong column than a label set."""
+
+ROWS_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class LabelCount:
+    """What a site has of one label.
+
+    Attributes:
+        images_of_patients: Images of each patient with that label.
+    """
+
+    name: str
+    images_of_patients: tuple[int, ...]
+
+    @property
+    def n_images(self) -> int:
+        """Images with that label."""
+        return sum(self.images_of_patients)
+
+    def supports(self, n_shot: int) -> bool:
+        """Say whether ``n_shot`` support images leave another patient to score on.
+
+        Best is to score on the patient with the fewest images.
+        """
+        counts = self.images_of_patients
+        return len(counts) > 1 and sum(counts) - min(counts) >= n_shot
+
+
+def count_labels(scan: SiteScan) -> list[LabelCount]:
+    """Return the counts of each label, in the order of the scan's labels."""
+    images_of: defaultdict[int, Counter[int]] = defaultdict(Counter)
+    for image in scan.images:
+        images_of[image.label][image.patient] += 1
+    return [
+        LabelCount(name, tuple(images_of[index].values()))
+        for index, name in enumerate(scan.label_names)
+    ]
+
+
+def scan_as_json(scan: SiteScan) -> dict[str, Any]:
+    """Return the scan as plain values."""
+    labels = count_labels(scan)
+    join = scan.join
+    return {
+        "site": scan.site,
+        "files": scan.n_files,
+        "headers_read": scan.n_headers_read,
+        "pixels_read": scan.n_pixels_read,
+        "usable_images": len(scan.images),
+        "patients": scan.n_patients,
+        "labels": [
+            {
+                "label": label.name,
+                "images": label.n_images,
+                "patients": len(label.images_of_patients),
+                "shots": [shots for shots in SHOTS if label.supports(shots)],
+            }
+            for label in labels
+        ],
+        "few_shot": [
+            {"shots": shots, "labels": sum(label.supports(shots) for label in labels)}
+            for shots in SHOTS
+        ],
+        "modalities": dict(_modalities(scan).most_common()),
+        "transfer_syntaxes": dict(_transfer_syntaxes(scan).most_common()),
+        "refused": [
+            {
+                "reason": reason.value,
+                "files": n_files,
+                "what": EXPLANATIONS[reason].what,
+                "next_step": EXPLANATIONS[reason].next_step,
+            }
+            for reason, n_files in sorted(scan.refused.items(), key=lambda item: -item[1])
+        ],
+        "join": {
+            "rows": join.n_rows,
+            "images_matched": join.images_matched,
+            "images_without_label": join.images_without_label,
+            "rows_without_image": join.rows_without_image,
+            "incomplete_rows": join.incomplete_rows,
+            "images_ambiguous": join.images_ambiguous,
+            "contradictions": [
+                {"rows": list(c.rows), "labels": list(c.labels), "images": c.n_images}
+                for c in join.contradictions
+            ],
+        },
+    }
+
+
+def print_scan(scan: SiteScan, console: Console) -> None:
+    """Print the scan as tables."""
+    console.print(
+        f"[bold]Site {escape(scan.site)}[/]  {scan.n_files} files, "
+        f"{len(scan.images)} usable images of {scan.n_patients} patients"
+    )
+    console.print(
+        f"  {scan.n_headers_read} headers read now, the others known from an earlier scan"
+        + ("" if scan.n_pixels_read is None else f"; {scan.n_pixels_read} images decoded now")
+    )
+    labels = count_labels(scan)
+    if labels:
+        console.print(_label_table(labels))
+    if len(labels) > LABELS_SHOWN:
+        console.print(f"  and {len(labels) - LABELS_SHOWN} more labels; is it the right column?")
+    if scan.images:
+        console.print(_two_column_table("modality", _modalities(scan)))
+        console.print(_two_column_table("transfer syntax", _transfer_syntaxes(scan)))
+    if scan.refused:
+        console.print(_refusal_table(scan))
+    _print_join(scan, console)
+    if labels:
+        _print_few_shot(labels, console)
+
+
+def _label_table(labels: list[LabelCount]) -> Table:
+    table = Table("label", title_justify="left")
+    for heading in ("images", "patients", *(f"{shots}-shot" for shots in SHOTS)):
+        table.add_column(heading, justify="right")
+    for label in labels[:LABELS_SHOWN]:
+        marks = ["✓" if label.supports(shots) else "-" for shots in SHOTS]
+        counts = [str(label.n_images), str(len(label.images_of_patients))]
+        table.add_row(escape(label.name), *counts, *marks)
+    return table
+
+
+def _two_column_table(heading: str, counts: Counter[str]) -> Table:
+    table = Table(heading)
+    table.add_column("images", justify="right")
+    for name, n_images in counts.most_common():
+        table.add_row(name, str(n_images))
+    return table
+
+
+def _refusal_table(scan: SiteScan) -> Table:
+    table = Table("not used, because")
+    table.add_column("files", justify="right")
+    table.add_column("what it means")
+    table.add_column("next step")
+    for reason, n_files in sorted(scan.refused.items(), key=lambda item: -item[1]):
+        explanation = EXPLANATIONS[reason]
+        table.add_row(reason.value, str(n_files), explanation.what, explanation.next_step)
+    return table
+
+
+def _print_join(scan: SiteScan, console: Console) -> None:
+    join = scan.join
+    if not join.n_rows:
+        console.print(
+            f"Labels are folder names: {join.images_matched} images in a folder, "
+            f"{join.images_without_label} in none"
+        )
+    else:
+        console.print(
+            f"Label table: {join.n_rows} rows; {join.images_matched} images have a label, "
+            f"{join.images_without_label} have none; {join.rows_without_image} rows have no image"
+            + (f"; {join.incomplete_rows} rows lack key or label" if join.incomplete_rows else "")
+        )
+    for contradiction in join.contradictions[:ROWS_SHOWN]:
+        rows = ", ".join(map(str, contradiction.rows[:10]))
+        names = " and ".join(f"'{name}'" for name in contradiction.labels)
+        console.print(
+            f"  [red]two labels[/] for {contradiction.n_images} images"
+            + (f", rows {rows}" if rows else "")
+            + f": {escape(names)}"
+        )
+
+
+def _print_few_shot(labels: list[LabelCount], console: Console) -> None:
+    counts = ", ".join(
+        f"{shots}-shot: {sum(label.supports(shots) for label in labels)}" for shots in SHOTS
+    )
+    console.print(
+        f"Labels with enough patients to adapt on some and score on another: {counts} "
+        f"of {len(labels)}"
+    )
+
+
+def _modalities(scan: SiteScan) -> Counter[str]:
+    return Counter(modality_name(image.modality) for image in scan.images)
+
+
+def _transfer_syntaxes(scan: SiteScan) -> Counter[str]:
+    return Counter(describe(image.transfer_syntax).name for image in scan.images)

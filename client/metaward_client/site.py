@@ -1,0 +1,327 @@
+"""A site: a hospital's folder of DICOM files with labels, and the task that it makes."""
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metaward.errors import DataError
+from metaward_client.dicom.cache_folder import cache_folder
+from metaward_client.dicom.progress import OnProgress, no_progress
+from metaward_client.dicom.refusals import RefusalReason
+from metaward_client.dicom.walk import FoundFile
+from metaward_client.image_cache import DecodedImages, ImageSettings, SourceFile, load_images
+from metaward_client.label_join import Contradiction, Join, JoinSummary, join_labels
+from metaward_client.labels import read_label_table
+from metaward_client.patients import PatientKey, fingerprint
+from metaward_client.site_config import SITE_FILE, SiteConfig, read_site_config
+
+if TYPE_CHECKING:
+    from metaward.tasks import Task
+    from metaward_client.dicom.worker_pool import WorkerPool
+
+SHORTEST_SALT = 16
+"""Bytes: as hard to guess as a key."""
+
+CONTRADICTIONS_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class UsableImage:
+    """An image that has a patient and a label.
+
+    Attributes:
+        file: Where it is; for reading, never for showing.
+        modality: As in the file; see :func:`~.dicom.transfer_syntaxes.modality_name`.
+        transfer_syntax: UID.
+        label: Index into the scan's ``label_names``.
+        patient: Number of the patient in this scan.
+    """
+
+    file: FoundFile
+    modality: str
+    transfer_syntax: str
+    label: int
+    patient: int
+
+
+@dataclass(frozen=True)
+class SiteScan:
+    """What a site has: every file is either among ``images`` or counted in ``refused``.
+
+    Attributes:
+        site: Name.
+        n_files: Files and folders looked at.
+        n_headers_read: Headers that were read; the others were known from an earlier scan.
+        images: In the order of SOP Instance UIDs.
+        label_names: Sorted.
+        refused: Reason -> files.
+        join: How labels and images fit.
+        n_pixels_read: Files decoded for this scan; None where none were asked for.
+    """
+
+    site: str
+    n_files: int
+    n_headers_read: int
+    images: tuple[UsableImage, ...]
+    label_names: tuple[str, ...]
+    refused: dict[RefusalReason, int]
+    join: JoinSummary
+    n_pixels_read: int | None = None
+
+    @property
+    def n_patients(self) -> int:
+        """Patients with at least one usable image."""
+        return len({image.patient for image in self.images})
+
+    def require_usable(self, *, where: str) -> None:
+        """Stop where the labels contradict each other or no image is left.
+
+        Args:
+            where: The label table or folder, for the message.
+
+        Raises:
+            DataError: See above; with row numbers, or with the refusals by reason.
+        """
+        if self.join.contradictions:
+            raise _contradictory(self.join, where)
+        if not self.images:
+            reasons = ", ".join(f"{n} {reason.value}" for reason, n in sorted(self.refused.items()))
+            raise DataError(
+                f"no usable image among {self.n_files} files"
+                + (f" ({reasons})" if reasons else ""),
+                expected="DICOM images with a patient ID and a label",
+                where=where,
+                next_step="Run `metaward site scan` on this site: it explains each reason.",
+            )
+
+    def without(self, refused: dict[int, RefusalReason]) -> "SiteScan":
+        """Return the scan after some of its images were refused, by index."""
+        counts = Counter(self.refused) + Counter(refused.values())
+        images = tuple(image for i, image in enumerate(self.images) if i not in refused)
+        return replace(self, images=images, refused=dict(counts))
+
+
+def _contradictory(join: JoinSummary, where: str) -> DataError:
+    shown = "; ".join(
+        _describe(contradiction) for contradiction in join.contradictions[:CONTRADICTIONS_SHOWN]
+    )
+    more = len(join.contradictions) - CONTRADICTIONS_SHOWN
+    return DataError(
+        f"{join.images_ambiguous} images have two labels ({shown}"
+        + (f"; and {more} more)" if more > 0 else ")"),
+        expected="one label per image",
+        where=where,
+        next_step="Decide which label is right and correct the table or the folders.",
+    )
+
+
+def _describe(contradiction: Contradiction) -> str:
+    labels = " and ".join(f"'{label}'" for label in contradiction.labels)
+    if not contradiction.rows:
+        return f"folders {labels}"
+    return f"rows {', '.join(map(str, contradiction.rows[:10]))}: {labels}"
+
+
+@dataclass(frozen=True)
+class Site:
+    """A hospital's data, as its settings describe them.
+
+    Attributes:
+        config: With absolute paths.
+        path: What the site was loaded from.
+    """
+
+    config: SiteConfig
+    path: Path = field(compare=False)
+
+    @property
+    def name(self) -> str:
+        """Name in the federation."""
+        return self.config.name
+
+    @property
+    def where(self) -> str:
+        """What to name in a message about labels: the label table, or the folder of labels."""
+        return str(self.config.data.labels or self.config.data.root)
+
+    def scan(
+        self, on_progress: OnProgress | None = None, *, workers: int | None = None
+    ) -> SiteScan:
+        """Read all headers, join labels, group by patient. Decodes nothing.
+
+        Args:
+            on_progress: Told the stage ``"headers"``.
+            workers: Processes for a large tree; by default one per usable core.
+
+        Raises:
+            ConfigError: The label table or one of its columns does not exist, or the cache folder
+                cannot be written.
+            DataError: The label table cannot be read.
+        """
+        join, n_files, n_read = self._join(on_progress or no_progress, workers)
+        label_names = tuple(sorted({image.label for image in join.images}))
+        label_index = {name: index for index, name in enumerate(label_names)}
+        numbers: dict[PatientKey, int] = {}
+        images = tuple(
+            UsableImage(
+                file=image.file,
+                modality=image.header.modality,
+                transfer_syntax=image.header.transfer_syntax,
+                label=label_index[image.label],
+                patient=numbers.setdefault(image.patient, len(numbers)),
+            )
+            for image in join.images
+        )
+        return SiteScan(
+            self.name, n_files, n_read, images, label_names, dict(join.refused), join.summary
+        )
+
+    def decode(
+        self,
+        scan: SiteScan,
+        *,
+        image_size: int | None = None,
+        channels: int | None = None,
+        on_progress: OnProgress | None = None,
+        workers: int | None = None,
+        pool: "WorkerPool | None" = None,
+    ) -> tuple[SiteScan, NDArray[np.float16]]:
+        """Return the images of a scan, and the scan without those that cannot be decoded.
+
+        Args:
+            scan: From :meth:`scan`.
+            image_size: Pixels; by default what site.yaml says. Likewise ``channels``.
+            channels: 1 or 3.
+            on_progress: Told the stage ``"pixels"``.
+            workers: Processes; by default one per usable core.
+            pool: Running workers to share between sites.
+
+        Returns:
+            The scan, and (n_images, channels, size, size) float16 in [0, 1], memory-mapped.
+        """
+        preprocess, data = self.config.preprocess, self.config.data
+        window = preprocess.window
+        settings = ImageSettings(
+            size=preprocess.size if image_size is None else image_size,
+            channels=preprocess.channels if channels is None else channels,
+            window=None if window is None else (window.center, window.width),
+            selection=f"{data.labels}|{data.key}|{data.label}",
+        )
+        decoded: DecodedImages = load_images(
+            data.root,
+            self._cache(),
+            [SourceFile(image.file, image.transfer_syntax) for image in scan.images],
+            settings,
+            on_progress=on_progress or no_progress,
+            workers=workers,
+            pool=pool,
+        )
+        after = replace(scan.without(decoded.refused), n_pixels_read=decoded.n_decoded_now)
+        return after, decoded.images
+
+    def load_task(
+        self,
+        *,
+        image_size: int | None = None,
+        channels: int | None = None,
+        on_progress: OnProgress | None = None,
+        workers: int | None = None,
+        pool: "WorkerPool | None" = None,
+    ) -> "Task":
+        """Return the site's task; only files that changed since the last call are read.
+
+        Args:
+            image_size: Pixels, height and width; by default what site.yaml says.
+            channels: 1 or 3; by default what site.yaml says.
+            on_progress: Told the stages ``"headers"`` and ``"pixels"``.
+            workers: Processes; by default one per usable core.
+            pool: Running workers to share between sites.
+
+        Raises:
+            DataError: Labels contradict each other, or no image is usable.
+            ConfigError: See :meth:`scan`.
+        """
+        from metaward.tasks import Task
+
+        scan = self.scan(on_progress, workers=workers)
+        scan.require_usable(where=self.where)
+        scan, images = self.decode(
+            scan,
+            image_size=image_size,
+            channels=channels,
+            on_progress=on_progress,
+            workers=workers,
+            pool=pool,
+        )
+        scan.require_usable(where=self.where)
+        return Task(
+            site=self.name,
+            images=images,
+            labels=np.array([image.label for image in scan.images], dtype=np.int64),
+            patients=np.array([image.patient for image in scan.images], dtype=np.int64),
+            label_names=scan.label_names,
+        )
+
+    def _join(self, on_progress: OnProgress, workers: int | None) -> tuple[Join, int, int]:
+        """Return the joined images, files in all, and headers read."""
+        from metaward_client.dicom.header_index import index_headers
+
+        data = self.config.data
+        table = (
+            None
+            if data.labels is None
+            else read_label_table(data.labels, key=data.key, label=data.label)
+        )
+        cache = self._cache()
+        index = index_headers(
+            data.root,
+            cache,
+            workers=workers,
+            leave_out=self._own_files(cache),
+            on_progress=on_progress,
+        )
+        join = join_labels(index.files, table, key=data.key)
+        if index.unreadable:
+            join.refused[RefusalReason.UNREADABLE_FILE] += index.unreadable
+        return join, len(index.files) + index.unreadable, index.n_read
+
+    def _cache(self) -> Path:
+        return cache_folder(self.config.data.root, self.config.cache)
+
+    def _own_files(self, cache: Path) -> frozenset[Path]:
+        """Return what may lie among the images and is none."""
+        data = self.config.data
+        own = [data.root / SITE_FILE, self.path, cache, cache.parent]
+        if data.labels is not None:
+            own.append(data.labels)
+        return frozenset(path.resolve() for path in own) - {data.root}
+
+
+def load_site(path: Path) -> Site:
+    """Return the site that a `site.yaml`, or a folder, describes. Reads no image.
+
+    Raises:
+        ConfigError: See :func:`~metaward_client.site_config.read_site_config`.
+    """
+    return Site(read_site_config(path), path)
+
+
+def patient_fingerprints(site: Site, salt: bytes) -> frozenset[bytes]:
+    """Return a keyed hash per patient with a usable image, to find a patient in two sites.
+
+    For comparisons inside one process, such as a simulation that reads several hospitals. It
+    finds equal IDs of equal issuers; two hospitals that number their patients on their own do not
+    share IDs, and a patient who is in both is then not found.
+
+    Args:
+        site: The site.
+        salt: Random, the same for the sites compared, forgotten afterwards.
+    """
+    if len(salt) < SHORTEST_SALT:
+        raise ValueError(f"the salt has {len(salt)} bytes; {SHORTEST_SALT} are needed")
+    join, _, _ = site._join(no_progress, None)
+    return frozenset(fingerprint(key, salt) for key in {image.patient for image in join.images})

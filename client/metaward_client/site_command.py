@@ -1,0 +1,88 @@
+"""`metaward site`: what a hospital's engineer runs on the hospital's own machine."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from metaward_client.dicom.progress import OnProgress
+
+EXAMPLE = "Example:  metaward site scan /data/north/site.yaml"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group ``site``."""
+    site = typer.Typer(
+        help="A hospital's own data: what is usable, what is not, and why.", no_args_is_help=True
+    )
+    site.command("scan", epilog=EXAMPLE)(scan)
+    app.add_typer(site, name="site")
+
+
+def scan(
+    site: Annotated[
+        Path,
+        typer.Argument(
+            help="site.yaml, or a folder that holds one, or a folder of DICOM files with "
+            "labels.csv or one sub-folder per label"
+        ),
+    ],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; by default one per core.")
+    ] = None,
+    decode: Annotated[
+        bool,
+        typer.Option(
+            "--decode/--no-decode",
+            help="Also decode every image, which finds damaged ones and fills the cache.",
+        ),
+    ] = True,
+) -> None:
+    """Index DICOM files, join labels, group by patient; say what is usable and why not."""
+    from rich.console import Console
+
+    from metaward_client.scan_report import print_scan, scan_as_json
+    from metaward_client.site import load_site
+
+    loaded = load_site(site)
+    with _progress(Console(stderr=True)) as on_progress:
+        result = loaded.scan(on_progress, workers=workers)
+        if decode and result.images:
+            result, _ = loaded.decode(result, on_progress=on_progress, workers=workers)
+    if as_json:
+        typer.echo(json.dumps(scan_as_json(result), indent=2, ensure_ascii=False))
+    else:
+        print_scan(result, Console())
+    result.require_usable(where=loaded.where)
+
+
+@contextlib.contextmanager
+def _progress(console: "Console") -> "Iterator[OnProgress]":
+    """Show a bar per stage on a terminal; nothing elsewhere."""
+    from rich.progress import MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
+
+    bars: dict[str, TaskID] = {}
+    with Progress(
+        *Progress.get_default_columns()[:2],
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as progress:
+
+        def on_progress(stage: str, done: int, total: int) -> None:
+            if stage not in bars:
+                bars[stage] = progress.add_task(f"Reading {stage}", total=total)
+            progress.update(bars[stage], completed=done, total=total)
+
+        yield on_progress

@@ -1,0 +1,106 @@
+"""`site.yaml`: where a hospital's images and labels are, and how images are prepared."""
+
+import re
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from metaward.config import Settings, load_settings
+from metaward.errors import ConfigError
+
+LabelKey = Literal[
+    "sop_instance_uid", "series_instance_uid", "study_instance_uid", "patient_id", "path"
+]
+"""What a row of the label table names: an image, a series, a study, a patient, or a file."""
+
+SITE_FILE = "site.yaml"
+LABEL_FILE = "labels.csv"
+
+
+class DataSettings(Settings):
+    """Where images and labels are."""
+
+    root: Path = Field(description="folder with DICOM files, nested as it comes")
+    labels: Path | None = Field(
+        None, description="label table (CSV); without one, the folders under root are the labels"
+    )
+    key: LabelKey = Field("sop_instance_uid", description="what a row of the label table names")
+    label: str = Field("label", min_length=1, description="column that holds the label")
+
+
+class WindowSettings(Settings):
+    """A window for grey images, in modality units (HU for CT)."""
+
+    center: float
+    width: float = Field(gt=0)
+
+
+class PreprocessSettings(Settings):
+    """How an image becomes an array."""
+
+    size: int = Field(32, ge=8, le=1024, description="pixels, height and width")
+    channels: Literal[1, 3] = 1
+    window: WindowSettings | None = Field(
+        None, description="used for every grey image, instead of what the file says"
+    )
+
+
+class SiteConfig(Settings):
+    """The content of `site.yaml`."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$", description="name in the federation")
+    data: DataSettings
+    preprocess: PreprocessSettings = PreprocessSettings()
+    cache: Path | None = Field(
+        None, description="folder for the index and the decoded images; holds patient data"
+    )
+
+
+def read_site_config(path: Path) -> SiteConfig:
+    """Return the settings of a site, with absolute paths.
+
+    Args:
+        path: A `site.yaml`; or a folder that holds one; or a folder with images and `labels.csv`,
+            or with one sub-folder per label.
+
+    Raises:
+        ConfigError: The path, a file it names, or a key is wrong.
+    """
+    if path.is_dir():
+        site_file = path / SITE_FILE
+        if not site_file.exists():
+            return _config_of_folder(path)
+        path = site_file
+    config = _with_absolute_paths(load_settings(path, SiteConfig), path.resolve().parent)
+    if not config.data.root.is_dir():
+        raise ConfigError(
+            "there is no folder of that name",
+            expected="the folder with the site's DICOM files",
+            where=f"{path}, data.root ({config.data.root})",
+            next_step="Correct data.root; a relative path starts at the folder of site.yaml.",
+        )
+    return config
+
+
+def _config_of_folder(folder: Path) -> SiteConfig:
+    root = folder.resolve()
+    labels = root / LABEL_FILE
+    return SiteConfig(
+        name=_slug(root.name),
+        data=DataSettings(root=root, labels=labels if labels.is_file() else None),
+    )
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:64] or "site"
+
+
+def _with_absolute_paths(config: SiteConfig, folder: Path) -> SiteConfig:
+    def absolute(path: Path | None) -> Path | None:
+        return None if path is None else (folder / path.expanduser()).resolve()
+
+    data = config.data.model_copy(
+        update={"root": absolute(config.data.root), "labels": absolute(config.data.labels)}
+    )
+    return config.model_copy(update={"data": data, "cache": absolute(config.cache)})
