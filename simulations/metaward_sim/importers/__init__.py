@@ -1,0 +1,1 @@
+"""Bring researchers' image collections (npz, picture folders, tables) into DICOM hospitals."""
