@@ -22,6 +22,7 @@ import yaml
 
 from metaward.errors import ConfigError
 from metaward.model_artefact import CARD_FILE, PrivacyStatement
+from metaward.progress import RoundEvent
 
 CONFIG_FILE = "config.yaml"
 
@@ -122,27 +123,13 @@ class RunDirectory:
         content = {site: statement.model_dump(mode="json") for site, statement in sites.items()}
         write_atomically(self.privacy, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
-    def append_round(self, record: Mapping[str, Any]) -> None:  # Any: any JSON value
-        """Add one line to ``rounds.jsonl``; a line that a crash cut off is removed first."""
-        _cut_torn_line(self.rounds)
-        with self.rounds.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, sort_keys=True) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-    def read_rounds(self) -> list[dict[str, Any]]:
+    def read_rounds(self) -> tuple[RoundEvent, ...]:
         """Return the closed rounds in order; a line that a crash cut off is not one."""
         if not self.rounds.exists():
-            return []
+            return ()
         text = self.rounds.read_text(encoding="utf-8")
         complete = text[: text.rfind("\n") + 1]
-        return [json.loads(line) for line in complete.splitlines()]
-
-    def keep_rounds_before(self, round_index: int) -> None:
-        """Drop the records from ``round_index`` on; a resumed run writes them anew."""
-        kept = [record for record in self.read_rounds() if record["round_index"] < round_index]
-        lines = "".join(json.dumps(record, sort_keys=True) + "\n" for record in kept)
-        write_atomically(self.rounds, lines)
+        return tuple(RoundEvent(**json.loads(line)) for line in complete.splitlines())
 
 
 def model_folder(path: Path) -> Path:
@@ -178,12 +165,3 @@ def _refuse_unless_empty(path: Path) -> None:
         where=str(path),
         next_step="Choose another folder with --out; nothing in this one was changed.",
     )
-
-
-def _cut_torn_line(path: Path) -> None:
-    if not path.exists():
-        return
-    content = path.read_bytes()
-    if content and not content.endswith(b"\n"):
-        with path.open("r+b") as file:
-            file.truncate(content.rfind(b"\n") + 1)
