@@ -221,12 +221,13 @@ def _start_fork_server(preload: Sequence[str]) -> None:
     call; Ctrl-C is ignored by the server and by what it forks: the parent ends the workers.
     """
     forkserver.set_forkserver_preload(list(preload))
-    with _environment(ONE_THREAD | KEEP_MEMORY), _ignoring_ctrl_c():
+    with environment(ONE_THREAD | KEEP_MEMORY), _ignoring_ctrl_c():
         forkserver.ensure_running()
 
 
 @contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
+def environment(values: dict[str, str]) -> Iterator[None]:
+    """Set environment variables for the processes that start inside, and put them back."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

@@ -9,7 +9,8 @@ import importlib.util
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from flwr.app import Context, Message, UserConfig
@@ -17,8 +18,8 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from metaward.arrays import Arrays
-from metaward.errors import ConfigError
-from metaward.workers import ONE_THREAD
+from metaward.errors import ConfigError, FederationError
+from metaward.workers import ONE_THREAD, environment
 
 NOTHING_LEAVES_THE_MACHINE = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -26,6 +27,9 @@ NOTHING_LEAVES_THE_MACHINE = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+AS_LATER_RAY = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+"""Later Ray's default; without it Ray prints a warning about it on the terminal."""
+
 PARTITION_KEY = "partition-id"
 """Flower's engine numbers its nodes 0..N-1 under this key of the node's settings."""
 
@@ -51,24 +55,45 @@ def run_on_ray(
             next_step="Run `pip install 'metaward[ray]'`, or leave out --grid.",
         )
     silence_telemetry()
-    os.environ.update(ONE_THREAD)
     from flwr.simulation import run_simulation
 
     outcome: list[Arrays] = []
+    stopped = threading.Event()
     server_app = ServerApp()
 
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
         del context
-        outcome.append(play(grid))
+        outcome.append(play(_stoppable(grid, stopped)))
 
-    run_simulation(
-        server_app=server_app,
-        client_app=client_app_of(node_configs),
-        num_supernodes=len(node_configs),
-        backend_config=_backend_config(n_workers),
-    )
+    with environment(ONE_THREAD | AS_LATER_RAY):
+        try:
+            run_simulation(
+                server_app=server_app,
+                client_app=client_app_of(node_configs),
+                num_supernodes=len(node_configs),
+                backend_config=_backend_config(n_workers),
+            )
+        finally:
+            stopped.set()
     return outcome[0]
+
+
+def _stoppable(grid: Grid, stopped: threading.Event) -> Grid:
+    """Let the engine's wait for replies end when the main thread has ended (Ctrl-C).
+
+    Otherwise the study's thread would wait for its deadline, and the process with it.
+    """
+    pull = grid.pull_messages
+
+    def pull_unless_stopped(message_ids: Iterable[str]) -> Iterable[Message]:
+        if stopped.is_set():
+            raise FederationError("the study was stopped")
+        return pull(message_ids)
+
+    # The engine makes the grid; there is no place to hand it a subclass.
+    grid.pull_messages = pull_unless_stopped  # type: ignore[method-assign]
+    return grid
 
 
 def silence_telemetry() -> None:

@@ -3,8 +3,10 @@
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,7 @@ if __name__ == "__main__":
     from metaward_sim.federation import run_federation
 
     study, run_dir, *sites = sys.argv[1:]
+    print("started", flush=True)
     theta = run_federation(
         Study.model_validate_json(study), [Path(s) for s in sites], Path(run_dir), grid="ray",
         workers=2,
@@ -84,7 +87,7 @@ def test_telemetry_is_off_also_when_flower_was_imported_before(
 
 
 @pytest.mark.slow
-def test_on_ray_a_study_ends_at_the_same_bits_and_nothing_outside_is_contacted(
+def test_on_ray_a_study_ends_at_the_same_bits_and_the_driver_contacts_nobody(
     tmp_path: Path,
 ) -> None:
     import hashlib
@@ -107,5 +110,26 @@ def test_on_ray_a_study_ends_at_the_same_bits_and_nothing_outside_is_contacted(
     )
     assert (tmp_path / "ray" / "rounds.jsonl").read_text().count("\n") == 2
     assert len(list((tmp_path / "ray" / "sites").glob("*.jsonl"))) == 3
-    assert done.stdout.count("\n") == 1
+    assert done.stdout.count("\n") == 2
     assert done.stderr == ""
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_study_on_ray_soon(tmp_path: Path) -> None:
+    sites = [s.path for s in write_demo(tmp_path / "hospitals", hospitals=2, patients=4)]
+    script = tmp_path / "on_ray.py"
+    script.write_text(SCRIPT)
+    study = STUDY.model_copy(update={"rounds": 100_000})
+    run_dir = tmp_path / "ray"
+    running = subprocess.Popen(
+        [sys.executable, str(script), study.model_dump_json(), str(run_dir), *map(str, sites)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    rounds = run_dir / "rounds.jsonl"
+    deadline = time.monotonic() + 90
+    while not (rounds.exists() and rounds.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    running.send_signal(signal.SIGINT)
+    _, errors = running.communicate(timeout=30)
+    assert running.returncode != 0
+    assert "KeyboardInterrupt" in errors
