@@ -24,8 +24,8 @@ from metaward_client.dicom.progress import OnProgress
 from metaward_client.dicom.refusals import RefusalReason
 from metaward_client.dicom.transfer_syntaxes import NATIVE
 from metaward_client.dicom.walk import FoundFile
-from metaward_client.dicom.worker import WorkerLost
-from metaward_client.dicom.worker_pool import WorkerPool, usable_cpus
+from metaward_client.dicom.file_worker import WorkerLost
+from metaward_client.dicom.file_workers import FileWorkers, usable_cpus
 
 FEW_IMAGES = 200
 """Uncompressed images up to this number are decoded in this process: that takes as long as a
@@ -103,7 +103,7 @@ def load_images(
     *,
     on_progress: OnProgress,
     workers: int | None = None,
-    pool: WorkerPool | None = None,
+    pool: FileWorkers | None = None,
 ) -> DecodedImages:
     """Return the images of some files, decoding those that are not in the cache.
 
@@ -179,7 +179,7 @@ def _decode_into(
     settings: ImageSettings,
     on_progress: OnProgress,
     workers: int | None,
-    pool: WorkerPool | None,
+    pool: FileWorkers | None,
 ) -> dict[int, RefusalReason]:
     """Decode files into their slots; return slot -> reason for those that are refused."""
     if not files:
@@ -213,7 +213,7 @@ def _decode_into(
         return refused
     with contextlib.ExitStack() as stack:
         n_workers = usable_cpus() if workers is None else workers
-        running = pool or stack.enter_context(WorkerPool(min(n_workers, len(files))))
+        running = pool or stack.enter_context(FileWorkers(min(n_workers, len(files))))
         for done, (slot, result) in enumerate(running.run(decode_outcome, requests), start=1):
             keep(slot, result)
             on_progress("pixels", done, len(files))

@@ -21,7 +21,7 @@ from metaward_client.site_config import SITE_FILE, SiteConfig, read_site_config
 
 if TYPE_CHECKING:
     from metaward.tasks import Task
-    from metaward_client.dicom.worker_pool import WorkerPool
+    from metaward_client.dicom.file_workers import FileWorkers
 
 SHORTEST_SALT = 16
 """Bytes: as hard to guess as a key."""
@@ -188,7 +188,7 @@ class Site:
         channels: int | None = None,
         on_progress: OnProgress | None = None,
         workers: int | None = None,
-        pool: "WorkerPool | None" = None,
+        pool: "FileWorkers | None" = None,
     ) -> tuple[SiteScan, NDArray[np.float16]]:
         """Return the images of a scan, and the scan without those that cannot be decoded.
 
@@ -230,7 +230,7 @@ class Site:
         channels: int | None = None,
         on_progress: OnProgress | None = None,
         workers: int | None = None,
-        pool: "WorkerPool | None" = None,
+        pool: "FileWorkers | None" = None,
     ) -> "Task":
         """Return the site's task; only files that changed since the last call are read.
 

@@ -13,8 +13,8 @@ from metaward_client.dicom.progress import OnProgress, no_progress
 from metaward_client.dicom.refusals import RefusalReason
 from metaward_client.dicom.silence import quiet_pydicom
 from metaward_client.dicom.walk import FoundFile, walk_files
-from metaward_client.dicom.worker import WorkerLost
-from metaward_client.dicom.worker_pool import WorkerPool, usable_cpus
+from metaward_client.dicom.file_worker import WorkerLost
+from metaward_client.dicom.file_workers import FileWorkers, usable_cpus
 
 WORTH_A_POOL = 4000
 """Files from which worker processes are started: two of them need about a second to import
@@ -112,7 +112,7 @@ def _read(
                 outcomes = [read_header(path) for path in paths[start : start + QUIET_BATCH]]
             yield from zip(files[start : start + QUIET_BATCH], outcomes, strict=True)
         return
-    with WorkerPool(workers) as pool:
+    with FileWorkers(workers) as pool:
         for index, result in pool.run(read_header, paths, chunk_size=64):
             if isinstance(result, WorkerLost):
                 yield files[index], RefusalReason.UNREADABLE_HEADER

@@ -1,8 +1,9 @@
-"""Worker processes that may die without taking the scan with them.
+"""Worker processes that read unvetted files and may die without taking the scan with them.
 
-`concurrent.futures` breaks the whole pool when one worker dies, does not say on which file, and
-starts its workers by importing the caller's main module, which a library cannot rely on. Here each
-worker is a plain subprocess with a pipe, and a thread that feeds it. A chunk whose worker died is
+`concurrent.futures` breaks the whole pool when one worker dies and does not say on which file.
+`metaward.workers` starts its processes by fork and hands out one job at a time, for few and long
+jobs on our own data. Here files are many, short and hostile: requests travel in chunks, a worker is
+a plain subprocess with bounded memory and nowhere to print to, and a chunk whose worker died is
 tried again file by file; a file that kills a worker on its own is the culprit.
 """
 
@@ -19,7 +20,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from metaward.errors import DataError
-from metaward_client.dicom.worker import READY, WorkerLost
+from metaward_client.dicom.file_worker import READY, WorkerLost
 
 RequestT = TypeVar("RequestT")
 ResultT = TypeVar("ResultT")
@@ -39,7 +40,7 @@ def usable_cpus() -> int:
         return min(os.cpu_count() or 1, MOST_WORKERS)
 
 
-class WorkerPool:
+class FileWorkers:
     """Runs one function over many requests in worker processes; use as a context manager.
 
     The processes start with the first request and stay for the next call of :meth:`run`, so one
@@ -59,7 +60,7 @@ class WorkerPool:
         self._threads: list[threading.Thread] = []
         self._closed = False
 
-    def __enter__(self) -> "WorkerPool":
+    def __enter__(self) -> "FileWorkers":
         return self
 
     def __exit__(
@@ -156,15 +157,14 @@ class _Slot:
         self.closed = False
 
     def serve(self) -> None:
-        while (chunk := self._todo.get()) is not None and not self.closed:
-            try:
+        try:
+            while (chunk := self._todo.get()) is not None and not self.closed:
                 self._work_off(chunk)
-            except DataError as error:
-                self._results.put((-1, error))
-                return
-        self.kill()
-        if self._process is not None:
-            self._reap(self._process)
+        except DataError as error:
+            self._results.put((-1, error))
+        finally:
+            if self._process is not None:
+                self._reap(self._process)
 
     def kill(self) -> None:
         if self._process is not None:
@@ -208,7 +208,7 @@ class _Slot:
             return self._process
         process = subprocess.Popen(
             # -P: a file named like a module in the current folder must not be imported.
-            [sys.executable, "-P", "-m", "metaward_client.dicom.worker"],
+            [sys.executable, "-P", "-m", "metaward_client.dicom.file_worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -223,7 +223,7 @@ class _Slot:
         if greeting != READY and not self.closed:
             raise DataError(
                 "a worker process could not start",
-                expected="that this Python can run `python -m metaward_client.dicom.worker`",
+                expected="that this Python can run `python -m metaward_client.dicom.file_worker`",
                 next_step="Run that line in a terminal and correct what it reports.",
             )
         return process

@@ -1,4 +1,4 @@
-"""The process that reads or decodes files for a :class:`~.worker_pool.WorkerPool`.
+"""The process that reads or decodes files for a :class:`~.file_workers.FileWorkers`.
 
 It runs codecs on files that nobody has vetted, so it may crash: it holds nothing but the chunk it
 works on. What codecs print goes nowhere, since it may quote the file, and no core dump is written,
@@ -82,6 +82,6 @@ def _limit_memory() -> None:
 
 if __name__ == "__main__":
     # Import by name, so that what is pickled here is known under that name in the parent.
-    from metaward_client.dicom.worker import main as serve
+    from metaward_client.dicom.file_worker import main as serve
 
     serve()

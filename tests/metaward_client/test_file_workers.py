@@ -1,0 +1,83 @@
+import math
+import os
+import time
+
+import pytest
+
+from metaward.errors import DataError
+from metaward_client.dicom import file_workers
+from metaward_client.dicom.file_worker import WorkerLost
+from metaward_client.dicom.file_workers import FileWorkers
+
+
+def test_results_come_with_the_index_of_their_request() -> None:
+    with FileWorkers(2) as workers:
+        results = dict(workers.run(math.sqrt, [float(n * n) for n in range(100)]))
+    assert results == {n: float(n) for n in range(100)}
+
+
+def test_one_pool_serves_several_runs_without_new_processes() -> None:
+    with FileWorkers(1) as workers:
+        first = dict(workers.run(os.getpgid, [0]))
+        (pid_a,) = dict(workers.run(eval, ["__import__('os').getpid()"])).values()
+        (pid_b,) = dict(workers.run(eval, ["__import__('os').getpid()"])).values()
+    assert first
+    assert pid_a == pid_b != os.getpid()
+
+
+def test_a_request_that_kills_its_worker_is_lost_and_no_other() -> None:
+    requests = [f"{n}" for n in range(20)]
+    requests[7] = "__import__('os')._exit(3)"
+    requests[12] = "__import__('os').kill(__import__('os').getpid(), 11)"
+    with FileWorkers(2) as workers:
+        results = dict(workers.run(eval, requests, chunk_size=10))
+    assert [n for n, result in results.items() if result == WorkerLost()] == pytest.approx([7, 12])
+    assert {n: r for n, r in results.items() if n not in (7, 12)} == {
+        n: n for n in range(20) if n not in (7, 12)
+    }
+
+
+def test_a_request_that_raises_is_lost_and_its_text_with_it() -> None:
+    with FileWorkers(1) as workers:
+        assert dict(workers.run(int, ["7", "PLANTED"])) == {0: 7, 1: WorkerLost()}
+
+
+def test_a_request_that_hangs_is_given_up() -> None:
+    with FileWorkers(1, patience_s=1.0) as workers:
+        assert dict(workers.run(time.sleep, [30.0])) == {0: WorkerLost()}
+
+
+def test_a_request_that_wants_too_much_memory_is_lost() -> None:
+    with FileWorkers(1) as workers:
+        results = dict(workers.run(eval, ["len(bytearray(6 * 2**30))", "len(bytearray(10))"]))
+    assert results == {0: WorkerLost(), 1: 10}
+
+
+def test_what_workers_print_goes_nowhere(capfd: pytest.CaptureFixture[str]) -> None:
+    codec = "__import__('os').write({}, b'PLANTED') and print('PLANTED')"
+    with FileWorkers(1) as workers:
+        results = dict(workers.run(eval, [codec.format(1), codec.format(2), "5"]))
+    assert results[2] == 5
+    assert "PLANTED" not in "".join(capfd.readouterr())
+
+
+def test_giving_up_half_way_ends_the_workers() -> None:
+    workers = FileWorkers(1)
+    results = workers.run(time.sleep, [0.0, 60.0], chunk_size=1)
+    next(results)
+    started = time.monotonic()
+    results.close()  # type: ignore[attr-defined]
+    assert time.monotonic() - started < 20
+    with pytest.raises(ValueError, match="closed"):
+        next(workers.run(time.sleep, [0.0]))
+
+
+def test_no_requests_start_no_process() -> None:
+    with FileWorkers(4) as workers:
+        assert list(workers.run(math.sqrt, [])) == []
+
+
+def test_a_worker_that_cannot_start_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_workers.sys, "executable", "/bin/true")
+    with FileWorkers(1) as workers, pytest.raises(DataError, match="could not start"):
+        dict(workers.run(math.sqrt, [1.0]))

@@ -1,0 +1,229 @@
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dicom_factory import TRANSFER_SYNTAXES, uid_of, write_dicom
+
+from metaward_client.dicom import dicom_file
+from metaward_client.dicom.header import Header
+from metaward_client.dicom.header_reading import read_header
+from metaward_client.dicom.refusals import EXPLANATIONS, RefusalReason, RefusedImage
+from metaward_client.dicom.silence import quiet_pydicom
+
+META_OF_DEFLATED = (
+    b"\0" * 128 + b"DICM\x02\x00\x10\x00UI" + struct.pack("<H", 22) + b"1.2.840.10008.1.2.1.99"
+)
+META_OF_EXPLICIT = (
+    b"\0" * 128 + b"DICM\x02\x00\x10\x00UI" + struct.pack("<H", 20) + b"1.2.840.10008.1.2.1\0"
+)
+EMPTY_ELEMENT = b"\x09\x00\x10\x00LO\x00\x00"
+
+
+def test_header_holds_what_joining_needs(tmp_path: Path) -> None:
+    path = write_dicom(
+        path=tmp_path / "a",
+        patient_id=" p7 ",
+        issuer="North",
+        instance="one",
+        series="s",
+        study="t",
+        modality="CT",
+    )
+    assert read_header(str(path)) == Header(
+        sop_instance_uid=uid_of("one"),
+        series_instance_uid=uid_of("s"),
+        study_instance_uid=uid_of("t"),
+        patient_id="p7",
+        issuer="North",
+        modality="CT",
+        transfer_syntax="1.2.840.10008.1.2.1",
+        frames=1,
+    )
+
+
+@pytest.mark.parametrize("syntax", TRANSFER_SYNTAXES)
+def test_every_transfer_syntax_gives_the_same_header(tmp_path: Path, syntax: str) -> None:
+    is_jpeg = syntax == "jpeg_baseline"
+    pixels = np.zeros((64, 64), dtype=np.uint8 if is_jpeg else np.uint16)
+    path = write_dicom(path=tmp_path / "a", pixels=pixels, transfer_syntax=syntax)
+    header = read_header(str(path))
+    assert isinstance(header, Header)
+    assert header.transfer_syntax == TRANSFER_SYNTAXES[syntax]
+    assert header.sop_instance_uid == uid_of("a")
+
+
+def test_patient_id_is_read_in_its_character_set(tmp_path: Path) -> None:
+    path = write_dicom(
+        path=tmp_path / "a",
+        elements={"SpecificCharacterSet": "ISO_IR 192", "PatientID": "Müller-7"},
+    )
+    header = read_header(str(path))
+    assert isinstance(header, Header)
+    assert header.patient_id == "Müller-7"
+
+
+def test_a_header_larger_than_the_first_read_is_read_all_the_same(tmp_path: Path) -> None:
+    comment = "x" * (3 * dicom_file.HEAD_BYTES)
+    path = write_dicom(path=tmp_path / "a", elements={"TextValue": comment})
+    header = read_header(str(path))
+    assert isinstance(header, Header)
+    assert header.patient_id == "p1"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"\0" * 4096, id="zeros"),
+        pytest.param(b"\x89PNG\r\n\x1a\n" + b"\0" * 500, id="png"),
+        pytest.param(b"key,label\n1.2.3,a\n", id="table"),
+        pytest.param(b"\x08\x00\x05\x00CS\x0a\x00ISO_IR 100" + b"\0" * 400, id="one element"),
+        pytest.param(b"\x08\x00" + b"\xff" * 400, id="group 8 and noise"),
+    ],
+)
+def test_what_is_not_dicom_is_called_so(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(content)
+    with quiet_pydicom():
+        assert read_header(str(path)) is RefusalReason.NOT_DICOM
+
+
+def test_a_file_without_preamble_is_dicom(tmp_path: Path) -> None:
+    path = write_dicom(path=tmp_path / "a", transfer_syntax="explicit")
+    path.write_bytes(path.read_bytes()[132:])
+    header = read_header(str(path))
+    assert isinstance(header, Header)
+    assert header.sop_instance_uid == uid_of("a")
+
+
+def test_a_pipe_does_not_block_the_scan(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert read_header(str(tmp_path / "pipe")) is RefusalReason.NOT_DICOM
+
+
+def test_a_missing_file_is_unreadable(tmp_path: Path) -> None:
+    assert read_header(str(tmp_path / "gone")) is RefusalReason.UNREADABLE_FILE
+
+
+def _deflated(body: bytes) -> bytes:
+    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return META_OF_DEFLATED + deflater.compress(body) + deflater.flush()
+
+
+def _nested(depth: int) -> bytes:
+    sequence = b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff"
+    item = b"\xfe\xff\x00\xe0\xff\xff\xff\xff"
+    return (sequence + item) * depth
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        pytest.param(
+            _deflated(b"\0" * (dicom_file.MAX_INFLATED_BYTES + 2)),
+            RefusalReason.TOO_LARGE,
+            id="60 kB that inflate beyond the bound",
+        ),
+        pytest.param(
+            _deflated(EMPTY_ELEMENT * 1_000_000),
+            RefusalReason.TOO_LARGE,
+            id="a million empty elements, deflated",
+        ),
+        pytest.param(
+            META_OF_EXPLICIT + EMPTY_ELEMENT * 1_000_000,
+            RefusalReason.TOO_LARGE,
+            id="a million empty elements",
+        ),
+        pytest.param(
+            META_OF_EXPLICIT + _nested(5000),
+            RefusalReason.UNREADABLE_HEADER,
+            id="sequences nested 5000 deep",
+        ),
+        pytest.param(
+            META_OF_EXPLICIT + b"\x10\x00\x20\x00UT\0\0\xf0\xff\xff\x7f" + b"x" * 100_000,
+            RefusalReason.TOO_LARGE,
+            id="a patient ID of 2 GB",
+        ),
+        pytest.param(META_OF_EXPLICIT, RefusalReason.NO_PIXELS, id="nothing but a preamble"),
+        pytest.param(_deflated(b"")[:-1], RefusalReason.NO_PIXELS, id="deflated and empty"),
+        pytest.param(
+            META_OF_DEFLATED + b"\xff" * 300, RefusalReason.UNREADABLE_HEADER, id="not deflated"
+        ),
+    ],
+)
+def test_a_hostile_header_is_refused_within_bounds(
+    tmp_path: Path, content: bytes, reason: RefusalReason, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dicom_file, "MAX_READS", 20_000)  # as it is, but quicker
+    path = tmp_path / "a"
+    path.write_bytes(content)
+    with quiet_pydicom():
+        assert read_header(str(path)) is reason
+
+
+@pytest.mark.parametrize(
+    ("elements", "reason"),
+    [
+        ({"PixelData": None}, RefusalReason.NO_PIXELS),
+        ({"Rows": None}, RefusalReason.NO_PIXELS),
+        ({"Rows": 17}, RefusalReason.TRUNCATED_PIXELS),
+        ({"NumberOfFrames": 2}, RefusalReason.TRUNCATED_PIXELS),
+        ({"Rows": 65535, "Columns": 65535}, RefusalReason.TOO_LARGE),
+        ({"SOPClassUID": "1.2.840.10008.1.3.10"}, RefusalReason.DICOMDIR),
+    ],
+)
+def test_what_the_header_shows_is_refused_without_decoding(
+    tmp_path: Path, elements: dict[str, Any], reason: RefusalReason
+) -> None:
+    path = write_dicom(path=tmp_path / "a", elements=elements)
+    assert read_header(str(path)) is reason
+
+
+def test_a_copy_that_was_cut_short_is_refused(tmp_path: Path) -> None:
+    path = write_dicom(path=tmp_path / "a")
+    path.write_bytes(path.read_bytes()[:-1])
+    assert read_header(str(path)) is RefusalReason.TRUNCATED_PIXELS
+
+
+def test_a_compression_without_decoder_is_refused(tmp_path: Path) -> None:
+    path = write_dicom(path=tmp_path / "a", transfer_syntax="jpeg_ls")
+    jpeg_ls, without_decoder = b"1.2.840.10008.1.2.4.80", b"1.2.840.10008.1.2.4.66"
+    path.write_bytes(path.read_bytes().replace(jpeg_ls, without_decoder))
+    assert read_header(str(path)) is RefusalReason.UNSUPPORTED_TRANSFER_SYNTAX
+
+
+def test_damaged_bytes_anywhere_never_raise(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    original = write_dicom(
+        path=tmp_path / "a", issuer="x", n_frames=1, pixels=_frames()
+    ).read_bytes()
+    path = tmp_path / "b"
+    with quiet_pydicom():
+        for _ in range(300):
+            content = bytearray(original)
+            for position in rng.integers(128, 900, 3):
+                content[position] = int(rng.integers(256))
+            path.write_bytes(content)
+            assert isinstance(read_header(str(path)), Header | RefusalReason)
+
+
+def _frames() -> Any:
+    return np.zeros((1, 16, 16), dtype=np.uint16)
+
+
+def test_every_reason_is_explained_with_a_next_step() -> None:
+    assert set(EXPLANATIONS) == set(RefusalReason)
+    assert all(e.what.endswith(".") and e.next_step.endswith(".") for e in EXPLANATIONS.values())
+
+
+def test_a_refusal_carries_no_exception_text(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(META_OF_EXPLICIT + _nested(5000))
+    with quiet_pydicom(), pytest.raises(RefusedImage, match="unreadable_header") as caught:
+        dicom_file.open_dicom(str(path), tags=[])
+    assert caught.value.__context__ is None
+    assert caught.value.__cause__ is None

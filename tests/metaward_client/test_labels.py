@@ -1,0 +1,101 @@
+from pathlib import Path
+
+import pytest
+
+from metaward.errors import ConfigError, DataError
+from metaward_client.labels import LabelTable, comparable_key, read_label_table
+
+
+def _read(path: Path, content: str | bytes, **how: str) -> LabelTable:
+    data = content if isinstance(content, bytes) else content.encode()
+    (path / "labels.csv").write_bytes(data)
+    key = how.pop("key", "sop_instance_uid")
+    return read_label_table(path / "labels.csv", key=key, label=how.pop("label", "label"))  # type: ignore[arg-type]
+
+
+def test_rows_are_numbered_as_a_spreadsheet_shows_them(tmp_path: Path) -> None:
+    table = _read(tmp_path, "sop_instance_uid,label\n1.2,a\n\n1.3,b\n1.2,a\n")
+    assert table.labels_of == {"1.2": {"a": [2, 5]}, "1.3": {"b": [4]}}
+    assert table.n_rows == 3
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbfsop_instance_uid,label\r\n1.2,a\r\n",
+        b"label;SOPInstanceUID\na;1.2\n",
+        b"SOP Instance UID\tlabel\n1.2\ta\n",
+        b'"sop_instance_uid", label\n"1.2"," a "\n',
+    ],
+)
+def test_tables_as_spreadsheets_write_them_are_read(tmp_path: Path, content: bytes) -> None:
+    assert _read(tmp_path, content).labels_of == {"1.2": {"a": [2]}}
+
+
+def test_rows_without_key_or_label_are_counted(tmp_path: Path) -> None:
+    table = _read(tmp_path, "sop_instance_uid,label\n1.2,\n,a\n1.3\n1.4,b\n")
+    assert table.incomplete_rows == (2, 3, 4)
+    assert list(table.labels_of) == ["1.4"]
+
+
+def test_two_labels_for_one_key_are_kept_apart(tmp_path: Path) -> None:
+    table = _read(tmp_path, "sop_instance_uid,label\n1.2,a\n1.2,b\n")
+    assert table.labels_of == {"1.2": {"a": [2], "b": [3]}}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "compared"),
+    [
+        ("patient_id", " p7 ", "P7"),
+        ("path", r".\a\b.dcm", "a/b.dcm"),
+        ("path", "./a//b.dcm", "a/b.dcm"),
+        ("study_instance_uid", "1.2\0", "1.2"),
+    ],
+)
+def test_keys_are_compared_in_one_form(key: str, value: str, compared: str) -> None:
+    assert comparable_key(key, value) == compared  # type: ignore[arg-type]
+
+
+def test_a_missing_column_is_answered_with_the_columns_there_are(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'finding'.*did you mean 'findings'.*'findings'"):
+        _read(tmp_path, "sop_instance_uid,findings\n1,a\n", label="finding")
+
+
+def test_a_label_column_in_other_letters_is_not_taken_silently(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'LABEL'"):
+        _read(tmp_path, "sop_instance_uid,LABEL\n1,a\n")
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="2 columns named 'label'"):
+        _read(tmp_path, "sop_instance_uid,label,label\n1,a,b\n")
+
+
+@pytest.mark.parametrize("make_folder", [True, False])
+def test_a_missing_table_is_named(tmp_path: Path, make_folder: bool) -> None:
+    if make_folder:
+        (tmp_path / "x.csv").mkdir()
+    with pytest.raises(ConfigError, match="folder, not a file" if make_folder else "no such file"):
+        read_label_table(tmp_path / "x.csv", key="path", label="label")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("sop_instance_uid,label\n1,ü\n".encode("latin-1"), "not UTF-8.*|line 2"),
+        ("sop_instance_uid,label\n1,a\n".encode("utf-16"), "not UTF-8"),
+        (b"sop_instance_uid,label\n1,\0\n", "zero bytes"),
+        (b'sop_instance_uid,label\n1,"PLANTED\n', "broken quotation"),
+    ],
+)
+def test_an_unreadable_table_names_the_line_and_quotes_nothing(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        _read(tmp_path, content)
+    assert "PLANTED" not in str(caught.value)
+
+
+def test_an_empty_table_is_a_missing_column(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the file is empty"):
+        _read(tmp_path, "")

@@ -1,0 +1,71 @@
+from pathlib import Path
+
+import pytest
+
+from metaward.errors import ConfigError
+from metaward_client.site_config import read_site_config
+
+
+def _site(folder: Path, text: str) -> Path:
+    (folder / "images").mkdir(exist_ok=True)
+    (folder / "site.yaml").write_text(text)
+    return folder / "site.yaml"
+
+
+def test_paths_start_at_the_folder_of_the_file(tmp_path: Path) -> None:
+    text = "name: north\ndata: {root: images, labels: l.csv}\ncache: ../cache\n"
+    config = read_site_config(_site(tmp_path, text))
+    assert config.data.root == tmp_path / "images"
+    assert config.data.labels == tmp_path / "l.csv"
+    assert config.cache == tmp_path.parent / "cache"
+    assert config.data.key == "sop_instance_uid"
+    assert config.data.label == "label"
+    assert (config.preprocess.size, config.preprocess.channels) == (32, 1)
+
+
+def test_a_folder_with_a_site_file_is_that_site(tmp_path: Path) -> None:
+    _site(tmp_path, "name: north\ndata: {root: images}\n")
+    assert read_site_config(tmp_path).name == "north"
+
+
+def test_a_folder_with_a_label_table_needs_no_site_file(tmp_path: Path) -> None:
+    folder = tmp_path / "St. Mary's (2024)"
+    folder.mkdir()
+    (folder / "labels.csv").write_text("")
+    config = read_site_config(folder)
+    assert config.name == "st-mary-s-2024"
+    assert config.data.root == folder
+    assert config.data.labels == folder / "labels.csv"
+
+
+def test_a_folder_without_a_table_has_folders_as_labels(tmp_path: Path) -> None:
+    assert read_site_config(tmp_path).data.labels is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: north\ndata: {root: nowhere}\n", r"no folder of that name.*data\.root"),
+        ("name: north\ndata: {root: images, lables: x}\n", r"lables.*did you mean 'labels'"),
+        ("name: North!\ndata: {root: images}\n", r"name.*pattern"),
+        ("name: north\ndata: {root: images, key: uid}\n", r"data\.key.*found 'uid'"),
+        ("name: north\ndata: {root: images}\nprivacy: {}\n", r"privacy"),
+        (
+            "name: n\ndata: {root: images}\npreprocess: {window: {center: 40, width: 0}}\n",
+            r"greater than 0",
+        ),
+        ("name: north\ndata: {root: 5}\n", r"data\.root"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_site_config(_site(tmp_path, text))
+    error = f"{caught.value} {caught.value.where}".replace("\n", " ")
+    import re
+
+    assert re.search(message, error), error
+
+
+def test_a_missing_path_is_a_configuration_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        read_site_config(tmp_path / "nowhere")
