@@ -54,6 +54,7 @@ def _table(report: Report) -> Table:
         table.add_column(escape(method.label), style="bold" if main else "", overflow="fold")
     several = len(report.measured_sites) > 1
     for site in (*report.measured_sites, *([None] if several else [])):
+        shown = ""
         for shots in report.measured_shots:
             cells = [
                 report.row(site, method.name, shots)
@@ -61,12 +62,13 @@ def _table(report: Report) -> Table:
                 else report.pooled_row(method.name, shots)
                 for method in report.methods
             ]
-            if any(cells):
-                table.add_row(
-                    escape(site) if site is not None else _mean_of(cells, report),
-                    str(shots),
-                    *(_cell(cell) for cell in cells),
-                )
+            if not any(cells):
+                continue
+            name = site if site is not None else _mean_of(cells, report)
+            table.add_row(
+                escape(name) if name != shown else "", str(shots), *(_cell(c) for c in cells)
+            )
+            shown = name
         table.add_section()
     return table
 
