@@ -8,14 +8,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from metaward_sim.dicom_writer import DicomWriter, ScannerStyle, patient_id_of, write_image
-from metaward_sim.image_record import ImageRecord
-from metaward_sim.scanner_style import TRANSFER_SYNTAX_UID
 from numpy.typing import NDArray
 from pydicom import dcmread
 
-SYNTAXES = ("explicit-le", "implicit-le", "rle", "jpeg-ls", "jpeg-2000")
-OBJECTS = (
+from metaward_sim.dicom_writer import DicomWriter, ScannerStyle, patient_id_of, write_image
+from metaward_sim.image_record import ImageRecord, Pixels
+from metaward_sim.scanner_style import (
+    TRANSFER_SYNTAX_UID,
+    Modality,
+    Photometric,
+    TransferSyntax,
+)
+
+SYNTAXES: tuple[TransferSyntax, ...] = ("explicit-le", "implicit-le", "rle", "jpeg-ls", "jpeg-2000")
+OBJECTS: tuple[
+    tuple[Modality, bool, tuple[Photometric, ...], tuple[int, ...], tuple[bool, ...]], ...
+] = (
     # modality, secondary capture, photometric interpretations, bits stored, signed
     ("CR", False, ("MONOCHROME1", "MONOCHROME2"), (8, 12, 16), (False, True)),
     ("CT", False, ("MONOCHROME1", "MONOCHROME2"), (12, 16), (False, True)),
@@ -44,7 +52,7 @@ STYLES = [
 ]
 
 
-def noise(style: ScannerStyle, shape: tuple[int, int] = (33, 35)) -> NDArray[np.generic]:
+def noise(style: ScannerStyle, shape: tuple[int, int] = (33, 35)) -> Pixels:
     rng = np.random.default_rng(7)
     if style.is_colour:
         return rng.integers(0, 256, (*shape, 3)).astype(np.uint8)
@@ -53,12 +61,13 @@ def noise(style: ScannerStyle, shape: tuple[int, int] = (33, 35)) -> NDArray[np.
         low, high = -high // 2, high // 2
     pixels = rng.integers(low, high, shape)
     pixels.flat[0], pixels.flat[1] = low, high - 1
-    kind = np.int16 if style.signed else np.uint8 if style.bits_stored <= 8 else np.uint16
-    return pixels.astype(kind)
+    if style.signed:
+        return pixels.astype(np.int16)
+    return pixels.astype(np.uint8) if style.bits_stored <= 8 else pixels.astype(np.uint16)
 
 
-def record(style: ScannerStyle, **changes: str) -> ImageRecord:
-    return replace(ImageRecord(noise(style), patient="p-1", label="nodule"), **changes)
+def record(style: ScannerStyle, patient: str = "p-1", study: str = "") -> ImageRecord:
+    return ImageRecord(noise(style), patient, "nodule", study)
 
 
 @pytest.mark.parametrize("syntax", SYNTAXES)

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom import dcmread
+
 from metaward.errors import ConfigError, DataError
 from metaward_client.site import load_site
 from metaward_sim.hospital_folder import HospitalSummary, write_hospital
 from metaward_sim.image_record import ImageRecord
 from metaward_sim.scanner_style import Nesting, ScannerStyle
-from pydicom import dcmread
 
 STYLE = ScannerStyle("CR", manufacturer="Synthetic Alpha")
 
@@ -212,9 +213,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     write(tmp_path, 2, name="warm-up")
     for n in (20, 200):
         tracemalloc.start()
-        write_hospital(
-            tmp_path, name=f"h{n}", records=records(n, size=128), style=STYLE, notice=""
-        )
+        write_hospital(tmp_path, name=f"h{n}", records=records(n, size=128), style=STYLE, notice="")
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     grown = peaks[1] - peaks[0]

@@ -27,7 +27,8 @@ def check_image_type(dtype: np.dtype[np.generic], *, colour: bool, where: str) -
     Raises:
         DataError: See the table of this module.
     """
-    if dtype.kind in "fb" or (dtype == np.uint8 if colour else dtype in PIXEL_TYPES):
+    native = dtype.newbyteorder("=")
+    if dtype.kind in "fb" or (native == np.uint8 if colour else native in PIXEL_TYPES):
         return
     kind = "colour images" if colour else "images"
     raise DataError(
