@@ -83,9 +83,9 @@ def sample_support(task: Task, *, n_way: int, n_shot: int, rng: np.random.Genera
         DataError: Fewer than ``n_way`` labels have ``n_shot`` images.
     """
     images_of = task.images_of
-    enough = [label for label, rows in images_of.items() if _n_images(rows) >= n_shot]
+    enough = _usable(task, n_shot, 0)
     if len(enough) < n_way:
-        raise _too_few_labels(task, np.asarray(enough), n_way=n_way, n_shot=n_shot, n_query=0)
+        raise _too_few_labels(task, enough, n_way=n_way, n_shot=n_shot, n_query=0)
     chosen = rng.permutation(enough)[:n_way]
     rows = [
         _take_in_turns(
@@ -110,6 +110,27 @@ def usable_labels(task: Task, *, n_shot: int, n_query: int) -> NDArray[np.int64]
         ],
         dtype=np.int64,
     )
+
+
+def ways_within(task: Task, n_way: int, *, n_shot: int, n_query: int) -> int:
+    """Return ``n_way``, or the number of usable labels where the site has fewer.
+
+    With ``n_query`` 0 a label is usable when it has ``n_shot`` images, of any patients.
+
+    Raises:
+        DataError: Fewer than two labels are usable: there is nothing to tell apart.
+    """
+    labels = _usable(task, n_shot, n_query)
+    if len(labels) < 2:
+        raise _too_few_labels(task, labels, n_way=2, n_shot=n_shot, n_query=n_query)
+    return min(n_way, len(labels))
+
+
+def _usable(task: Task, n_shot: int, n_query: int) -> NDArray[np.int64]:
+    if n_query:
+        return usable_labels(task, n_shot=n_shot, n_query=n_query)
+    enough = [label for label, rows in task.images_of.items() if _n_images(rows) >= n_shot]
+    return np.asarray(enough, dtype=np.int64)
 
 
 def sample_indices(

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from metaward.config import Settings
 
+Augment: TypeAlias = Literal["none", "dihedral"]
 HeadStart: TypeAlias = Literal["prototypes", "zeros"]
 SeedInt = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -27,7 +28,7 @@ class ModelSettings(Settings):
     image_size: int = Field(32, ge=16, le=512, description="pixels, height and width")
     channels: Literal[1, 3] = 1
     downsample: Literal["pool", "stride"] = "stride"
-    groups: int = Field(8, ge=1, description="groups of every GroupNorm")
+    groups: int = Field(4, ge=1, description="groups of every GroupNorm")
 
     @model_validator(mode="after")
     def _norms_have_something_to_norm(self) -> "ModelSettings":
@@ -35,7 +36,25 @@ class ModelSettings(Settings):
             raise ValueError(
                 f"filters ({self.filters}) must be a multiple of groups ({self.groups})"
             )
+        values = self.filters // self.groups * self.last_norm_side() ** 2
+        if values < MIN_NORM_VALUES:
+            raise ValueError(
+                f"each group of the last GroupNorm would hold {values} values, which it would "
+                f"flatten to nothing; at least {MIN_NORM_VALUES} are needed: lower groups or "
+                "raise image_size"
+            )
         return self
+
+    def last_norm_side(self) -> int:
+        """Return the height (and width) in pixels of the map that the last norm sees."""
+        if self.name == "resnet":
+            return math.ceil(self.image_size / 8)
+        if self.downsample == "pool":
+            return self.image_size // 8
+        return math.ceil(self.image_size / 16)
+
+
+WAYS = "classes per episode; a site with fewer usable labels takes all of them"
 
 
 class AdaptSettings(Settings):
@@ -50,12 +69,13 @@ class ReptileSettings(Settings):
     """Nichol, Achiam and Schulman 2018: move theta towards the adapted parameters."""
 
     name: Literal["reptile"] = "reptile"
-    n_way: int = Field(5, ge=2)
+    n_way: int = Field(5, ge=2, description=WAYS)
     n_shot: int = Field(10, ge=1, description="support images per class while meta-training")
     inner_steps: int = Field(5, ge=1)
     inner_lr: float = Field(0.1, gt=0)
     inner_batch: int = Field(10, ge=1, description="images per inner step")
     episodes: int = Field(4, ge=1, description="episodes per site and round")
+    augment: Augment = "dihedral"
     adapt: AdaptSettings = AdaptSettings()
 
 
@@ -63,12 +83,13 @@ class FomamlSettings(Settings):
     """Finn, Abbeel and Levine 2017, first-order: query gradient at phi, applied to theta."""
 
     name: Literal["fomaml"] = "fomaml"
-    n_way: int = Field(5, ge=2)
+    n_way: int = Field(5, ge=2, description=WAYS)
     n_shot: int = Field(5, ge=1)
     n_query: int = Field(5, ge=1, description="query images per class")
     inner_steps: int = Field(3, ge=0, description="0 with prototypes is a prototypical network")
     inner_lr: float = Field(0.1, gt=0)
     episodes: int = Field(4, ge=1, description="episodes per site and round")
+    augment: Augment = "dihedral"
     adapt: AdaptSettings = AdaptSettings()
 
 
@@ -79,6 +100,7 @@ class FedAvgSettings(Settings):
     local_steps: int = Field(10, ge=1)
     local_lr: float = Field(0.05, gt=0)
     batch_size: int = Field(32, ge=1)
+    augment: Augment = "dihedral"
     adapt: AdaptSettings = AdaptSettings()
 
 

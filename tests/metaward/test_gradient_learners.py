@@ -91,7 +91,9 @@ def test_fomaml_is_half_of_second_order_maml_in_the_case_worked_by_hand() -> Non
 @pytest.mark.usefixtures("float64")
 def test_reptile_gives_the_step_worked_by_hand() -> None:
     # Step 1 moves the head only (see above). Step 2: dL/dw = -a w sigmoid(-a w^2).
-    settings = ReptileSettings(inner_steps=2, inner_lr=A, inner_batch=2, adapt=ZEROS)
+    settings = ReptileSettings(
+        inner_steps=2, inner_lr=A, inner_batch=2, augment="none", adapt=ZEROS
+    )
     rng = np.random.default_rng(0)
     result = reptile.task_delta(ScalarBody(), theta(), pixels(*SUPPORT), settings, rng)
     assert float(result.delta["w"]) == pytest.approx(A * A * W * sigmoid(-A * W**2), rel=1e-12)
@@ -207,7 +209,7 @@ def small_task() -> Task:
 def test_fedavg_takes_plain_sgd_steps_on_all_labels_at_once() -> None:
     body = build_body(ModelSettings(image_size=16, filters=8, groups=2), seed=4)
     task, start = small_task(), body.initial_parameters()
-    settings = FedAvgSettings(local_steps=1, batch_size=36, local_lr=0.1)
+    settings = FedAvgSettings(local_steps=1, batch_size=36, local_lr=0.1, augment="none")
     result = build_learner(settings).local_delta(body, start, task, np.random.default_rng(0))
 
     # 12 images per label: the head comes from 10 of each, drawn by the same generator.

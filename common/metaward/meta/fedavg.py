@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from metaward.arrays import Tensors
+from metaward.augmentation import augmented
 from metaward.episodes import Examples
 from metaward.meta.head import prototype_head
 from metaward.meta.inner_loop import adapt_on_support, inner_loop
@@ -44,7 +45,11 @@ class FedAvg:
             sample = _balanced_batch(task, rng)
             head = prototype_head(body.apply_with(theta, sample.images), sample.labels, n_way)
         batches = (
-            Examples(task.take(rows), torch.from_numpy(task.labels[rows]), n_way)
+            augmented(
+                Examples(task.take(rows), torch.from_numpy(task.labels[rows]), n_way),
+                s.augment,
+                rng,
+            )
             for rows in batch_indices(task.n_images, s.batch_size, s.local_steps, rng)
         )
         adapted = inner_loop(body, theta, head, batches, lr=s.local_lr)

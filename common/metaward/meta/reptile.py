@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from metaward.arrays import Tensors
-from metaward.episodes import Examples, sample_support
+from metaward.augmentation import augmented
+from metaward.episodes import Examples, sample_support, ways_within
 from metaward.meta.head import first_head
 from metaward.meta.inner_loop import adapt_on_support, inner_loop
 from metaward.meta.learner import Classifier, LocalResult, classifier_of, mean_result
@@ -34,7 +35,10 @@ def task_delta(
     with torch.no_grad():
         features = body.apply_with(theta, support.images)
         head = first_head(settings.adapt.head, features, support.labels, support.n_way)
-    batches = minibatches(support, settings.inner_batch, settings.inner_steps, rng)
+    batches = (
+        augmented(batch, settings.augment, rng)
+        for batch in minibatches(support, settings.inner_batch, settings.inner_steps, rng)
+    )
     adapted = inner_loop(body, theta, head, batches, lr=settings.inner_lr)
     delta = {name: adapted.phi[name].detach() - leaf for name, leaf in theta.items()}
     return LocalResult(delta, adapted.loss)
@@ -51,8 +55,9 @@ class Reptile:
     ) -> LocalResult:
         """Return the mean of ``phi - theta`` over ``settings.episodes`` fresh episodes."""
         s = self.settings
+        n_way = ways_within(task, s.n_way, n_shot=s.n_shot, n_query=0)
         supports = (
-            sample_support(task, n_way=s.n_way, n_shot=s.n_shot, rng=rng) for _ in range(s.episodes)
+            sample_support(task, n_way=n_way, n_shot=s.n_shot, rng=rng) for _ in range(s.episodes)
         )
         return mean_result(task_delta(body, theta, support, s, rng) for support in supports)
 
