@@ -235,7 +235,7 @@ class _Store:
             refused = {key: RefusalReason(why) for key, why in content["refused"].items()}
             index = _Index(str(content["generation"]), tuple(content["keys"]), refused)
             images = np.load(self._array_path(index.generation), mmap_mode="r")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
             return _Index("", (), {}), None
         if images.dtype != np.float16 or images.shape != (len(index.keys), *self._shape):
             return _Index("", (), {}), None

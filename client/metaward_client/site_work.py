@@ -61,9 +61,8 @@ def answer_message(message: Message, open_site: Callable[[], SiteAtWork]) -> Mes
     try:
         answer = answer_order(message.content, open_site())
     except Exception as error:  # noqa: BLE001 (no text of any exception may leave the site)
-        refusal = _refusal_of(error)
         logger.warning("order refused before the site was open: %s", _explain(error))
-        answer = refusal
+        answer = _refusal_of(error)
     if isinstance(answer, SiteRefusal):
         return Message(encode_refusal(answer), reply_to=message)
     return Message(answer, reply_to=message)
@@ -76,14 +75,18 @@ def answer_order(content: RecordDict, site: SiteAtWork) -> RecordDict | SiteRefu
     the round.
     """
     started = time.perf_counter()
+    entry: dict[str, object] = {}
+    answer: RecordDict | SiteRefusal
     try:
-        records, entry = _work(content, site)
+        order = decode_order(content, model_spec)
+        entry |= {"round_index": order.round_index, "study": order.study.digest()}
+        answer, outcome = _work(order, site)
     except Exception as error:  # noqa: BLE001 (no text of any exception may leave the site)
-        refusal = _refusal_of(error)
-        _append(site.round_log, {"outcome": refusal.name.lower(), "reason": _explain(error)})
-        return refusal
-    _append(site.round_log, entry | {"seconds": round(time.perf_counter() - started, 4)})
-    return records
+        answer = _refusal_of(error)
+        outcome = {"outcome": answer.name.lower(), "reason": _explain(error)}
+    entry |= outcome | {"seconds": round(time.perf_counter() - started, 4)}
+    _append(site.round_log, entry)
+    return answer
 
 
 def site_rng(study_seed: int, site: str, round_index: int) -> np.random.Generator:
@@ -98,8 +101,8 @@ def model_spec(study: Study) -> ArraySpec:
     return {name: tuple(leaf.shape) for name, leaf in body.named_parameters()}
 
 
-def _work(content: RecordDict, site: SiteAtWork) -> tuple[RecordDict, dict[str, object]]:
-    order = decode_order(content, model_spec)
+def _work(order: RoundOrder, site: SiteAtWork) -> tuple[RecordDict, dict[str, object]]:
+    """Return what leaves the site, and what the site notes about it for itself."""
     _refuse_non_finite(order)
     study = order.study
     task = site.load_task(study)
@@ -115,15 +118,13 @@ def _work(content: RecordDict, site: SiteAtWork) -> tuple[RecordDict, dict[str, 
         round_index=order.round_index,
         mechanism=site.mechanism,
     )
-    entry: dict[str, object] = {
-        "round_index": order.round_index,
-        "study": update.study_digest,
+    outcome: dict[str, object] = {
         "outcome": "sent",
         "loss": result.loss if np.isfinite(result.loss) else None,
         "delta_norm": l2_norm(update.delta),
         "mechanism": site.mechanism.label,
     }
-    return encode_update(update), entry
+    return encode_update(update), outcome
 
 
 def _refuse_non_finite(order: RoundOrder) -> None:

@@ -3,8 +3,8 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from dicom_factory import write_dicom
 
+from dicom_factory import write_dicom
 from metaward_client.dicom import header_index, header_reading
 from metaward_client.dicom.header import Header
 from metaward_client.dicom.header_index import DATABASE, HeaderIndex, index_headers

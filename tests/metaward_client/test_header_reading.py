@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dicom_factory import TRANSFER_SYNTAXES, uid_of, write_dicom
 
+from dicom_factory import TRANSFER_SYNTAXES, uid_of, write_dicom
 from metaward_client.dicom import dicom_file
 from metaward_client.dicom.header import Header
 from metaward_client.dicom.header_reading import read_header

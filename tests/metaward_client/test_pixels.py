@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dicom_factory import TRANSFER_SYNTAXES, write_dicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from dicom_factory import TRANSFER_SYNTAXES, write_dicom
 from metaward_client.dicom.pixels import decode_image
 from metaward_client.dicom.refusals import RefusalReason, RefusedImage
 

@@ -21,7 +21,7 @@ from metaward_client.site_work import SiteAtWork, answer_message, answer_order, 
 
 STUDY = Study(
     seed=5,
-    model=ModelSettings(filters=8, image_size=16),
+    model=ModelSettings(filters=8, image_size=16, groups=2),
     learner=FomamlSettings(n_way=2, n_shot=2, n_query=2, inner_steps=1, episodes=1),
 )
 THETA = to_arrays(build_body(STUDY.model, STUDY.seed).initial_parameters())

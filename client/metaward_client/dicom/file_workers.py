@@ -215,6 +215,8 @@ class _Slot:
             env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )
         self._process = process
+        if self.closed:  # meanwhile
+            process.kill()
         assert process.stdout is not None
         try:
             greeting = pickle.load(process.stdout)  # noqa: S301 (from our own child)

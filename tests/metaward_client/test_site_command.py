@@ -1,0 +1,143 @@
+import json
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dicom_factory import uid_of, write_dicom
+from metaward import cli
+from metaward.episodes import usable_labels
+from metaward_client.scan_report import SHOTS, count_labels, scan_as_json
+from metaward_client.site import load_site
+
+
+@pytest.fixture(autouse=True)
+def _only_this_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = EntryPoint("site", "metaward_client.site_command:register", "metaward.commands")
+    monkeypatch.setattr(cli, "entry_points", lambda **_: [entry])
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture
+def north(tmp_path: Path) -> Path:
+    """Three patients with finding a, one with b; an image without label; a text file."""
+    rows = ["sop_instance_uid,label"]
+    for i, (patient, label) in enumerate([("p1", "a"), ("p2", "a"), ("p3", "a"), ("p4", "b")]):
+        write_dicom(path=tmp_path / "north" / f"{i}", patient_id=patient, modality="CT")
+        rows.append(f"{uid_of(str(i))},{label}")
+    write_dicom(path=tmp_path / "north" / "unlabelled")
+    (tmp_path / "north" / "notes.txt").write_text("x")
+    (tmp_path / "north" / "labels.csv").write_text("\n".join([*rows, "1.2.3,a"]))
+    return tmp_path / "north"
+
+
+def test_scan_says_what_is_usable_and_why_not(
+    north: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["site", "scan", str(north)]) == 0
+    out = capsys.readouterr().out
+    assert "6 files, 4 usable images of 4 patients" in out
+    assert "no_label" in out
+    assert "The content is not DICOM." in out
+    assert "5 rows; 4 images have a label, 1 have none; 1 rows have no image" in out
+    assert "1-shot: 1" in out
+
+
+def test_json_is_one_object_and_nothing_else(
+    north: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["site", "scan", str(north), "--json"]) == 0
+    captured = capsys.readouterr()
+    report = json.loads(captured.out)
+    assert captured.err == ""
+    assert report["files"] == 6
+    assert report["usable_images"] == 4
+    assert report["labels"] == [
+        {"label": "a", "images": 3, "patients": 3, "shots": [1]},
+        {"label": "b", "images": 1, "patients": 1, "shots": []},
+    ]
+    assert report["modalities"] == {"CT": 4}
+    assert report["transfer_syntaxes"] == {"Explicit VR Little Endian": 4}
+    assert {r["reason"]: r["files"] for r in report["refused"]} == {"no_label": 1, "not_dicom": 1}
+    assert report["join"]["rows_without_image"] == 1
+    assert report["pixels_read"] == 4
+
+
+def test_without_decoding_no_pixels_are_read(
+    north: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["site", "scan", str(north), "--json", "--no-decode"]) == 0
+    assert json.loads(capsys.readouterr().out)["pixels_read"] is None
+
+
+def test_contradictory_labels_are_shown_and_end_with_3(
+    north: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (north / "labels.csv").open("a") as table:
+        table.write(f"\n{uid_of('0')},b\n")
+    assert cli.run(["site", "scan", str(north), "--json"]) == 3
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["join"]["contradictions"] == [
+        {"rows": [2, 7], "labels": ["a", "b"], "images": 1}
+    ]
+    assert "rows 2, 7: 'a' and 'b'" in captured.err
+    assert "next step" in captured.err
+
+
+def test_zero_usable_images_end_with_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    assert cli.run(["site", "scan", str(tmp_path / "empty")]) == 3
+    assert "no usable image" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: n\ndata: {root: gone}\n", "no folder of that name"),
+        ("name: n\ndata: {root: ., labels: gone.csv}\n", "no such file"),
+        ("name: n\ndata: {root: ., labels: labels.csv, label: lable}\n", "did you mean 'label'"),
+        ("name: n\ndate: {root: .}\n", "did you mean 'data'"),
+    ],
+)
+def test_a_wrong_setting_ends_with_2(
+    north: Path, text: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (north / "site.yaml").write_text(text)
+    assert cli.run(["site", "scan", str(north / "site.yaml")]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.out == ""
+
+
+def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["site", "scan", "--help"]) == 0
+    assert "metaward site scan /data/north/site.yaml" in capsys.readouterr().out
+
+
+def test_label_names_with_markup_are_printed_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_dicom(path=tmp_path / "north" / "[red]x[" / "a")
+    assert cli.run(["site", "scan", str(tmp_path / "north")]) == 0
+    assert "[red]x[" in capsys.readouterr().out
+
+
+def test_few_shot_support_is_what_episodes_can_be_drawn(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    for i in range(60):
+        label, patient = int(rng.integers(6)), int(rng.geometric(0.2))
+        write_dicom(path=tmp_path / "north" / f"l{label}" / f"{i}", patient_id=f"{patient}")
+    site = load_site(tmp_path / "north")
+    task = site.load_task(image_size=8)
+    labels = count_labels(site.scan())
+    for shots in (*SHOTS, 2, 3, 8):
+        supported = [i for i, label in enumerate(labels) if label.supports(shots)]
+        assert supported == usable_labels(task, n_shot=shots, n_query=1).tolist()
+
+
+def test_the_report_of_a_scan_without_images_is_complete(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    report = scan_as_json(load_site(tmp_path / "empty").scan())
+    assert report["labels"] == []
+    assert report["patients"] == 0
