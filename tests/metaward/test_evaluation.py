@@ -121,6 +121,16 @@ def test_another_seed_draws_other_episodes(evaluation):
     assert not np.array_equal(evaluation.scores.patient, other.scores.patient)
 
 
+def test_no_two_episodes_ask_about_the_same_patients(evaluation):
+    asked = evaluation.scores.patient.reshape(7, -1)
+    assert len({tuple(sorted(row)) for row in asked.tolist()}) == 7
+
+
+def test_two_sites_draw_different_episodes_from_equal_data(evaluation):
+    elsewhere = evaluate_site(striped_task(site="south"), (method("first", 0),), PLAN)
+    assert not np.array_equal(evaluation.scores.patient, elsewhere.scores.patient)
+
+
 def test_a_method_scores_the_same_whatever_stands_beside_it(evaluation):
     alone = evaluate_site(striped_task(), (method("second", 1),), PLAN)
     assert np.array_equal(alone.scores.correct[0], evaluation.scores.correct[1])
