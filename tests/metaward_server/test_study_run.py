@@ -111,7 +111,7 @@ def test_resuming_nothing_is_refused(run: Any) -> None:
 
 
 def test_the_first_theta_depends_on_the_seed_alone() -> None:
-    model = ModelSettings(filters=8, image_size=16)
+    model = ModelSettings(filters=8, image_size=16, groups=2)
     one, same, other = (initial_theta(Study(seed=s, model=model)) for s in (1, 1, 2))
     assert {n: a.tobytes() for n, a in one.items()} == {n: a.tobytes() for n, a in same.items()}
     assert one["convs.0.weight"].tobytes() != other["convs.0.weight"].tobytes()
