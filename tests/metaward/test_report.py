@@ -21,11 +21,11 @@ from metaward.report.assemble import (
     training_round,
 )
 from metaward.report.html import render_html, write_report_html
+from metaward.report.methods import FEDAVG, LOCAL, RANDOM, SHARED
 from metaward.report.schema import (
     ComparisonRow,
     EvaluationRow,
     LabelSummary,
-    MethodSummary,
     PooledRow,
     Provenance,
     Report,
@@ -36,31 +36,7 @@ from metaward.report.schema import (
 from metaward.report.terminal import print_report
 from metaward.report.wording import percent, points
 
-METHODS = (
-    MethodSummary(
-        name="meta",
-        label="Shared model",
-        description="learned by all hospitals together, then adapted to the labelled images.",
-    ),
-    MethodSummary(
-        name="fedavg",
-        label="FedAvg + fine-tune",
-        phrase="with federated averaging and fine-tuning",
-        description="ordinary federated training, then fine-tuned on the labelled images.",
-    ),
-    MethodSummary(
-        name="local",
-        label="Hospital alone",
-        phrase="when the hospital trains alone",
-        description="trained on the labelled images of the hospital and on nothing else.",
-    ),
-    MethodSummary(
-        name="random",
-        label="Random start",
-        phrase="from a random start",
-        description="adapted in the same way, from a model that has learned nothing.",
-    ),
-)
+METHODS = (SHARED, FEDAVG, LOCAL, RANDOM)
 SKILL = {"meta": 1.35, "fedavg": 1.05, "local": 0.55, "random": 0.35}
 
 
