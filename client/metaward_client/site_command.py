@@ -26,13 +26,7 @@ def register(app: typer.Typer) -> None:
 
 
 def scan(
-    site: Annotated[
-        Path,
-        typer.Argument(
-            help="site.yaml, or a folder that holds one, or a folder of DICOM files with "
-            "labels.csv or one sub-folder per label"
-        ),
-    ],
+    site: Path,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object and nothing else.")
     ] = False,
@@ -47,7 +41,11 @@ def scan(
         ),
     ] = True,
 ) -> None:
-    """Index DICOM files, join labels, group by patient; say what is usable and why not."""
+    """Index DICOM files, join labels, group by patient; say what is usable and why not.
+
+    SITE is a site.yaml, or a folder that holds one, or a folder of DICOM files with labels.csv or
+    one sub-folder per label. Exit code 3 where labels contradict each other or nothing is usable.
+    """
     from rich.console import Console
 
     from metaward_client.scan_report import print_scan, scan_as_json
