@@ -35,7 +35,7 @@ from metaward.scoring import auroc_scores, class_probabilities, is_correct
 from metaward.study import LearnerSettings, ModelSettings
 from metaward.tasks import Task
 
-EPISODES_PER_JOB = 5
+EPISODES_PER_JOB = 2
 """Small enough that two cores finish together, large enough that sending a job costs little."""
 
 METRICS: tuple[Literal["accuracy", "auroc"], ...] = ("accuracy", "auroc")
