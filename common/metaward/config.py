@@ -54,6 +54,20 @@ def load_settings(path: Path, model: type[ModelT]) -> ModelT:
         ConfigError: The file is missing, is not YAML, or does not fit the model. The message
             lists every problem with its line and dotted key.
     """
+    content, tree = _parse(path)
+    return validate_settings(content, model, where=str(path), tree=tree)
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping, for a caller who changes it before validation.
+
+    Raises:
+        ConfigError: The file is missing or is not a YAML mapping.
+    """
+    return _parse(path)[0]
+
+
+def _parse(path: Path) -> tuple[dict[str, Any], yaml.Node | None]:
     text = _read_text(path)
     try:
         content = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
@@ -75,7 +89,7 @@ def load_settings(path: Path, model: type[ModelT]) -> ModelT:
             where=str(path),
             next_step="See docs/configuration.md for an example.",
         )
-    return validate_settings(content, model, where=str(path), tree=tree)
+    return content, tree
 
 
 def validate_settings(

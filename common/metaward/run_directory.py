@@ -118,6 +118,25 @@ class RunDirectory:
         """Write the resolved settings."""
         write_atomically(self.config, yaml.safe_dump(dict(content), sort_keys=False))
 
+    def read_config(self) -> dict[str, Any]:  # Any: YAML holds any plain value
+        """Return the resolved settings.
+
+        Raises:
+            ConfigError: The file is not the YAML mapping that :meth:`write_config` wrote.
+        """
+        try:
+            content = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            content = None
+        if isinstance(content, dict):
+            return content
+        raise ConfigError(
+            "a damaged file",
+            expected="the YAML that this run wrote",
+            where=str(self.config),
+            next_step="Start a new run in another folder.",
+        )
+
     def write_privacy(self, sites: Mapping[str, PrivacyStatement]) -> None:
         """Write what is promised at each site."""
         content = {site: statement.model_dump(mode="json") for site, statement in sites.items()}

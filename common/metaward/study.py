@@ -79,6 +79,17 @@ class ReptileSettings(Settings):
     adapt: AdaptSettings = AdaptSettings()
 
 
+class PrototypicalSettings(Settings):
+    """Snell, Swersky and Zemel 2017: nearest class mean in the feature space."""
+
+    name: Literal["prototypical"] = "prototypical"
+    n_way: int = Field(5, ge=2, description=WAYS)
+    n_shot: int = Field(5, ge=1)
+    n_query: int = Field(5, ge=1, description="query images per class")
+    episodes: int = Field(4, ge=1, description="episodes per site and round")
+    augment: Augment = "dihedral"
+
+
 class FomamlSettings(Settings):
     """Finn, Abbeel and Levine 2017, first-order: query gradient at phi, applied to theta."""
 
@@ -105,7 +116,8 @@ class FedAvgSettings(Settings):
 
 
 LearnerSettings: TypeAlias = Annotated[
-    ReptileSettings | FomamlSettings | FedAvgSettings, Field(discriminator="name")
+    PrototypicalSettings | FomamlSettings | ReptileSettings | FedAvgSettings,
+    Field(discriminator="name"),
 ]
 
 
@@ -166,6 +178,6 @@ class Study(Settings):
     seed: SeedInt = 0
     rounds: int = Field(50, ge=1)
     model: ModelSettings = ModelSettings()
-    learner: LearnerSettings = FomamlSettings()
+    learner: LearnerSettings = PrototypicalSettings()
     outer: OuterSettings = AdamSettings()
     round: RoundSettings = RoundSettings()

@@ -16,7 +16,7 @@ import torch
 
 from metaward.arrays import Tensors
 from metaward.augmentation import augmented
-from metaward.episodes import Examples
+from metaward.episodes import Examples, ways_within
 from metaward.meta.head import prototype_head
 from metaward.meta.inner_loop import adapt_on_support, inner_loop
 from metaward.meta.learner import Classifier, LocalResult, classifier_of
@@ -55,6 +55,10 @@ class FedAvg:
         adapted = inner_loop(body, theta, head, batches, lr=s.local_lr)
         delta = {name: adapted.phi[name].detach() - leaf for name, leaf in theta.items()}
         return LocalResult(delta, adapted.loss)
+
+    def require_fit(self, task: Task) -> None:
+        """Check that there are two labels; see :class:`metaward.meta.learner.Learner`."""
+        ways_within(task, len(task.label_names), n_shot=1, n_query=0)
 
     def adapt(self, body: Body, theta: Tensors, support: Examples) -> Classifier:
         """Fine-tune on the support set; see :class:`metaward.meta.learner.Learner`."""

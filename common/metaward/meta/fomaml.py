@@ -13,14 +13,14 @@ nothing; with prototypes it adds, to first order (d head_K / d head_0 = identity
 the gradient of a prototypical network. A delta is a direction to add.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from metaward.arrays import Tensors
-from metaward.augmentation import augmented
-from metaward.episodes import Episode, Examples, sample_episode, ways_within
+from metaward.episodes import Episode, Examples
+from metaward.meta.episodic import draw_episodes, require_episodes
 from metaward.meta.head import first_head
 from metaward.meta.inner_loop import adapt_on_support, episode_loss, inner_loop
 from metaward.meta.learner import Classifier, LocalResult, classifier_of, mean_result
@@ -65,21 +65,12 @@ class Fomaml:
         self, body: Body, theta: Tensors, task: Task, rng: np.random.Generator
     ) -> LocalResult:
         """Return the mean delta over ``settings.episodes`` fresh episodes."""
-        s = self.settings
-        n_way = ways_within(task, s.n_way, n_shot=s.n_shot, n_query=s.n_query)
-        episodes = (
-            sample_episode(task, n_way=n_way, n_shot=s.n_shot, n_query=s.n_query, rng=rng)
-            for _ in range(s.episodes)
-        )
-        views = (
-            replace(
-                episode,
-                support=augmented(episode.support, s.augment, rng),
-                query=augmented(episode.query, s.augment, rng),
-            )
-            for episode in episodes
-        )
-        return mean_result(task_delta(body, theta, episode, s) for episode in views)
+        episodes = draw_episodes(task, self.settings, rng)
+        return mean_result(task_delta(body, theta, episode, self.settings) for episode in episodes)
+
+    def require_fit(self, task: Task) -> None:
+        """Check that the task gives episodes; see :class:`metaward.meta.learner.Learner`."""
+        require_episodes(task, self.settings)
 
     def adapt(self, body: Body, theta: Tensors, support: Examples) -> Classifier:
         """Fine-tune on the support set; see :class:`metaward.meta.learner.Learner`."""

@@ -46,6 +46,14 @@ class Learner(Protocol):
         """
         ...
 
+    def require_fit(self, task: Task) -> None:
+        """Check that the task can give what :meth:`local_delta` needs.
+
+        Raises:
+            DataError: As :meth:`local_delta` would.
+        """
+        ...
+
     def adapt(self, body: Body, theta: Tensors, support: Examples) -> Classifier:
         """Return a classifier for the classes of ``support``; ``theta`` is left as it is."""
         ...

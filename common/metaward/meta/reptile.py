@@ -55,11 +55,18 @@ class Reptile:
     ) -> LocalResult:
         """Return the mean of ``phi - theta`` over ``settings.episodes`` fresh episodes."""
         s = self.settings
-        n_way = ways_within(task, s.n_way, n_shot=s.n_shot, n_query=0)
+        n_way = self._n_way(task)
         supports = (
             sample_support(task, n_way=n_way, n_shot=s.n_shot, rng=rng) for _ in range(s.episodes)
         )
         return mean_result(task_delta(body, theta, support, s, rng) for support in supports)
+
+    def require_fit(self, task: Task) -> None:
+        """Check that the task gives supports; see :class:`metaward.meta.learner.Learner`."""
+        self._n_way(task)
+
+    def _n_way(self, task: Task) -> int:
+        return ways_within(task, self.settings.n_way, n_shot=self.settings.n_shot, n_query=0)
 
     def adapt(self, body: Body, theta: Tensors, support: Examples) -> Classifier:
         """Fine-tune on the support set; see :class:`metaward.meta.learner.Learner`."""

@@ -1,6 +1,7 @@
 """The methods that are compared, in words for a reader who does not know the field."""
 
 from metaward.report.schema import MethodSummary
+from metaward.study import LearnerSettings
 
 SHARED = MethodSummary(
     name="meta",
@@ -29,3 +30,24 @@ RANDOM = MethodSummary(
     description="adapted in the same way as the shared model, from a model that has learned "
     "nothing.",
 )
+POOLED = MethodSummary(
+    name="pooled",
+    label="Pooled + fine-tune",
+    phrase="with all images pooled in one place",
+    description="ordinary training on the images of all hospitals in one place, which privacy "
+    "forbids outside a simulation, then fine-tuned on the labelled images.",
+)
+BASELINES = {summary.name: summary for summary in (FEDAVG, LOCAL, RANDOM, POOLED)}
+"""Every baseline, by name."""
+
+LEARNER_NAMES = {
+    "prototypical": "prototypical network",
+    "fomaml": "FOMAML",
+    "reptile": "Reptile",
+    "fedavg": "FedAvg",
+}
+
+
+def shared_model(learner: LearnerSettings) -> MethodSummary:
+    """Return the summary of the shared model, with the learner that trained it."""
+    return SHARED.model_copy(update={"label": f"Shared model ({LEARNER_NAMES[learner.name]})"})

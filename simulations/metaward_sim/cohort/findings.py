@@ -5,7 +5,7 @@ pixels to them, so position, angle and size are free. A class is a shape and a t
 and angle say nothing about the class, so a linear model on pixels learns next to nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,12 @@ from numpy.typing import NDArray
 
 Field = NDArray[np.float64]
 Shape = Callable[[Field, Field, np.random.Generator], Field]
+
+
+def _union(masks: Sequence[Field]) -> Field:
+    """Return the largest of several masks at each point."""
+    union: Field = np.maximum.reduce(masks)
+    return union
 
 
 def _soft(inside: Field, width: float = 0.12) -> Field:
@@ -55,7 +61,7 @@ def _spiculated(u: Field, v: Field, rng: np.random.Generator) -> Field:
 
 def _lobulated(u: Field, v: Field, rng: np.random.Generator) -> Field:
     lobes = [_disc(u, v, at, 0.42) for at in _on_circle(3, 0.45, rng.uniform(0, 6.3))]
-    return np.maximum.reduce(lobes)
+    return _union(lobes)
 
 
 def _crescent(u: Field, v: Field, rng: np.random.Generator) -> Field:
@@ -65,7 +71,7 @@ def _crescent(u: Field, v: Field, rng: np.random.Generator) -> Field:
 
 def _cluster(u: Field, v: Field, rng: np.random.Generator) -> Field:
     spots = rng.uniform(-0.8, 0.8, size=(int(rng.integers(7, 11)), 2))
-    return np.maximum.reduce([_disc(u, v, (float(x), float(y)), 0.15) for x, y in spots])
+    return _union([_disc(u, v, (float(x), float(y)), 0.15) for x, y in spots])
 
 
 def _streaks(u: Field, v: Field, rng: np.random.Generator) -> Field:
@@ -93,7 +99,7 @@ def _branching(u: Field, v: Field, rng: np.random.Generator) -> Field:
     for angle in 2 * np.pi * np.arange(3) / 3 + rng.uniform(-0.2, 0.2, size=3):
         along = u * np.cos(angle) + v * np.sin(angle)
         arms.append(_rod(u, v, float(angle), 1.0, 0.15) * (along > -0.1))
-    return np.maximum.reduce(arms)
+    return _union(arms)
 
 
 def _crossing(u: Field, v: Field, rng: np.random.Generator) -> Field:
@@ -113,7 +119,7 @@ def _plate(u: Field, v: Field, rng: np.random.Generator) -> Field:
 def _beads(u: Field, v: Field, rng: np.random.Generator) -> Field:
     angles = np.linspace(0, rng.uniform(3.4, 4.2), 6)
     beads = [_disc(u, v, (0.75 * np.cos(a), 0.75 * np.sin(a)), 0.17) for a in angles]
-    return np.maximum.reduce(beads)
+    return _union(beads)
 
 
 SHAPES: dict[str, Shape] = {
@@ -155,7 +161,7 @@ class Finding:
         if self.texture == "solid":
             return mask
         holes = rng.uniform(-0.9, 0.9, size=(14, 2))
-        pits = np.maximum.reduce([_disc(u, v, (float(x), float(y)), 0.13) for x, y in holes])
+        pits = _union([_disc(u, v, (float(x), float(y)), 0.13) for x, y in holes])
         return mask * (1.0 - 0.9 * pits)
 
 

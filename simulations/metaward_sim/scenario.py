@@ -1,0 +1,125 @@
+"""A scenario: which hospitals, which method against which baselines, what is measured."""
+
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field
+
+from metaward.config import Settings
+from metaward.evaluation import EvaluationPlan
+from metaward.study import (
+    AdamSettings,
+    AdaptSettings,
+    FedAvgSettings,
+    FomamlSettings,
+    LearnerSettings,
+    ModelSettings,
+    OuterSettings,
+    PrototypicalSettings,
+    ReptileSettings,
+    RoundSettings,
+    SeedInt,
+    SgdSettings,
+    Study,
+)
+
+BaselineName: TypeAlias = Literal["fedavg", "local", "random", "pooled"]
+SiteName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+
+
+class HospitalChoice(Settings):
+    """Where the hospitals come from, and which of them take no part."""
+
+    root: Path | None = Field(
+        None, description="folder with one site folder per hospital; without it they are synthetic"
+    )
+    synthetic: int = Field(8, ge=1, le=10_000, description="synthetic hospitals that take part")
+    patients: int = Field(24, ge=4, description="mean patients per finding, when synthetic")
+    held_out: int | tuple[SiteName, ...] = Field(
+        2, description="hospitals that take no part: how many, or their names"
+    )
+
+
+class EvaluationSettings(Settings):
+    """What is measured at the hospitals that took no part."""
+
+    shots: tuple[Annotated[int, Field(ge=1)], ...] = (1, 5, 10, 20)
+    n_way: int = Field(5, ge=2, description="classes per episode; all labels where fewer")
+    n_query: int = Field(8, ge=1, description="query images per class")
+    episodes: int = Field(200, ge=2)
+
+    def plan(self, seed: int) -> EvaluationPlan:
+        """Return the plan that the evaluation follows."""
+        return EvaluationPlan(self.shots, self.n_way, self.n_query, self.episodes, seed)
+
+
+class FedAvgBaseline(Settings):
+    """Federated averaging over the same hospitals, then fine-tuning at the new one."""
+
+    rounds: int = Field(60, ge=1)
+    learner: FedAvgSettings = FedAvgSettings()
+
+
+class BaselineSettings(Settings):
+    """What the method is compared with."""
+
+    methods: tuple[BaselineName, ...] = ("fedavg", "local", "random")
+    fedavg: FedAvgBaseline = FedAvgBaseline()
+    local: AdaptSettings = Field(
+        AdaptSettings(head="prototypes", steps=20, lr=0.05),
+        description="training at the new hospital alone, from random weights",
+    )
+
+
+class Scenario(Settings):
+    """Everything that `metaward simulate` needs; every key has a default."""
+
+    name: str = Field("demo", pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
+    seed: SeedInt = 0
+    hospitals: HospitalChoice = HospitalChoice()
+    rounds: int = Field(60, ge=1)
+    model: ModelSettings = ModelSettings()
+    learner: LearnerSettings = PrototypicalSettings()
+    outer: OuterSettings | None = Field(None, description="left out: what suits the learner")
+    round: RoundSettings = RoundSettings()
+    baselines: BaselineSettings = BaselineSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    grid: Literal["in-process", "ray"] = "in-process"
+    workers: int | None = Field(None, ge=1, description="worker processes; left out: one per core")
+
+    def study(self) -> Study:
+        """Return the study that the method is trained in."""
+        return Study(
+            name=self.name,
+            seed=self.seed,
+            rounds=self.rounds,
+            model=self.model,
+            learner=self.learner,
+            outer=self.outer or recommended_outer(self.learner),
+            round=self.round,
+        )
+
+    def fedavg_study(self) -> Study:
+        """Return the study that the FedAvg baseline is trained in."""
+        return Study(
+            name=f"{self.name[:56]}-fedavg",
+            seed=self.seed,
+            rounds=self.baselines.fedavg.rounds,
+            model=self.model,
+            learner=self.baselines.fedavg.learner,
+            outer=SgdSettings(step_size=1.0),
+            round=self.round,
+        )
+
+
+def recommended_outer(learner: LearnerSettings) -> OuterSettings:
+    """Return the outer optimiser that suits a learner's deltas.
+
+    A prototypical network's and FOMAML's deltas are gradients, for Adam to scale. Reptile's and
+    FedAvg's are differences of parameters, to be taken as they are.
+    """
+    match learner:
+        case PrototypicalSettings() | FomamlSettings():
+            return AdamSettings(step_size=5.0e-3)
+        case ReptileSettings() | FedAvgSettings():
+            return SgdSettings(step_size=1.0)

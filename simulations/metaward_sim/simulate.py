@@ -1,0 +1,239 @@
+"""A simulation from hospitals to report: write or find, read, meta-train, compare, measure.
+
+Training leaves checkpoints in the run directory, so that a run which was killed goes on from
+there with ``--resume`` and gives the same model and the same scores.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from metaward.config import validate_settings
+from metaward.evaluation import Method, SiteEvaluation, design_for, evaluate_site
+from metaward.model_artefact import load_card
+from metaward.progress import RoundEvent
+from metaward.provenance import commit, machine, versions
+from metaward.report.assemble import (
+    comparison_rows,
+    evaluation_rows,
+    left_out_rows,
+    pooled_rows,
+    site_summary,
+)
+from metaward.report.html import write_report_html
+from metaward.report.methods import BASELINES, shared_model
+from metaward.report.schema import (
+    MethodSummary,
+    Provenance,
+    Report,
+    TrainingRound,
+    write_report_json,
+)
+from metaward.run_directory import RunDirectory
+from metaward.tasks import Task
+from metaward.workers import WorkerPool, available_cores
+from metaward_sim.federation import PRELOADED
+from metaward_sim.hospitals_of_run import (
+    Hospitals,
+    draw_hospitals,
+    find_hospitals,
+    read_tasks,
+    refuse_shared_patients,
+    refuse_unfit_sites,
+)
+from metaward_sim.live_view import LiveView
+from metaward_sim.scenario import Scenario
+from metaward_sim.tensorboard_log import TensorBoardLog
+from metaward_sim.training import NOT_PRIVATE, Trainer
+
+TENSORBOARD_FOLDER = "tensorboard"
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """One run: what is simulated, and where its files go."""
+
+    scenario: Scenario
+    run: RunDirectory
+    command: str
+    tensorboard: bool = False
+
+    @property
+    def workers(self) -> int:
+        """Worker processes."""
+        return self.scenario.workers or available_cores()
+
+
+def begin(scenario: Scenario, out: Path, *, command: str, tensorboard: bool) -> Simulation:
+    """Make the run directory and write the resolved scenario into it.
+
+    Raises:
+        ConfigError: ``out`` is not an empty or a new folder.
+    """
+    run = RunDirectory.create(out)
+    content = {
+        "command": command,
+        "commit": commit(),
+        "versions": versions(),
+        "tensorboard": tensorboard,
+        "scenario": scenario.model_dump(mode="json"),
+    }
+    run.write_config(content)
+    return Simulation(scenario, run, command, tensorboard)
+
+
+def reopen(out: Path) -> Simulation:
+    """Open a run that was interrupted.
+
+    Raises:
+        ConfigError: The folder is no run directory, or its config.yaml was damaged.
+    """
+    run = RunDirectory.open(out)
+    content = run.read_config()
+    scenario = validate_settings(
+        dict(content.get("scenario") or {}), Scenario, where=f"{run.config}, scenario"
+    )
+    return Simulation(
+        scenario, run, str(content.get("command", "")), content.get("tensorboard") is True
+    )
+
+
+def simulate(simulation: Simulation, view: LiveView) -> Report:
+    """Run a simulation to its report, from wherever it stands.
+
+    Raises:
+        ConfigError: The hospitals cannot be found or split as asked.
+        DataError: A hospital's data cannot be used.
+        FederationError: The federation could not do its work.
+    """
+    scenario, run = simulation.scenario, simulation.run
+    started = datetime.now(UTC)
+    with ExitStack() as stack:
+        board = None
+        if simulation.tensorboard:
+            board = stack.enter_context(TensorBoardLog(run.path / TENSORBOARD_FOLDER))
+        stack.enter_context(view)
+        hospitals, tasks = _prepare(simulation, view)
+
+        def on_round(name: str, event: RoundEvent, loss: float | None) -> None:
+            if board is not None:
+                board.on_round(event, run=name, loss=loss)
+
+        trainer = Trainer(scenario, run, hospitals.training, simulation.workers, view, on_round)
+        method, rounds = trainer.train_method()
+        run.write_privacy(dict.fromkeys(hospitals.training, NOT_PRIVATE))
+        baselines = [trainer.baseline(name, tasks) for name in scenario.baselines.methods]
+        evaluations = _evaluate(simulation, hospitals, tasks, (method, *baselines), view)
+        report = _report(simulation, hospitals, tasks, evaluations, rounds, view, started)
+        write_report_json(report, run.report_json)
+        view.phase("Drawing the report")
+        write_report_html(report, run.report_html)
+        if board is not None:
+            board.on_report(report)
+    return report
+
+
+def _prepare(simulation: Simulation, view: LiveView) -> tuple[Hospitals, dict[str, Task]]:
+    """Write or find the hospitals, decode them, and refuse what cannot work before it starts."""
+    scenario, run = simulation.scenario, simulation.run
+    choice = scenario.hospitals
+    if choice.root is None:
+        view.phase("Drawing synthetic hospitals")
+        draw_hospitals(choice, run.path, seed=scenario.seed, workers=simulation.workers)
+    hospitals = find_hospitals(choice, run.path)
+    sites = list(hospitals.all.values())
+    view.phase("Reading DICOM", total=len(sites), unit="hospital")
+    tasks = read_tasks(
+        sites,
+        image_size=scenario.model.image_size,
+        channels=scenario.model.channels,
+        workers=simulation.workers,
+        on_site=view.advance,
+    )
+    refuse_shared_patients(sites)
+    training = [tasks[name] for name in hospitals.training]
+    refuse_unfit_sites(scenario.study(), training)
+    if "fedavg" in scenario.baselines.methods:
+        refuse_unfit_sites(scenario.fedavg_study(), training)
+    for name in hospitals.held_out:
+        design_for(tasks[name], scenario.evaluation.plan(scenario.seed))
+    return hospitals, tasks
+
+
+def _evaluate(
+    simulation: Simulation,
+    hospitals: Hospitals,
+    tasks: Mapping[str, Task],
+    methods: tuple[Method, ...],
+    view: LiveView,
+) -> list[SiteEvaluation]:
+    plan = simulation.scenario.evaluation.plan(simulation.scenario.seed)
+    held_out = list(hospitals.held_out)
+    view.phase("Evaluating", total=plan.episodes * len(held_out), unit="episode")
+    evaluations = []
+    with WorkerPool(simulation.workers, preload=PRELOADED) as pool:
+        for number, name in enumerate(held_out):
+            evaluations.append(
+                evaluate_site(
+                    tasks[name],
+                    methods,
+                    plan,
+                    pool.map,
+                    finished=partial(_advance, view, number * plan.episodes),
+                )
+            )
+    return evaluations
+
+
+def _advance(view: LiveView, before: int, done: int) -> None:
+    view.advance(before + done)
+
+
+def _report(
+    simulation: Simulation,
+    hospitals: Hospitals,
+    tasks: Mapping[str, Task],
+    evaluations: Sequence[SiteEvaluation],
+    rounds: Sequence[TrainingRound],
+    view: LiveView,
+    started: datetime,
+) -> Report:
+    scenario = simulation.scenario
+    names: Sequence[str] = scenario.baselines.methods
+    summaries: tuple[MethodSummary, ...] = (
+        shared_model(scenario.learner),
+        *(BASELINES[name] for name in names),
+    )
+    main = summaries[0].name
+    return Report(
+        kind="simulation",
+        title=f"{scenario.name}: {len(hospitals.training)} hospitals learn together",
+        synthetic_data=hospitals.synthetic,
+        method=main,
+        baseline="local" if "local" in names else (names[0] if names else None),
+        methods=summaries,
+        learning_curve=tuple(sorted(set(scenario.evaluation.shots))),
+        sites=tuple(
+            site_summary(tasks[name], held_out=name in hospitals.held_out) for name in hospitals.all
+        ),
+        evaluation=evaluation_rows(evaluations),
+        comparison=comparison_rows(evaluations, method=main, references=names),
+        pooled=pooled_rows(evaluations, [summary.name for summary in summaries]),
+        left_out=left_out_rows(evaluations),
+        training=tuple(rounds),
+        privacy=NOT_PRIVATE,
+        settings=scenario.model_dump(mode="json"),
+        provenance=Provenance(
+            command=simulation.command,
+            commit=commit(),
+            seeds={"seed": scenario.seed},
+            versions=versions(),
+            wall_seconds={name: round(took, 2) for name, took in view.wall_seconds.items()},
+            machine=machine(),
+            started=started.isoformat(timespec="seconds"),
+            model_sha256=load_card(simulation.run.model).parameters_sha256,
+        ),
+    )

@@ -1,0 +1,145 @@
+"""Train the method and its baselines; each leaves a model artefact in the run directory."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from metaward.arrays import Arrays
+from metaward.evaluation import Method
+from metaward.model_artefact import ModelCard, PrivacyStatement, load_card, load_model, save_model
+from metaward.progress import RoundEvent
+from metaward.report.assemble import training_round
+from metaward.report.methods import BASELINES, shared_model
+from metaward.report.schema import MethodSummary, TrainingRound
+from metaward.run_directory import RunDirectory
+from metaward.study import FedAvgSettings, LearnerSettings, Study
+from metaward.tasks import Task
+from metaward.workers import WorkerPool
+from metaward_client.site import Site
+from metaward_server.study_run import CHECKPOINTS_FOLDER, initial_theta
+from metaward_sim.federation import PRELOADED, SITES_FOLDER, GridName, run_federation
+from metaward_sim.live_view import LiveView
+from metaward_sim.pooled import pooled_task, train_pooled
+from metaward_sim.scenario import BaselineName, Scenario
+from metaward_sim.site_losses import SiteLosses
+
+BASELINE_RUNS_FOLDER = "baseline-runs"
+NOT_PRIVATE = PrivacyStatement()
+"""Deltas leave the sites as they are: nothing is promised about any patient."""
+
+OnRound = Callable[[str, RoundEvent, float | None], None]
+"""Told the run ("training", or a baseline's name), the round, and the sites' mean loss."""
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """What training needs, whichever method it is for."""
+
+    scenario: Scenario
+    run: RunDirectory
+    sites: Mapping[str, Site]
+    workers: int
+    view: LiveView
+    on_round: OnRound
+
+    def train_method(self) -> tuple[Method, list[TrainingRound]]:
+        """Train the method that the scenario is about; return its rounds too."""
+        rounds: list[TrainingRound] = []
+        study, summary = self.scenario.study(), shared_model(self.scenario.learner)
+        theta = self._federated(
+            study, summary, self.run.path, self.run.model, "Meta-training", "training", rounds
+        )
+        return _method(summary, study.learner, study, theta), rounds
+
+    def baseline(self, name: BaselineName, tasks: Mapping[str, Task]) -> Method:
+        """Return a baseline, trained where it has something to train."""
+        scenario, summary = self.scenario, BASELINES[name]
+        fedavg = scenario.fedavg_study()
+        match name:
+            case "random":
+                study = scenario.study()
+                return _method(summary, scenario.learner, study, initial_theta(study))
+            case "local":
+                adapting = FedAvgSettings(adapt=scenario.baselines.local)
+                return _method(summary, adapting, fedavg, initial_theta(fedavg))
+            case "fedavg":
+                theta = self._federated(
+                    fedavg,
+                    summary,
+                    self.run.path / BASELINE_RUNS_FOLDER / name,
+                    self.run.baseline(name),
+                    "Baseline: FedAvg",
+                    name,
+                    [],
+                )
+            case "pooled":
+                theta = self._pooled(fedavg, summary, tasks)
+        return _method(summary, fedavg.learner, fedavg, theta)
+
+    def _federated(
+        self,
+        study: Study,
+        summary: MethodSummary,
+        folder: Path,
+        artefact: Path,
+        phase: str,
+        run_name: str,
+        rounds: list[TrainingRound],
+    ) -> Arrays:
+        losses = SiteLosses(folder / SITES_FOLDER)
+        self.view.loss_of_round = losses.mean
+        self.view.phase(phase, total=study.rounds, unit="round")
+
+        def on_round(event: RoundEvent) -> None:
+            loss = losses.mean(event.round_index)
+            rounds.append(training_round(event, loss=loss))
+            self.on_round(run_name, event, loss)
+            self.view.on_round(event)
+
+        grid: GridName = self.scenario.grid
+        theta = run_federation(
+            study,
+            [site.path for site in self.sites.values()],
+            folder,
+            grid=grid,
+            workers=self.workers,
+            resume=any((folder / CHECKPOINTS_FOLDER).glob("round-*")),
+            on_round=on_round,
+        )
+        self._save(artefact, summary, study, theta)
+        return theta
+
+    def _pooled(self, study: Study, summary: MethodSummary, tasks: Mapping[str, Task]) -> Arrays:
+        artefact = self.run.baseline(summary.name)
+        if artefact.is_dir() and load_card(artefact).study_digest == study.digest():
+            return load_model(artefact).theta
+        self.view.phase("Baseline: pooled")
+        assert isinstance(study.learner, FedAvgSettings)
+        steps = study.learner.local_steps * len(self.sites)
+        with WorkerPool(1, preload=PRELOADED) as pool:
+            task = pooled_task([tasks[name] for name in self.sites])
+            theta = pool.submit(train_pooled, study, task, steps).result()
+        self._save(artefact, summary, study, theta)
+        return theta
+
+    def _save(self, folder: Path, summary: MethodSummary, study: Study, theta: Arrays) -> None:
+        card = ModelCard(
+            method=summary.name,
+            label=summary.label,
+            study=study.name,
+            study_digest=study.digest(),
+            rounds=study.rounds,
+            seed=study.seed,
+            model=study.model,
+            learner=study.learner,
+            privacy=NOT_PRIVATE,
+            created_by=f"metaward {version('metaward')}",
+        )
+        save_model(folder, card, theta)
+
+
+def _method(
+    summary: MethodSummary, learner: LearnerSettings, study: Study, theta: Arrays
+) -> Method:
+    return Method(summary.name, summary.label, study.model, learner, theta)
