@@ -1,5 +1,6 @@
 """What the importers promise: every image at the right place, every doubt said or refused."""
 
+import csv
 import io
 import os
 import zipfile
@@ -77,6 +78,25 @@ def test_medmnist_splits_are_joined(tmp_path: Path) -> None:
     stored = [dataset.pixel_array for dataset in datasets(hospital.path)]
     np.testing.assert_array_equal(stored, images)
     assert task_of(hospital.path).n_patients == 6
+
+
+def test_a_subset_of_joined_splits_keeps_each_image_with_its_label(tmp_path: Path) -> None:
+    images = grey(30)
+    labels = np.array([f"label {image[0, 0]}" for image in images])
+    parts = {
+        f"{split}_{name}": values[first:last]
+        for split, first, last in (("train", 0, 17), ("val", 17, 21), ("test", 21, 30))
+        for name, values in (("images", images), ("labels", labels))
+    }
+    result = import_to(tmp_path / "out", save_npz(tmp_path, **parts), max_images=12)
+    hospital = result.hospitals[0].path
+    with (hospital / "labels.csv").open(newline="") as stream:
+        label_of = {row["sop_instance_uid"]: row["label"] for row in csv.DictReader(stream)}
+    stored = datasets(hospital)
+    given = {image.tobytes() for image in images}
+    assert len({dataset.pixel_array.tobytes() for dataset in stored} & given) == 12
+    for dataset in stored:
+        assert label_of[dataset.SOPInstanceUID] == f"label {dataset.pixel_array[0, 0]}"
 
 
 def test_sites_patients_and_names_are_found_by_their_usual_names(tmp_path: Path) -> None:
@@ -451,10 +471,11 @@ def test_an_unreadable_picture_is_placed_without_naming_the_file(tmp_path: Path)
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_a_picture_bomb_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("side", [10_000, 60_000])
+def test_a_picture_bomb_is_refused(tmp_path: Path, side: int) -> None:
     path = save_picture(tmp_path / "set" / "cyst" / "a.png", np.zeros((1, 1), np.uint8))
     raw = bytearray(path.read_bytes())
-    raw[16:24] = (60_000).to_bytes(4, "big") * 2
+    raw[16:24] = side.to_bytes(4, "big") * 2
     raw[29:33] = zlib.crc32(raw[12:29]).to_bytes(4, "big")
     path.write_bytes(raw)
     with pytest.raises(DataError, match="89 million pixels"):
@@ -548,6 +569,13 @@ def test_a_link_that_leaves_the_folder_is_refused(tmp_path: Path) -> None:
     table = save_table(tmp_path / "data", "path,label\npictures/link.png,x\n")
     (tmp_path / "data" / "pictures" / "link.png").symlink_to(tmp_path / "secret.png")
     with pytest.raises(DataError, match="leaves the folder"):
+        import_to(tmp_path / "out", table)
+
+
+def test_an_unreadable_picture_of_a_table_is_named_by_its_row(tmp_path: Path) -> None:
+    table = save_table(tmp_path, "path,label\n\npictures/0.png,x\npictures/1.png,y\n")
+    (tmp_path / "pictures" / "1.png").write_bytes(b"broken")
+    with pytest.raises(DataError, match=r"table\.csv, row 4: a picture that can't be read"):
         import_to(tmp_path / "out", table)
 
 
