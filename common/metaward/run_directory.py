@@ -115,7 +115,7 @@ class RunDirectory:
         return self.path / "report.html"
 
     def write_config(self, content: Mapping[str, Any]) -> None:  # Any: YAML holds any plain value
-        """Write the resolved settings."""
+        """Write the resolved settings; plain values, as ``model_dump(mode="json")`` gives them."""
         write_atomically(self.config, yaml.safe_dump(dict(content), sort_keys=False))
 
     def read_config(self) -> dict[str, Any]:  # Any: YAML holds any plain value
