@@ -88,15 +88,13 @@ def to_svg(figure: "Figure", *, name: str, alt: str) -> str:
 
     buffer = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name}):
-        FigureCanvasSVG(figure).print_svg(  # type: ignore[no-untyped-call]
-            buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-        )
+        FigureCanvasSVG(figure).print_svg(buffer)  # type: ignore[no-untyped-call]
     return _for_page(buffer.getvalue(), name, alt)
 
 
 def _for_page(svg: str, name: str, alt: str) -> str:
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)  # holds the date
     svg = svg.replace("xlink:href", "href").replace("'DejaVu Sans'", "system-ui, sans-serif")
     svg = re.sub(r'<g id="[^"]*">', "<g>", svg)  # group names repeat between figures
     for placeholder, variable in VARIABLES.items():
