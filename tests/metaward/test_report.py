@@ -405,6 +405,14 @@ def test_every_plot_says_in_words_what_it_shows(page):
     assert any("Mean loss at the hospitals: 2 in round 1" in title for title in titles)
 
 
+def test_the_curve_of_the_mean_never_changes_its_hospitals(page):
+    titles = re.findall(r'<title id="curve[^"]*">([^<]*)</title>', page)
+    mean = next(title for title in titles if "Mean over hospitals" in title)
+    assert "% at 10" in mean
+    assert "% at 20" not in mean
+    assert "Only 1 of 2 hospitals" in page
+
+
 def test_the_same_report_gives_the_same_bytes(report, page, tmp_path):
     write_report_html(report, tmp_path / "report.html")
     assert (tmp_path / "report.html").read_text() == page
