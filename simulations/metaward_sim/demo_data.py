@@ -112,7 +112,7 @@ class DemoRequest:
 
 
 PlanMaker = Callable[[DemoRequest], Sequence[Plan]]
-"""Makes the plans of all hospitals; a module-level function, so that worker processes find it."""
+"""Makes the plans of all hospitals."""
 
 
 def drawn_plans(request: DemoRequest) -> Sequence[Plan]:
@@ -161,8 +161,8 @@ def write_demo(
     with staged_folders(out, names, force=force, may_replace=is_hospital) as staged:
         folders = [staged.path(name) for name in names]
         if min(workers, len(plans)) > 1:
-            job = _Job(request, make_plans)
-            summaries = _write_in_processes(job, folders, min(workers, len(plans)), report)
+            n_workers = min(workers, len(plans))
+            summaries = _write_in_processes(plans, folders, seed, n_workers, report)
         else:
             summaries = [
                 write_plan(plan, folder, seed=seed, on_progress=report)
@@ -248,25 +248,17 @@ def _stored_range(style: ScannerStyle) -> tuple[float, float]:
     return (low - intercept) / slope, (low + width - 1 - intercept) / slope
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What a worker process needs to find a hospital's plan again."""
-
-    request: DemoRequest
-    make_plans: PlanMaker
-
-    def write(self, index: int, folder: Path) -> HospitalSummary:
-        plan = self.make_plans(self.request)[index]
-        return write_plan(plan, folder, seed=self.request.seed, on_progress=_ignore)
-
-
 def _write_in_processes(
-    job: _Job, folders: list[Path], workers: int, report: OnProgress
+    plans: Sequence[Plan], folders: Sequence[Path], seed: int, workers: int, report: OnProgress
 ) -> list[HospitalSummary]:
+    """Write whole hospitals side by side; the plans travel to the workers, so they pickle."""
     with ProcessPoolExecutor(
         workers, mp_context=get_context("spawn"), initializer=_leave_interrupts_to_the_parent
     ) as pool:
-        futures = [pool.submit(job.write, index, folder) for index, folder in enumerate(folders)]
+        futures = [
+            pool.submit(write_plan, plan, folder, seed=seed, on_progress=_ignore)
+            for plan, folder in zip(plans, folders, strict=True)
+        ]
         try:
             for future in as_completed(futures):
                 report(future.result().n_images)
