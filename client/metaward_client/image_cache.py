@@ -20,16 +20,20 @@ from numpy.typing import NDArray
 
 from metaward.errors import DataError
 from metaward_client.dicom.cache_folder import locked, readers_digest
+from metaward_client.dicom.file_worker import WorkerLost
+from metaward_client.dicom.file_workers import FileWorkers, usable_cpus
 from metaward_client.dicom.progress import OnProgress
 from metaward_client.dicom.refusals import RefusalReason
 from metaward_client.dicom.transfer_syntaxes import NATIVE
 from metaward_client.dicom.walk import FoundFile
-from metaward_client.dicom.file_worker import WorkerLost
-from metaward_client.dicom.file_workers import FileWorkers, usable_cpus
 
 FEW_IMAGES = 200
 """Uncompressed images up to this number are decoded in this process: that takes as long as a
 worker needs to start. Compressed ones never are, since codecs crash and write to the terminal."""
+
+SMALL_FILE = 4 * 2**20
+"""Bytes up to which a file may be decoded in this process: its header cannot hold it up for more
+than a few seconds."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,10 @@ class SourceFile:
 
     file: FoundFile
     transfer_syntax: str
+
+    def is_harmless(self) -> bool:
+        """Say whether decoding needs no codec and can take neither long nor much memory."""
+        return self.transfer_syntax in NATIVE and self.file.size <= SMALL_FILE
 
     def key(self) -> str:
         """Return a digest that changes with path, size or time of change."""
@@ -206,7 +214,7 @@ def _decode_into(
         for file in files
     ]
     on_progress("pixels", 0, len(files))
-    if len(files) <= FEW_IMAGES and all(file.transfer_syntax in NATIVE for file in files):
+    if len(files) <= FEW_IMAGES and all(file.is_harmless() for file in files):
         for slot, request in enumerate(requests):
             keep(slot, decode_outcome(request))
             on_progress("pixels", slot + 1, len(files))

@@ -8,13 +8,13 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from metaward_client.dicom.cache_folder import locked, readers_digest
+from metaward_client.dicom.file_worker import WorkerLost
+from metaward_client.dicom.file_workers import FileWorkers, usable_cpus
 from metaward_client.dicom.header import Header, HeaderOutcome
 from metaward_client.dicom.progress import OnProgress, no_progress
 from metaward_client.dicom.refusals import RefusalReason
 from metaward_client.dicom.silence import quiet_pydicom
 from metaward_client.dicom.walk import FoundFile, walk_files
-from metaward_client.dicom.file_worker import WorkerLost
-from metaward_client.dicom.file_workers import FileWorkers, usable_cpus
 
 WORTH_A_POOL = 4000
 """Files from which worker processes are started: two of them need about a second to import
