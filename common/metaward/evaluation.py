@@ -11,9 +11,7 @@ process works on which, changes nothing but the time taken.
 
 import hashlib
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -253,26 +251,6 @@ def evaluate_site(
         methods=tuple(method.name for method in methods),
         scores=_joined(parts),
     )
-
-
-def in_order(submit: Callable[..., Future[EpisodeScores]], *, ahead: int) -> JobMap:
-    """Return an ordered map over a pool's ``submit``, with at most ``ahead`` jobs under way.
-
-    Jobs are made while earlier ones run, so memory holds ``ahead`` jobs and not all of them.
-    """
-
-    def map_jobs(
-        function: Callable[[EpisodeJob], EpisodeScores], jobs: Iterable[EpisodeJob], /
-    ) -> Iterator[EpisodeScores]:
-        waiting: deque[Future[EpisodeScores]] = deque()
-        for job in jobs:
-            waiting.append(submit(function, job))
-            if len(waiting) >= ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-    return map_jobs
 
 
 def design_for(task: Task, plan: EvaluationPlan) -> SiteDesign:

@@ -14,7 +14,6 @@ from metaward.evaluation import (
     Method,
     design_for,
     evaluate_site,
-    in_order,
     score_episodes,
 )
 from metaward.models.body import build_body
@@ -284,37 +283,10 @@ def test_a_pool_of_workers_gives_the_same_bits(evaluation):
             striped_task(),
             (method("first", 0), method("second", 1)),
             PLAN,
-            map_jobs=in_order(pool.submit, ahead=4),
+            map_jobs=pool.map,
             episodes_per_job=2,
         )
     assert same_scores(evaluation, pooled)
-
-
-def test_an_ordered_map_holds_only_so_many_jobs_at_once():
-    under_way, most = [], []
-
-    class Waiting:
-        def __init__(self, scores):
-            self.scores = scores
-
-        def result(self):
-            under_way.remove(self)
-            return self.scores
-
-    def submit(function, job):
-        under_way.append(Waiting(function(job)))
-        most.append(len(under_way))
-        return under_way[-1]
-
-    result = evaluate_site(
-        striped_task(),
-        (method("first", 0),),
-        PLAN,
-        map_jobs=in_order(submit, ahead=2),
-        episodes_per_job=1,
-    )
-    assert max(most) == 2
-    assert same_scores(result, evaluate_site(striped_task(), (method("first", 0),), PLAN))
 
 
 def test_scoring_a_job_twice_gives_the_same_bits():
