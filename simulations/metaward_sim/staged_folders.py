@@ -17,12 +17,12 @@ _PREFIX, _SUFFIX = ".metaward-", ".partial"
 class StagedFolders:
     """A hidden folder beside the final ones; what is in it counts for nothing until the end."""
 
-    staging: Path
+    root: Path
 
     def path(self, name: str) -> Path:
         """Return where to write the folder that will be called ``name``; it exists."""
-        folder = self.staging / name
-        folder.mkdir(exist_ok=True)
+        folder = self.root / name
+        folder.mkdir(parents=True, exist_ok=True)
         return folder
 
 
@@ -31,6 +31,9 @@ def staged_folders(
     out: Path, names: Sequence[str], *, force: bool, may_replace: Callable[[Path], bool]
 ) -> Iterator[StagedFolders]:
     """Let the caller write the folders ``out/<name>``; all are renamed into place at the end.
+
+    Where ``out`` is not there yet, it appears with all its folders in one step. Otherwise each
+    folder appears in one step, one after the other.
 
     On an error, and on an interruption, nothing is left under the final names. After a hard kill
     a hidden folder is left, which counts for nothing and which the next call removes.
@@ -48,9 +51,11 @@ def staged_folders(
     """
     try:
         _check_free(out, names, force=force, may_replace=may_replace)
-        out.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(out)
-        staging = Path(tempfile.mkdtemp(prefix=_PREFIX, suffix=_SUFFIX, dir=out))
+        is_new = not out.exists()
+        beside = out.parent if is_new else out
+        beside.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(beside)
+        staging = Path(tempfile.mkdtemp(prefix=_PREFIX, suffix=_SUFFIX, dir=beside))
     except OSError as error:
         raise ConfigError(
             f"the folder cannot be written to ({error.strerror})",
@@ -60,9 +65,13 @@ def staged_folders(
         ) from None
     try:
         with _locked(staging):
-            yield StagedFolders(staging)
-            for name in names:
-                _move_into_place(staging / name, out / name, staging)
+            staged = StagedFolders(staging / "new")
+            yield staged
+            if is_new:
+                staged.root.rename(out)
+            else:
+                for name in names:
+                    _move_into_place(staged.root / name, out / name, staging)
     except OSError as error:
         raise DataError(
             f"writing failed ({error.strerror or type(error).__name__}); nothing was kept",
@@ -102,7 +111,7 @@ def _listed(names: Sequence[str], limit: int = 5) -> str:
 
 def _move_into_place(source: Path, target: Path, staging: Path) -> None:
     if target.exists():
-        target.rename(staging / f"replaced-{target.name}")
+        target.rename(staging / f"old-{target.name}")
     source.rename(target)
 
 

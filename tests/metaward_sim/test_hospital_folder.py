@@ -18,9 +18,10 @@ from pydicom import dcmread
 
 from metaward.errors import ConfigError, DataError
 from metaward_client.site import load_site
-from metaward_sim.hospital_folder import HospitalSummary, write_hospital
+from metaward_sim.hospital_folder import HospitalSummary, is_hospital, write_hospital
 from metaward_sim.image_record import ImageRecord
 from metaward_sim.scanner_style import Nesting, ScannerStyle
+from metaward_sim.staged_folders import staged_folders
 
 STYLE = ScannerStyle("CR", manufacturer="Synthetic Alpha")
 
@@ -164,6 +165,18 @@ def test_after_a_hard_kill_nothing_stands_under_the_final_name(tmp_path: Path) -
     assert not (tmp_path / "north").exists()
     write(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["north", "south"]
+
+
+def test_a_new_parent_folder_appears_with_all_its_hospitals_in_one_step(tmp_path: Path) -> None:
+    out = tmp_path / "a" / "out"
+    names = ["north", "south"]
+    with staged_folders(out, names, force=False, may_replace=is_hospital) as staged:
+        for name in names:
+            (staged.path(name) / "file").write_text(name)
+        assert not out.exists()
+    assert sorted(path.name for path in out.iterdir()) == names
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+    assert out.stat().st_mode == out.parent.stat().st_mode
 
 
 def test_a_hospital_that_is_there_is_kept(tmp_path: Path) -> None:

@@ -246,7 +246,7 @@ def test_arrays_that_cannot_be_used_are_refused_and_nothing_is_left(
         source = save_npz(tmp_path, **content)
     with pytest.raises(kind, match=message):
         import_to(tmp_path / "out", source, label="labels", images="images")
-    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_misspelt_column_gets_a_suggestion(tmp_path: Path) -> None:
@@ -275,7 +275,7 @@ def test_a_damaged_image_array_leaves_nothing(tmp_path: Path) -> None:
     source.write_bytes(raw)
     with pytest.raises(DataError, match=r"damaged or cut short"):
         import_to(tmp_path / "out", source)
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_array_shorter_than_its_header_says_is_refused(tmp_path: Path) -> None:
@@ -468,7 +468,7 @@ def test_an_unreadable_picture_is_placed_without_naming_the_file(tmp_path: Path)
     with pytest.raises(DataError, match=r"label 'cyst', picture 2 of 2") as caught:
         import_to(tmp_path / "out", tmp_path / "set")
     assert "miller" not in str(caught.value)
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("side", [10_000, 60_000])
