@@ -52,6 +52,9 @@ class SiteConfig(Settings):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$", description="name in the federation")
     data: DataSettings
     preprocess: PreprocessSettings = PreprocessSettings()
+    synthetic: bool = Field(
+        False, description="true where a program drew the images; every report says so"
+    )
     cache: Path | None = Field(
         None, description="folder for the index and the decoded images; holds patient data"
     )

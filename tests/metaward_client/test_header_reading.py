@@ -174,6 +174,7 @@ def test_a_hostile_header_is_refused_within_bounds(
         ({"NumberOfFrames": 2}, RefusalReason.TRUNCATED_PIXELS),
         ({"Rows": 65535, "Columns": 65535}, RefusalReason.TOO_LARGE),
         ({"SOPClassUID": "1.2.840.10008.1.3.10"}, RefusalReason.DICOMDIR),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.4"}, RefusalReason.DERIVED_OBJECT),
     ],
 )
 def test_what_the_header_shows_is_refused_without_decoding(

@@ -7,7 +7,7 @@ import pytest
 
 from dicom_factory import uid_of, write_dicom
 from metaward.episodes import sample_episode
-from metaward.errors import DataError
+from metaward.errors import ConfigError, DataError
 from metaward_client import image_cache
 from metaward_client.dicom import header_reading, pixels
 from metaward_client.dicom.file_workers import FileWorkers
@@ -182,6 +182,26 @@ def test_fingerprints_depend_on_the_salt_and_a_short_one_is_refused(tmp_path: Pa
     assert not patient_fingerprints(site, SALT) & patient_fingerprints(site, SALT[::-1])
     with pytest.raises(ValueError, match="16 are needed"):
         patient_fingerprints(site, b"short")
+
+
+def test_a_cache_that_cannot_be_written_is_a_configuration_error(tmp_path: Path) -> None:
+    folder = _hospital(tmp_path / "north")
+    (tmp_path / "file").write_text("x")
+    (folder / "site.yaml").write_text("name: n\ndata: {root: .}\ncache: ../file\n")
+    with pytest.raises(ConfigError, match=r"cache folder cannot be made.*Set `cache:`"):
+        load_site(folder).load_task()
+
+
+def test_a_user_without_home_is_told_to_name_a_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_home() -> Path:
+        raise RuntimeError
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(ConfigError, match="no home folder"):
+        load_site(_hospital(tmp_path / "north")).scan()
 
 
 def test_progress_names_its_stages(tmp_path: Path) -> None:

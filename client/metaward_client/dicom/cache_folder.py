@@ -40,9 +40,7 @@ def cache_folder(root: Path, base: Path | None) -> Path:
     Raises:
         ConfigError: The folder cannot be made or written.
     """
-    if base is None:
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        base = Path(home) / "metaward"
+    base = base or _default_base()
     name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
     folder = base / name
     try:
@@ -59,6 +57,18 @@ def cache_folder(root: Path, base: Path | None) -> Path:
             next_step="Set `cache:` in site.yaml to such a folder.",
         )
     return folder
+
+
+def _default_base() -> Path:
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # a service account without a home
+        raise ConfigError(
+            "this user has no home folder to keep a cache in",
+            expected="a folder that this user may write",
+            next_step="Set `cache:` in site.yaml to such a folder.",
+        ) from None
+    return home / "metaward"
 
 
 @contextlib.contextmanager

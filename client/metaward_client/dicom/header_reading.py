@@ -22,6 +22,17 @@ MAX_FRAME_BYTES = 512 * 2**20
 
 MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
 
+DERIVED_OBJECTS = frozenset(
+    {
+        "1.2.840.10008.5.1.4.1.1.30",  # Parametric Map
+        "1.2.840.10008.5.1.4.1.1.66.4",  # Segmentation
+        "1.2.840.10008.5.1.4.1.1.66.7",  # Label Map Segmentation
+        "1.2.840.10008.5.1.4.1.1.481.2",  # RT Dose
+    }
+)
+"""They have the study and the patient of the images they were made from, so a label of a study or a
+patient would find them too."""
+
 _KEYWORDS = (
     "SOPClassUID",
     "SOPInstanceUID",
@@ -66,6 +77,8 @@ def _header_of(opened: OpenedDicom) -> HeaderOutcome:
     rows, columns = _number(dataset, "Rows"), _number(dataset, "Columns")
     if opened.pixels is None or opened.pixels.length == 0 or rows < 1 or columns < 1:
         return RefusalReason.NO_PIXELS
+    if sop_class in DERIVED_OBJECTS:
+        return RefusalReason.DERIVED_OBJECT
     frames = max(1, _number(dataset, "NumberOfFrames"))
     bits_per_pixel = max(1, _number(dataset, "SamplesPerPixel")) * _number(dataset, "BitsAllocated")
     if rows * columns * bits_per_pixel > 8 * MAX_FRAME_BYTES:

@@ -19,6 +19,7 @@ class RefusalReason(StrEnum):
     TOO_LARGE = "too_large"
     DICOMDIR = "dicomdir"
     NO_PIXELS = "no_pixels"
+    DERIVED_OBJECT = "derived_object"
     TRUNCATED_PIXELS = "truncated_pixels"
     UNSUPPORTED_TRANSFER_SYNTAX = "unsupported_transfer_syntax"
     UNSUPPORTED_PHOTOMETRIC = "unsupported_photometric"
@@ -63,6 +64,10 @@ EXPLANATIONS: dict[RefusalReason, Explanation] = {
     ),
     RefusalReason.NO_PIXELS: Explanation(
         "A DICOM object without an image: a report, a plan, a presentation state.",
+        "Nothing to do.",
+    ),
+    RefusalReason.DERIVED_OBJECT: Explanation(
+        "Pixels that are no picture of a patient: a segmentation, a dose, a parametric map.",
         "Nothing to do.",
     ),
     RefusalReason.TRUNCATED_PIXELS: Explanation(

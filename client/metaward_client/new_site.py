@@ -1,0 +1,139 @@
+"""Evaluate a run's models at a site that took no part: the same question, any DICOM folder."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from metaward.arrays import to_arrays
+from metaward.errors import ConfigError
+from metaward.evaluation import EvaluationPlan, JobMap, Method, evaluate_site
+from metaward.model_artefact import ModelArtefact, load_model
+from metaward.models.body import build_body
+from metaward.provenance import commit, machine, versions
+from metaward.report.assemble import (
+    comparison_rows,
+    evaluation_rows,
+    left_out_rows,
+    pooled_rows,
+    site_summary,
+)
+from metaward.report.methods import BASELINES, shared_model
+from metaward.report.schema import MethodSummary, Provenance, Report
+from metaward.run_directory import RunDirectory, model_folder
+from metaward.study import AdaptSettings, FedAvgSettings
+from metaward.tasks import Task
+
+ALONE = AdaptSettings(head="prototypes", steps=20, lr=0.05)
+"""How a hospital trains alone, from random weights: the setting that did best at 5 shots among
+those of docs/evaluation.md."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The shared model and what it is compared with.
+
+    Attributes:
+        artefact: The shared model.
+        methods: The shared model first.
+        summaries: How the report speaks of each.
+    """
+
+    artefact: ModelArtefact
+    methods: tuple[Method, ...]
+    summaries: tuple[MethodSummary, ...]
+
+
+def candidates(path: Path) -> Candidates:
+    """Return the methods of a run directory or of a model artefact.
+
+    Every baseline that the run trained is compared, and always training alone and a random start.
+
+    Raises:
+        ConfigError: There is no model, or a file of it is damaged.
+    """
+    artefact = load_model(model_folder(path))
+    card = artefact.card
+    found = [Method("meta", card.label, card.model, card.learner, artefact.theta)]
+    summaries = [shared_model(card.learner)]
+    for folder in RunDirectory(path).baselines:
+        baseline = load_model(folder)
+        summary = BASELINES.get(baseline.card.method)
+        if summary is None:
+            raise ConfigError(
+                f"a baseline called {baseline.card.method}",
+                expected=f"one of {', '.join(BASELINES)}",
+                where=str(folder),
+                next_step="Evaluate with the version of metaward that wrote the run.",
+            )
+        found.append(_method(summary, baseline))
+        summaries.append(summary)
+    untrained = to_arrays(build_body(card.model, card.seed).initial_parameters())
+    for name, learner in (("local", FedAvgSettings(adapt=ALONE)), ("random", card.learner)):
+        summary = BASELINES[name]
+        found.append(Method(name, summary.label, card.model, learner, untrained))
+        summaries.append(summary)
+    return Candidates(artefact, tuple(found), tuple(summaries))
+
+
+def new_site_report(
+    chosen: Candidates,
+    task: Task,
+    plan: EvaluationPlan,
+    map_jobs: JobMap,
+    *,
+    command: str,
+    now: datetime,
+    synthetic: bool,
+) -> Report:
+    """Measure the candidates at a site and return the report.
+
+    Args:
+        chosen: From :func:`candidates`.
+        task: The site's images; the site must not have taken part in the training.
+        plan: What to measure.
+        map_jobs: A pool's ordered map, or ``map``.
+        command: The command line, for the report.
+        now: Time of the report.
+        synthetic: True when the site's images were drawn by a program.
+
+    Raises:
+        DataError: The site has too few patients for any shot count of the plan.
+    """
+    evaluation = evaluate_site(task, chosen.methods, plan, map_jobs)
+    names = [method.name for method in chosen.methods]
+    card = chosen.artefact.card
+    return Report(
+        kind="new-site",
+        title=f"{card.study} at {task.site}",
+        synthetic_data=synthetic,
+        method="meta",
+        baseline="local",
+        methods=chosen.summaries,
+        learning_curve=tuple(sorted(set(plan.shots))),
+        sites=(site_summary(task, held_out=True),),
+        evaluation=evaluation_rows([evaluation]),
+        comparison=comparison_rows([evaluation], method="meta", references=names[1:]),
+        pooled=pooled_rows([evaluation], names),
+        left_out=left_out_rows([evaluation]),
+        privacy=card.privacy,
+        settings=card.model_dump(mode="json"),
+        provenance=Provenance(
+            command=command,
+            commit=commit(),
+            seeds={"evaluation": plan.seed, "training": card.seed},
+            versions=versions(),
+            machine=machine(),
+            started=now.isoformat(timespec="seconds"),
+            model_sha256=card.parameters_sha256,
+        ),
+    )
+
+
+def took_part(path: Path, site: str) -> bool:
+    """Say whether a site of this name took part in the run's training, as far as the run knows."""
+    return site in RunDirectory(path).read_privacy()
+
+
+def _method(summary: MethodSummary, artefact: ModelArtefact) -> Method:
+    card = artefact.card
+    return Method(summary.name, summary.label, card.model, card.learner, artefact.theta)
