@@ -1,18 +1,22 @@
 """What the DICOM writer promises: valid objects, exact pixels, equal bytes for equal input."""
 
+import doctest
 import itertools
 import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from pydicom import dcmread
 
+from metaward_sim import dicom_writer
 from metaward_sim.dicom_writer import DicomWriter, ScannerStyle, patient_id_of, write_image
 from metaward_sim.image_record import ImageRecord, Pixels
+from metaward_sim.importers import selection
 from metaward_sim.scanner_style import (
     TRANSFER_SYNTAX_UID,
     Modality,
@@ -174,6 +178,13 @@ def test_an_id_that_dicom_cannot_hold_becomes_a_digest(patient: str) -> None:
     assert patient_id_of(patient).startswith("sha256-")
     assert patient_id_of(patient) == patient_id_of(patient)
     assert patient_id_of(patient) != patient_id_of(patient + "x")
+
+
+@pytest.mark.parametrize("module", [dicom_writer, selection])
+def test_the_examples_in_docstrings_are_true(module: ModuleType) -> None:
+    answer = doctest.testmod(module)
+    assert answer.attempted > 0
+    assert answer.failed == 0
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_medmnist_splits_are_joined(tmp_path: Path) -> None:
 def test_a_subset_of_joined_splits_keeps_each_image_with_its_label(tmp_path: Path) -> None:
     images = grey(30)
     labels = np.array([f"label {image[0, 0]}" for image in images])
-    parts = {
+    parts: dict[str, Any] = {
         f"{split}_{name}": values[first:last]
         for split, first, last in (("train", 0, 17), ("val", 17, 21), ("test", 21, 30))
         for name, values in (("images", images), ("labels", labels))
