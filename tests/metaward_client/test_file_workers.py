@@ -42,9 +42,21 @@ def test_a_request_that_raises_is_lost_and_its_text_with_it() -> None:
         assert dict(workers.run(int, ["7", "PLANTED"])) == {0: 7, 1: WorkerLost()}
 
 
-def test_a_request_that_hangs_is_given_up() -> None:
-    with FileWorkers(1, patience_s=1.0) as workers:
-        assert dict(workers.run(time.sleep, [30.0])) == {0: WorkerLost()}
+def test_a_request_that_hangs_is_given_up_at_once_and_the_others_are_not() -> None:
+    started = time.monotonic()
+    with FileWorkers(1, patience_s=2.0) as workers:
+        results = dict(workers.run(time.sleep, [0.0, 60.0, 0.0, 0.0]))
+    assert results == {0: None, 1: WorkerLost(), 2: None, 3: None}
+    assert time.monotonic() - started < 30
+
+
+def test_a_request_is_not_blamed_for_the_death_of_a_damaged_worker() -> None:
+    # The first request leaves a bomb behind that goes off in the second one.
+    bomb = "__import__('signal').alarm(1)"
+    requests = [bomb, "__import__('time').sleep(3) or 2", "3", "4"]
+    with FileWorkers(1) as workers:
+        results = dict(workers.run(eval, requests, chunk_size=2))
+    assert results == {0: 0, 1: 2, 2: 3, 3: 4}
 
 
 def test_a_request_that_wants_too_much_memory_is_lost() -> None:

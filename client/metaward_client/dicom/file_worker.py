@@ -10,15 +10,12 @@ import os
 import pickle
 import signal
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
 MEMORY_BYTES = 4 * 2**30
 """Bound on a worker's private memory; a decoder that wants more gets MemoryError."""
-
-FLUSH_SECONDS = 0.05
 
 
 class WorkerLost:
@@ -56,17 +53,13 @@ def main() -> None:
 
 
 def _serve_chunk(function: Callable[[Any], object], chunk: list[Any], replies: BinaryIO) -> None:
-    flushed = time.monotonic()
     for request in chunk:
         try:
             result = function(request)
         except Exception:  # noqa: BLE001 (whatever a file provokes; its text must not travel)
             result = WorkerLost()
         pickle.dump(result, replies, protocol=pickle.HIGHEST_PROTOCOL)
-        if time.monotonic() - flushed > FLUSH_SECONDS:
-            replies.flush()
-            flushed = time.monotonic()
-    replies.flush()
+        replies.flush()  # each by itself: the parent then knows at which file a worker died
 
 
 def _limit_memory() -> None:

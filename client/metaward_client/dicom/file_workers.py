@@ -3,8 +3,8 @@
 `concurrent.futures` breaks the whole pool when one worker dies and does not say on which file.
 `metaward.workers` starts its processes by fork and hands out one job at a time, for few and long
 jobs on our own data. Here files are many, short and hostile: requests travel in chunks, a worker is
-a plain subprocess with bounded memory and nowhere to print to, and a chunk whose worker died is
-tried again file by file; a file that kills a worker on its own is the culprit.
+a plain subprocess with bounded memory and nowhere to print to. The file at which a worker died is
+tried once more on its own, since an earlier one may have done the damage; one that hung is not.
 """
 
 import contextlib
@@ -154,6 +154,7 @@ class _Slot:
         self._results = results
         self._process: subprocess.Popen[bytes] | None = None
         self._busy_since: float | None = None
+        self._was_silent = False
         self.closed = False
 
     def serve(self) -> None:
@@ -173,6 +174,7 @@ class _Slot:
     def kill_if_silent(self, patience_s: float) -> None:
         since = self._busy_since
         if since is not None and time.monotonic() - since > patience_s:
+            self._was_silent = True
             self.kill()
 
     def _work_off(self, chunk: _Chunk) -> None:
@@ -181,6 +183,7 @@ class _Slot:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
+            self._was_silent = False
             self._busy_since = time.monotonic()
             pickle.dump((chunk.function, [request for _, request in chunk.items]), process.stdin)
             process.stdin.flush()
@@ -192,16 +195,18 @@ class _Slot:
         except (EOFError, OSError, pickle.UnpicklingError):
             self._reap(process)
             self._process = None
-            self._try_one_by_one(chunk, answered)
+            self._after_death(chunk, answered)
         finally:
             self._busy_since = None
 
-    def _try_one_by_one(self, chunk: _Chunk, answered: int) -> None:
-        if len(chunk.items) == 1:
-            self._results.put((chunk.items[0][0], WorkerLost()))
-            return
-        for item in chunk.items[answered:]:
-            self._todo.put(_Chunk(chunk.function, [item]))
+    def _after_death(self, chunk: _Chunk, answered: int) -> None:
+        suspect, rest = chunk.items[answered], chunk.items[answered + 1 :]
+        if self._was_silent or len(chunk.items) == 1:
+            self._results.put((suspect[0], WorkerLost()))
+        else:
+            self._todo.put(_Chunk(chunk.function, [suspect]))
+        if rest:
+            self._todo.put(_Chunk(chunk.function, rest))
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is not None:
