@@ -142,6 +142,27 @@ class RunDirectory:
         content = {site: statement.model_dump(mode="json") for site, statement in sites.items()}
         write_atomically(self.privacy, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
+    def read_privacy(self) -> dict[str, Any]:  # Any: the statement of each site, as JSON
+        """Return what is promised at each site that took part; empty where the run has not said.
+
+        Raises:
+            ConfigError: The file is damaged.
+        """
+        if not self.privacy.is_file():
+            return {}
+        try:
+            content = json.loads(self.privacy.read_text(encoding="utf-8"))
+        except ValueError:
+            content = None
+        if isinstance(content, dict):
+            return content
+        raise ConfigError(
+            "a damaged file",
+            expected="the JSON that this run wrote",
+            where=str(self.privacy),
+            next_step="Ask for the run again.",
+        )
+
     def read_rounds(self) -> tuple[RoundEvent, ...]:
         """Return the closed rounds in order; a line that a crash cut off is not one."""
         if not self.rounds.exists():

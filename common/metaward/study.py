@@ -62,7 +62,10 @@ class AdaptSettings(Settings):
 
     head: HeadStart = "prototypes"
     steps: int = Field(5, ge=0, le=10_000)
-    lr: float = Field(0.1, gt=0)
+    lr: float = Field(0.01, gt=0)
+    batch_size: int | None = Field(
+        None, ge=1, description="support images per step; left out: the whole support set"
+    )
 
 
 class ReptileSettings(Settings):
@@ -169,6 +172,15 @@ class RoundSettings(Settings):
     deadline_s: float = Field(600.0, gt=0, description="seconds until a round closes")
     max_delta_norm: float = Field(1.0e3, gt=0, description="L2 norm above which a delta is refused")
     max_void_rounds: int = Field(3, ge=1, description="void rounds in a row that end the study")
+
+    @model_validator(mode="after")
+    def _quorum_can_be_reached(self) -> "RoundSettings":
+        if self.sites_per_round and self.quorum > self.sites_per_round:
+            raise ValueError(
+                f"quorum ({self.quorum}) is more than sites_per_round ({self.sites_per_round}): "
+                "no round would ever count"
+            )
+        return self
 
 
 class Study(Settings):

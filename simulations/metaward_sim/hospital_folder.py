@@ -36,6 +36,8 @@ data:
   labels: labels.csv
   key: sop_instance_uid
   label: label
+cache: cache
+synthetic: {synthetic}
 """
 
 
@@ -143,6 +145,7 @@ class HospitalWriter:
         self._name = name
         self._style = style
         self._notice = notice
+        self._synthetic = synthetic
         self._prefix = "Synthetic hospital " if synthetic else ""
         self._dicom = DicomWriter(
             institution=(self._prefix + name)[:64], uid_seed=uid_seed, synthetic=synthetic
@@ -170,7 +173,7 @@ class HospitalWriter:
             return
         (self._folder / "images").mkdir(exist_ok=True)
         (self._folder / "NOTICE").write_text(self._notice.rstrip("\n") + "\n", encoding="utf-8")
-        site = _SITE_YAML.format(name=json.dumps(self._name))
+        site = _SITE_YAML.format(name=json.dumps(self._name), synthetic=json.dumps(self._synthetic))
         (self._folder / "site.yaml").write_text(site, encoding="utf-8")
 
     def add(self, record: ImageRecord) -> None:

@@ -25,15 +25,18 @@ class Hospitals:
     Attributes:
         training: Sites that take part, by name.
         held_out: Sites that take no part, by name.
-        synthetic: True when every image was drawn by a program.
     """
 
     training: dict[str, Site]
     held_out: dict[str, Site]
-    synthetic: bool
 
     @property
-    def all(self) -> dict[str, Site]:
+    def synthetic(self) -> bool:
+        """True when a program drew the images of every site."""
+        return all(site.config.synthetic for site in self.everyone.values())
+
+    @property
+    def everyone(self) -> dict[str, Site]:
         """Every site, those that take part first."""
         return self.training | self.held_out
 
@@ -74,9 +77,7 @@ def find_hospitals(choice: HospitalChoice, run_dir: Path) -> Hospitals:
             where=str(root),
             next_step="Hold out fewer hospitals.",
         )
-    return Hospitals(
-        training, {name: sites[name] for name in held_out}, synthetic=choice.root is None
-    )
+    return Hospitals(training, {name: sites[name] for name in held_out})
 
 
 def refuse_shared_patients(sites: Sequence[Site]) -> None:

@@ -144,7 +144,7 @@ def _prepare(simulation: Simulation, view: LiveView) -> tuple[Hospitals, dict[st
         view.phase("Drawing synthetic hospitals")
         draw_hospitals(choice, run.path, seed=scenario.seed, workers=simulation.workers)
     hospitals = find_hospitals(choice, run.path)
-    sites = list(hospitals.all.values())
+    sites = list(hospitals.everyone.values())
     view.phase("Reading DICOM", total=len(sites), unit="hospital")
     tasks = read_tasks(
         sites,
@@ -217,7 +217,8 @@ def _report(
         methods=summaries,
         learning_curve=tuple(sorted(set(scenario.evaluation.shots))),
         sites=tuple(
-            site_summary(tasks[name], held_out=name in hospitals.held_out) for name in hospitals.all
+            site_summary(tasks[name], held_out=name in hospitals.held_out)
+            for name in hospitals.everyone
         ),
         evaluation=evaluation_rows(evaluations),
         comparison=comparison_rows(evaluations, method=main, references=names),

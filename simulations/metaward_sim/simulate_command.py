@@ -123,9 +123,8 @@ def read_scenario(path: Path | None, given: dict[str, Any]) -> "Scenario":
             continue
         place[last] = value
     options = ", ".join(f"--{key.split('.')[-1].replace('_', '-')}" for key in given)
-    return validate_settings(
-        content, Scenario, where=" with ".join(filter(None, [path and str(path), options]))
-    )
+    where = [text for text in ("" if path is None else str(path), options) if text]
+    return validate_settings(content, Scenario, where=" with ".join(where))
 
 
 def _held_out(text: str) -> int | list[str]:

@@ -8,12 +8,14 @@ L is the mean cross-entropy. Nothing is changed in place: ``theta`` is left as i
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
 from metaward.arrays import Tensors
 from metaward.episodes import Examples
 from metaward.meta.head import Head, first_head
+from metaward.meta.minibatches import minibatches
 from metaward.models.body import Body
 from metaward.study import AdaptSettings
 
@@ -71,8 +73,16 @@ def inner_loop(
 def adapt_on_support(
     body: Body, theta: Tensors, support: Examples, settings: AdaptSettings
 ) -> Adapted:
-    """Make a head from the support set, then fine-tune body and head on the whole of it."""
+    """Make a head from the support set, then fine-tune body and head on it.
+
+    Mini-batches come in an order that is always the same: equal supports give equal classifiers.
+    """
     with torch.no_grad():
         features = body.apply_with(theta, support.images)
         head = first_head(settings.head, features, support.labels, support.n_way)
-    return inner_loop(body, theta, head, [support] * settings.steps, lr=settings.lr)
+    if settings.batch_size is None:
+        batches: Iterable[Examples] = [support] * settings.steps
+    else:
+        rng = np.random.default_rng(0)
+        batches = minibatches(support, settings.batch_size, settings.steps, rng)
+    return inner_loop(body, theta, head, batches, lr=settings.lr)

@@ -33,9 +33,9 @@ def task_delta(body: Body, theta: Tensors, episode: Episode) -> LocalResult:
     leaves = {name: leaf.detach().requires_grad_() for name, leaf in theta.items()}
     support, query = episode.support, episode.query
     features = body.apply_with(leaves, torch.cat([support.images, query.images]))
-    of_support, of_query = features.split([len(support.labels), len(query.labels)])
-    head = prototype_head(of_support, support.labels, support.n_way)
-    loss = F.cross_entropy(head(of_query), query.labels)
+    n_support = len(support.labels)
+    head = prototype_head(features[:n_support], support.labels, support.n_way)
+    loss = F.cross_entropy(head(features[n_support:]), query.labels)
     gradients = torch.autograd.grad(loss, list(leaves.values()))
     delta = {name: -gradient for name, gradient in zip(leaves, gradients, strict=True)}
     return LocalResult(delta, float(loss.detach()))

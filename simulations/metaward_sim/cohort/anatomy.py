@@ -22,7 +22,7 @@ def smooth_field(x: Field, y: Field, rng: np.random.Generator, waves: int, rate:
     total = np.zeros_like(x)
     for direction, speed, phase in zip(directions, rates, phases, strict=True):
         total += np.cos(speed * (x * np.cos(direction) + y * np.sin(direction)) + phase)
-    return total * np.sqrt(2.0 / waves)
+    return total * float(np.sqrt(2.0 / waves))
 
 
 def _inside(x: Field, y: Field, width: float, height: float, softness: float = 0.08) -> Field:

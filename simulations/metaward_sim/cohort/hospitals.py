@@ -20,6 +20,8 @@ N_FINDINGS = (6, 9)
 MODALITIES = ("CR", "MR", "CT", "US", "XC")
 TRANSFER_SYNTAXES = ("explicit-le", "implicit-le", "rle", "jpeg-ls", "jpeg-2000")
 MANUFACTURERS = ("Synthetic Alpha", "Synthetic Beta", "Synthetic Gamma")
+SKIN = np.asarray([1.0, 0.78, 0.68])
+"""Red, green and blue of a photographed white."""
 TOWNS = (
     "alder", "birch", "cedar", "dogwood", "elm", "fir", "gorse", "hazel", "ivy", "juniper",
     "katsura", "larch", "maple", "nutmeg", "oak", "pine", "quince", "rowan", "spruce", "teak",
@@ -141,12 +143,10 @@ class HospitalPlan:
         grey = grey * (1.0 + scanner.shading * x)
         grey = np.clip(grey, 0.0, 1.0) ** scanner.gamma
         grey = np.clip(grey + rng.normal(0, scanner.noise, size=grey.shape), 0.0, 1.0)
-        if self.modality != "XC":
-            return grey.astype(np.float32)
-        skin = np.asarray([1.0, 0.78, 0.68])
-        return np.clip(grey[..., None] * skin + 0.12 * (1 - grey[..., None]), 0, 1).astype(
-            np.float32
-        )
+        if self.modality == "XC":
+            tones = grey[..., None]
+            grey = np.clip(tones * SKIN + 0.12 * (1 - tones), 0.0, 1.0)
+        return np.asarray(grey, dtype=np.float32)
 
 
 def demo_hospitals(n: int, *, seed: int, patients: int = 24) -> list[HospitalPlan]:

@@ -1,0 +1,55 @@
+# Set-up happens by itself: every target below needs .venv, and .venv is made anew only when
+# pyproject.toml, constraints.txt or scripts/setup.sh changed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+ARGS ?=
+
+# Nothing is contacted at run time.
+export FLWR_TELEMETRY_ENABLED := 0
+export FLWR_DISABLE_UPDATE_CHECK := 1
+export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
+export RAY_USAGE_STATS_ENABLED := 0
+
+.PHONY: help setup simulate check format test test-all bench clean
+
+help:
+	@echo "make simulate [ARGS='--hospitals 12']  run the demo, or any simulation"
+	@echo "make test        run the tests (under 12 minutes on 2 cores)"
+	@echo "make test-all    run the slow tests too"
+	@echo "make check       formatting, lint, types, import rules"
+	@echo "make bench       the benchmarks: tables, and JSON in benchmarks/out"
+	@echo "make setup       only make the environment"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt scripts/setup.sh
+	PYTHON="$(PYTHON)" VENV="$(VENV)" bash scripts/setup.sh
+	@touch $@
+
+simulate: $(STAMP)
+	$(BIN)/metaward simulate $(ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: $(STAMP)
+	$(BIN)/pytest
+
+test-all: $(STAMP)
+	$(BIN)/pytest -m ''
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/run_all.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
