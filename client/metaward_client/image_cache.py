@@ -1,13 +1,7 @@
-"""Decoded images on disk: one memory-mapped float16 array, so a second epoch reads no DICOM.
-
-Two files per kind of preprocessing: ``images-<kind>-<generation>.npy`` and ``images-<kind>.json``,
-which says which generation counts and what each row is. The index is replaced by a rename after
-the array is safely on disk, so a process killed at any moment leaves the old state or the new one.
-"""
+"""Decode images once: what the cache has is taken from it, the rest is decoded into it."""
 
 import contextlib
 import hashlib
-import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -19,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metaward.errors import DataError
-from metaward_client.dicom.cache_folder import locked, readers_digest
+from metaward_client.dicom.cache_folder import locked
 from metaward_client.dicom.file_worker import WorkerLost
 from metaward_client.dicom.file_workers import FileWorkers, usable_cpus
 from metaward_client.dicom.progress import OnProgress
 from metaward_client.dicom.refusals import RefusalReason
 from metaward_client.dicom.transfer_syntaxes import NATIVE
 from metaward_client.dicom.walk import FoundFile
+from metaward_client.image_store import ImageSettings, ImageStore
 
 FEW_IMAGES = 200
 """Uncompressed images up to this number are decoded in this process: that takes as long as a
@@ -34,28 +29,6 @@ worker needs to start. Compressed ones never are, since codecs crash and write t
 SMALL_FILE = 4 * 2**20
 """Bytes up to which a file may be decoded in this process: its header cannot hold it up for more
 than a few seconds."""
-
-
-@dataclass(frozen=True)
-class ImageSettings:
-    """What decides how an image looks.
-
-    Attributes:
-        size: Pixels, height and width.
-        channels: 1 or 3.
-        window: Centre and width, or None for the file's own.
-        selection: Distinguishes tables of the same images (say, two label columns).
-    """
-
-    size: int
-    channels: int
-    window: tuple[float, float] | None
-    selection: str
-
-    def kind(self) -> str:
-        """Return a name for these settings and the versions of everything that reads files."""
-        parts = [self.size, self.channels, self.window, self.selection, readers_digest()]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -96,13 +69,6 @@ class DecodedImages:
     n_decoded_now: int
 
 
-@dataclass(frozen=True)
-class _Index:
-    generation: str
-    keys: tuple[str, ...]
-    refused: dict[str, RefusalReason]
-
-
 def load_images(
     root: Path,
     cache_dir: Path,
@@ -129,7 +95,7 @@ def load_images(
     """
     keys = [file.key() for file in files]
     with locked(cache_dir):
-        store = _Store(cache_dir, settings)
+        store = ImageStore(cache_dir, settings)
         index, images = store.read()
         row_of = {key: row for row, key in enumerate(index.keys)}
         missing = [
@@ -156,15 +122,11 @@ def load_images(
         except OSError as error:
             raise DataError(
                 f"the decoded images could not be written ({os.strerror(error.errno or 0)})",
-                expected=f"space for {len(files)} images of {_image_bytes(settings)} bytes",
+                expected=f"space for {len(files)} images of {settings.image_bytes()} bytes",
                 where=f"cache folder {cache_dir}",
                 next_step="Free space on that disk, or set `cache:` in site.yaml to another one.",
             ) from None
     return DecodedImages(images, refused, len(missing))
-
-
-def _image_bytes(settings: ImageSettings) -> int:
-    return 2 * settings.channels * settings.size**2
 
 
 class _Scratch:
@@ -174,7 +136,7 @@ class _Scratch:
         shape = (n_images, settings.channels, settings.size, settings.size)
         self.images: NDArray[np.float16]
         if n_images:
-            stream.truncate(n_images * _image_bytes(settings))
+            stream.truncate(n_images * settings.image_bytes())
             self.images = np.memmap(stream, dtype=np.float16, mode="r+", shape=shape)
         else:
             self.images = np.zeros(shape, dtype=np.float16)
@@ -226,89 +188,3 @@ def _decode_into(
             keep(slot, result)
             on_progress("pixels", done, len(files))
     return refused
-
-
-class _Store:
-    """The two files of one kind of preprocessing."""
-
-    def __init__(self, folder: Path, settings: ImageSettings) -> None:
-        self._folder = folder
-        self._name = f"images-{settings.kind()}"
-        self._shape = (settings.channels, settings.size, settings.size)
-
-    def read(self) -> tuple[_Index, NDArray[np.float16] | None]:
-        """Return what is there; nothing where there is nothing, or where it is damaged."""
-        try:
-            content = json.loads((self._folder / f"{self._name}.json").read_text("utf-8"))
-            refused = {key: RefusalReason(why) for key, why in content["refused"].items()}
-            index = _Index(str(content["generation"]), tuple(content["keys"]), refused)
-            images = np.load(self._array_path(index.generation), mmap_mode="r")
-        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
-            return _Index("", (), {}), None
-        if images.dtype != np.float16 or images.shape != (len(index.keys), *self._shape):
-            return _Index("", (), {}), None
-        return index, images
-
-    def write(
-        self,
-        rows: Sequence[tuple[NDArray[np.float16] | None, int]],
-        keys: Sequence[str],
-        refused: dict[str, RefusalReason],
-    ) -> NDArray[np.float16]:
-        """Put the images of ``rows`` on disk as the new generation, and return them."""
-        descriptor, name = tempfile.mkstemp(
-            prefix=f"{self._name}-", suffix=".npy", dir=self._folder
-        )
-        path = Path(name)
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                header = {
-                    "descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)),
-                    "fortran_order": False,
-                    "shape": (len(rows), *self._shape),
-                }
-                np.lib.format.write_array_header_1_0(stream, header)
-                for source, row in rows:
-                    assert source is not None
-                    stream.write(np.ascontiguousarray(source[row]).tobytes())
-                stream.flush()
-                os.fsync(stream.fileno())
-            generation = path.name.removeprefix(f"{self._name}-").removesuffix(".npy")
-            self._commit(_Index(generation, tuple(keys), refused))
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
-        self._remove_other_generations(path)
-        return np.asarray(np.load(path, mmap_mode="r"))
-
-    def _commit(self, index: _Index) -> None:
-        content = {
-            "generation": index.generation,
-            "keys": index.keys,
-            # A decoder that died may have been short of memory: it gets another chance.
-            "refused": {
-                key: why
-                for key, why in index.refused.items()
-                if why is not RefusalReason.DECODER_DIED
-            },
-        }
-        descriptor, name = tempfile.mkstemp(prefix="index-", suffix=".tmp", dir=self._folder)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            json.dump(content, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).replace(self._folder / f"{self._name}.json")
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-    def _remove_other_generations(self, current: Path) -> None:
-        leftovers = [*self._folder.glob(f"{self._name}-*.npy"), *self._folder.glob("index-*.tmp")]
-        for path in leftovers:
-            if path != current:
-                path.unlink(missing_ok=True)
-
-    def _array_path(self, generation: str) -> Path:
-        return self._folder / f"{self._name}-{generation}.npy"

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from metaward_client.dicom.refusals import EXPLANATIONS
 from metaward_client.dicom.transfer_syntaxes import describe, modality_name
-from metaward_client.site import SiteScan
+from metaward_client.site_scan import SiteScan
 
 SHOTS = (1, 5, 10, 20)
 """Support images per label that the reports of metaward are made for."""

@@ -1,6 +1,5 @@
 """A site: a hospital's folder of DICOM files with labels, and the task that it makes."""
 
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,16 +7,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from metaward.errors import DataError
 from metaward_client.dicom.cache_folder import cache_folder
 from metaward_client.dicom.progress import OnProgress, no_progress
 from metaward_client.dicom.refusals import RefusalReason
-from metaward_client.dicom.walk import FoundFile
-from metaward_client.image_cache import DecodedImages, ImageSettings, SourceFile, load_images
-from metaward_client.label_join import Contradiction, Join, JoinSummary, join_labels
+from metaward_client.image_cache import DecodedImages, SourceFile, load_images
+from metaward_client.image_store import ImageSettings
+from metaward_client.label_join import Join, join_labels
 from metaward_client.labels import read_label_table
 from metaward_client.patients import PatientKey, fingerprint
 from metaward_client.site_config import SITE_FILE, SiteConfig, read_site_config
+from metaward_client.site_scan import SiteScan, UsableImage
 
 if TYPE_CHECKING:
     from metaward.tasks import Task
@@ -25,105 +24,6 @@ if TYPE_CHECKING:
 
 SHORTEST_SALT = 16
 """Bytes: as hard to guess as a key."""
-
-CONTRADICTIONS_SHOWN = 5
-
-
-@dataclass(frozen=True, slots=True)
-class UsableImage:
-    """An image that has a patient and a label.
-
-    Attributes:
-        file: Where it is; for reading, never for showing.
-        modality: As in the file; see :func:`~.dicom.transfer_syntaxes.modality_name`.
-        transfer_syntax: UID.
-        label: Index into the scan's ``label_names``.
-        patient: Number of the patient in this scan.
-    """
-
-    file: FoundFile
-    modality: str
-    transfer_syntax: str
-    label: int
-    patient: int
-
-
-@dataclass(frozen=True)
-class SiteScan:
-    """What a site has: every file is either among ``images`` or counted in ``refused``.
-
-    Attributes:
-        site: Name.
-        n_files: Files and folders looked at.
-        n_headers_read: Headers that were read; the others were known from an earlier scan.
-        images: In the order of SOP Instance UIDs.
-        label_names: Sorted.
-        refused: Reason -> files.
-        join: How labels and images fit.
-        n_pixels_read: Files decoded for this scan; None where none were asked for.
-    """
-
-    site: str
-    n_files: int
-    n_headers_read: int
-    images: tuple[UsableImage, ...]
-    label_names: tuple[str, ...]
-    refused: dict[RefusalReason, int]
-    join: JoinSummary
-    n_pixels_read: int | None = None
-
-    @property
-    def n_patients(self) -> int:
-        """Patients with at least one usable image."""
-        return len({image.patient for image in self.images})
-
-    def require_usable(self, *, where: str) -> None:
-        """Stop where the labels contradict each other or no image is left.
-
-        Args:
-            where: The label table or folder, for the message.
-
-        Raises:
-            DataError: See above; with row numbers, or with the refusals by reason.
-        """
-        if self.join.contradictions:
-            raise _contradictory(self.join, where)
-        if not self.images:
-            reasons = ", ".join(f"{n} {reason.value}" for reason, n in sorted(self.refused.items()))
-            raise DataError(
-                f"no usable image among {self.n_files} files"
-                + (f" ({reasons})" if reasons else ""),
-                expected="DICOM images with a patient ID and a label",
-                where=where,
-                next_step="Run `metaward site scan` on this site: it explains each reason.",
-            )
-
-    def without(self, refused: dict[int, RefusalReason]) -> "SiteScan":
-        """Return the scan after some of its images were refused, by index."""
-        counts = Counter(self.refused) + Counter(refused.values())
-        images = tuple(image for i, image in enumerate(self.images) if i not in refused)
-        return replace(self, images=images, refused=dict(counts))
-
-
-def _contradictory(join: JoinSummary, where: str) -> DataError:
-    shown = "; ".join(
-        _describe(contradiction) for contradiction in join.contradictions[:CONTRADICTIONS_SHOWN]
-    )
-    more = len(join.contradictions) - CONTRADICTIONS_SHOWN
-    return DataError(
-        f"{join.images_ambiguous} images have two labels ({shown}"
-        + (f"; and {more} more)" if more > 0 else ")"),
-        expected="one label per image",
-        where=where,
-        next_step="Decide which label is right and correct the table or the folders.",
-    )
-
-
-def _describe(contradiction: Contradiction) -> str:
-    labels = " and ".join(f"'{label}'" for label in contradiction.labels)
-    if not contradiction.rows:
-        return f"folders {labels}"
-    return f"rows {', '.join(map(str, contradiction.rows[:10]))}: {labels}"
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ import pytest
 
 from dicom_factory import TRANSFER_SYNTAXES, write_dicom
 from metaward.errors import DataError
-from metaward_client import image_cache
+from metaward_client import image_cache, image_store
 from metaward_client.dicom import pixels
 from metaward_client.dicom.progress import no_progress
 from metaward_client.dicom.refusals import RefusalReason
 from metaward_client.dicom.walk import FoundFile
-from metaward_client.image_cache import DecodedImages, ImageSettings, SourceFile, load_images
+from metaward_client.image_cache import DecodedImages, SourceFile, load_images
+from metaward_client.image_store import ImageSettings
 
 SETTINGS = ImageSettings(size=16, channels=1, window=None, selection="")
 Loader = Callable[..., DecodedImages]
@@ -117,7 +118,7 @@ def test_versions_of_what_reads_files_are_part_of_the_key(
     load: Loader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load()
-    monkeypatch.setattr(image_cache, "readers_digest", lambda: "other")
+    monkeypatch.setattr(image_store, "readers_digest", lambda: "other")
     assert load().n_decoded_now == 6
 
 
@@ -204,7 +205,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path[:0] = {path!r}
-from metaward_client.image_cache import load_images, ImageSettings
+from metaward_client.image_cache import load_images
 from test_image_cache import _source, SETTINGS
 step = sys.argv[2]
 real = getattr(os, "fsync")
