@@ -71,8 +71,9 @@ def run(arguments: list[str]) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
+        result = INTERRUPTED
+    if result == INTERRUPTED:  # typer turns Ctrl-C into this code and says nothing
         console.print("Interrupted.")
-        return INTERRUPTED
     return result if isinstance(result, int) else 0
 
 

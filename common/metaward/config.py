@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -133,6 +134,11 @@ def _describe(problem: Any, model: type[BaseModel], tree: yaml.Node | None) -> s
     text = f"{'line ' + str(line) + ', ' if line else ''}{key}: {problem['msg']}"
     if problem["type"] == "missing":
         return text
+    if problem["type"] == "union_tag_invalid":
+        tag, tags = problem["ctx"]["tag"], problem["ctx"]["expected_tags"]
+        near = difflib.get_close_matches(tag, re.findall(r"'([^']*)'", tags), n=1)
+        hint = f" (did you mean '{near[0]}'?)" if near else ""
+        return f"{key}: there is no '{tag}'{hint}; there are {tags}"
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(location[-1]), _all_field_names(model), n=1)
         return text + (f" (did you mean '{near[0]}'?)" if near else "")

@@ -4,14 +4,16 @@ Training leaves checkpoints in the run directory, so that a run which was killed
 there with ``--resume`` and gives the same model and the same scores.
 """
 
+import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from metaward.config import validate_settings
+from metaward.errors import MetawardError
 from metaward.evaluation import Method, SiteEvaluation, design_for, evaluate_site
 from metaward.model_artefact import load_card
 from metaward.progress import RoundEvent
@@ -54,12 +56,17 @@ TENSORBOARD_FOLDER = "tensorboard"
 
 @dataclass(frozen=True)
 class Simulation:
-    """One run: what is simulated, and where its files go."""
+    """One run: what is simulated, and where its files go.
+
+    Attributes:
+        fresh: The run directory was made for this run and holds nothing from before.
+    """
 
     scenario: Scenario
     run: RunDirectory
     command: str
     tensorboard: bool = False
+    fresh: bool = False
 
     @property
     def workers(self) -> int:
@@ -82,7 +89,7 @@ def begin(scenario: Scenario, out: Path, *, command: str, tensorboard: bool) -> 
         "scenario": scenario.model_dump(mode="json"),
     }
     run.write_config(content)
-    return Simulation(scenario, run, command, tensorboard)
+    return Simulation(scenario, run, command, tensorboard, fresh=True)
 
 
 def reopen(out: Path) -> Simulation:
@@ -104,6 +111,9 @@ def reopen(out: Path) -> Simulation:
 def simulate(simulation: Simulation, view: LiveView) -> Report:
     """Run a simulation to its report, from wherever it stands.
 
+    Where the hospitals cannot be used, a fresh run directory is taken away again, so that the
+    corrected command may use the same folder.
+
     Raises:
         ConfigError: The hospitals cannot be found or split as asked.
         DataError: A hospital's data cannot be used.
@@ -116,7 +126,12 @@ def simulate(simulation: Simulation, view: LiveView) -> Report:
         if simulation.tensorboard:
             board = stack.enter_context(TensorBoardLog(run.path / TENSORBOARD_FOLDER))
         stack.enter_context(view)
-        hospitals, tasks = _prepare(simulation, view)
+        try:
+            hospitals, tasks = _prepare(simulation, view)
+        except MetawardError:
+            if simulation.fresh:
+                stack.callback(_take_away, run)  # when everything that writes into it is closed
+            raise
 
         def on_round(name: str, event: RoundEvent, loss: float | None) -> None:
             if board is not None:
@@ -161,6 +176,16 @@ def _prepare(simulation: Simulation, view: LiveView) -> tuple[Hospitals, dict[st
     for name in hospitals.held_out:
         design_for(tasks[name], scenario.evaluation.plan(scenario.seed))
     return hospitals, tasks
+
+
+def _take_away(run: RunDirectory) -> None:
+    for path in run.path.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    with suppress(OSError):  # a mount point stays
+        run.path.rmdir()
 
 
 def _evaluate(

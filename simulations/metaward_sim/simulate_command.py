@@ -89,7 +89,13 @@ def simulate(
         folder = out or Path(RUNS_FOLDER) / f"{scenario.name}-{_time_stamp()}"
         simulation = begin(scenario, folder, command=_command_line(), tensorboard=tensorboard)
     console = Console(stderr=as_json)
-    report = run_simulation(simulation, LiveView(console, simulation.scenario.name, quiet=as_json))
+    view = LiveView(console, simulation.scenario.name, quiet=as_json)
+    try:
+        report = run_simulation(simulation, view)
+    except KeyboardInterrupt:
+        again = shlex.join(["metaward", "simulate", "--resume", str(simulation.run.path)])
+        typer.echo(f"Stopped. Go on with:  {again}", err=True)
+        raise
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
         return
@@ -108,6 +114,7 @@ def read_scenario(path: Path | None, given: dict[str, Any]) -> "Scenario":
         ConfigError: The file or an option is wrong; all problems are listed.
     """
     from metaward.config import load_settings, read_mapping, validate_settings
+    from metaward.errors import ConfigError
     from metaward_sim.scenario import Scenario
 
     content: dict[str, Any] = {}
@@ -122,9 +129,23 @@ def read_scenario(path: Path | None, given: dict[str, Any]) -> "Scenario":
         if key == "learner" and place.get(last, {}).get("name") == value["name"]:
             continue
         place[last] = value
-    options = ", ".join(f"--{key.split('.')[-1].replace('_', '-')}" for key in given)
+    options = ", ".join(f"--{_option(key)}" for key in given)
     where = [text for text in ("" if path is None else str(path), options) if text]
-    return validate_settings(content, Scenario, where=" with ".join(where))
+    scenario = validate_settings(content, Scenario, where=" with ".join(where))
+    if "hospitals.synthetic" in given and scenario.hospitals.root is not None:
+        raise ConfigError(
+            "--hospitals together with a folder of hospitals",
+            expected="--hospitals for synthetic ones, or a folder: all hospitals in it are used",
+            where=" with ".join(where),
+            next_step="Leave --hospitals out, or leave the folder out.",
+        )
+    return scenario
+
+
+def _option(key: str) -> str:
+    """Return the option that sets a dotted key of the scenario."""
+    names = {"hospitals.synthetic": "hospitals", "hospitals.root": "data"}
+    return names.get(key, key.split(".")[-1].replace("_", "-"))
 
 
 def _held_out(text: str) -> int | list[str]:
