@@ -20,12 +20,8 @@ from metaward.report.assemble import (
 from metaward.report.methods import BASELINES, shared_model
 from metaward.report.schema import MethodSummary, Provenance, Report
 from metaward.run_directory import RunDirectory, model_folder
-from metaward.study import AdaptSettings, FedAvgSettings
+from metaward.study import TRAINING_ALONE, FedAvgSettings
 from metaward.tasks import Task
-
-ALONE = AdaptSettings(head="prototypes", steps=20, lr=0.05)
-"""How a hospital trains alone, from random weights: the setting that did best at 5 shots among
-those of docs/evaluation.md."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,10 @@ def candidates(path: Path) -> Candidates:
         found.append(_method(summary, baseline))
         summaries.append(summary)
     untrained = to_arrays(build_body(card.model, card.seed).initial_parameters())
-    for name, learner in (("local", FedAvgSettings(adapt=ALONE)), ("random", card.learner)):
+    for name, learner in (
+        ("local", FedAvgSettings(adapt=TRAINING_ALONE)),
+        ("random", card.learner),
+    ):
         summary = BASELINES[name]
         found.append(Method(name, summary.label, card.model, learner, untrained))
         summaries.append(summary)

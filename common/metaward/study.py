@@ -68,6 +68,10 @@ class AdaptSettings(Settings):
     )
 
 
+TRAINING_ALONE = AdaptSettings(head="prototypes", steps=10, lr=0.05, batch_size=25)
+"""How a hospital trains alone, from random weights, on the few images that it has labelled."""
+
+
 class ReptileSettings(Settings):
     """Nichol, Achiam and Schulman 2018: move theta towards the adapted parameters."""
 
@@ -111,11 +115,11 @@ class FedAvgSettings(Settings):
     """McMahan et al. 2017 on the body, with a local head; new sites fine-tune."""
 
     name: Literal["fedavg"] = "fedavg"
-    local_steps: int = Field(10, ge=1)
-    local_lr: float = Field(0.05, gt=0)
+    local_steps: int = Field(6, ge=1)
+    local_lr: float = Field(0.3, gt=0)
     batch_size: int = Field(32, ge=1)
     augment: Augment = "dihedral"
-    adapt: AdaptSettings = AdaptSettings()
+    adapt: AdaptSettings = AdaptSettings(batch_size=25)
 
 
 LearnerSettings: TypeAlias = Annotated[

@@ -8,6 +8,7 @@ from pydantic import Field
 from metaward.config import Settings
 from metaward.evaluation import EvaluationPlan
 from metaward.study import (
+    TRAINING_ALONE,
     AdamSettings,
     AdaptSettings,
     FedAvgSettings,
@@ -56,7 +57,9 @@ class EvaluationSettings(Settings):
 class FedAvgBaseline(Settings):
     """Federated averaging over the same hospitals, then fine-tuning at the new one."""
 
-    rounds: int = Field(60, ge=1)
+    rounds: int | None = Field(
+        None, ge=1, description="left out: as many as the method, which is about as much work"
+    )
     learner: FedAvgSettings = FedAvgSettings()
 
 
@@ -66,7 +69,7 @@ class BaselineSettings(Settings):
     methods: tuple[BaselineName, ...] = ("fedavg", "local", "random")
     fedavg: FedAvgBaseline = FedAvgBaseline()
     local: AdaptSettings = Field(
-        AdaptSettings(head="prototypes", steps=20, lr=0.05),
+        TRAINING_ALONE,
         description="training at the new hospital alone, from random weights",
     )
 
@@ -77,7 +80,7 @@ class Scenario(Settings):
     name: str = Field("demo", pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
     seed: SeedInt = 0
     hospitals: HospitalChoice = HospitalChoice()
-    rounds: int = Field(60, ge=1)
+    rounds: int = Field(120, ge=1)
     model: ModelSettings = ModelSettings()
     learner: LearnerSettings = PrototypicalSettings()
     outer: OuterSettings | None = Field(None, description="left out: what suits the learner")
@@ -104,7 +107,7 @@ class Scenario(Settings):
         return Study(
             name=f"{self.name[:56]}-fedavg",
             seed=self.seed,
-            rounds=self.baselines.fedavg.rounds,
+            rounds=self.baselines.fedavg.rounds or self.rounds,
             model=self.model,
             learner=self.baselines.fedavg.learner,
             outer=SgdSettings(step_size=1.0),
