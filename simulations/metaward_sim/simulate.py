@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 
 from metaward.config import validate_settings
 from metaward.errors import MetawardError
@@ -122,16 +123,15 @@ def simulate(simulation: Simulation, view: LiveView) -> Report:
     scenario, run = simulation.scenario, simulation.run
     started = datetime.now(UTC)
     with ExitStack() as stack:
+        false_start = stack.enter_context(ExitStack())  # first in, so that it closes last
+        if simulation.fresh:
+            false_start.push(partial(_take_away_after_a_mistake, run))
         board = None
         if simulation.tensorboard:
             board = stack.enter_context(TensorBoardLog(run.path / TENSORBOARD_FOLDER))
         stack.enter_context(view)
-        try:
-            hospitals, tasks = _prepare(simulation, view)
-        except MetawardError:
-            if simulation.fresh:
-                stack.callback(_take_away, run)  # when everything that writes into it is closed
-            raise
+        hospitals, tasks = _prepare(simulation, view)
+        false_start.pop_all()
 
         def on_round(name: str, event: RoundEvent, loss: float | None) -> None:
             if board is not None:
@@ -178,7 +178,14 @@ def _prepare(simulation: Simulation, view: LiveView) -> tuple[Hospitals, dict[st
     return hospitals, tasks
 
 
-def _take_away(run: RunDirectory) -> None:
+def _take_away_after_a_mistake(
+    run: RunDirectory,
+    kind: type[BaseException] | None,
+    error: BaseException | None,  # noqa: ARG001 (the shape of an __exit__)
+    trace: TracebackType | None,  # noqa: ARG001
+) -> None:
+    if kind is None or not issubclass(kind, MetawardError):
+        return  # an interrupted run may be resumed
     for path in run.path.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
