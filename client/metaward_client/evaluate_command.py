@@ -1,12 +1,17 @@
 """`metaward evaluate`: what the shared model is worth at a hospital that took no part."""
 
+import contextlib
 import shlex
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from metaward.run_directory import RunDirectory
 
 EXAMPLE = "Example:  metaward evaluate runs/demo-20260101-120000 --site /data/north --shots 1,5"
 DEFAULT_SHOTS = "1,5,10,20"
@@ -49,7 +54,6 @@ def evaluate(
     from metaward.report.html import write_report_html
     from metaward.report.schema import write_report_json
     from metaward.report.terminal import print_report
-    from metaward.run_directory import RunDirectory
     from metaward.workers import WorkerPool
     from metaward_client.new_site import candidates, new_site_report, took_part
     from metaward_client.site import load_site
@@ -65,32 +69,49 @@ def evaluate(
             next_step="Name a site that took no part; if only the name is the same, change it "
             "in site.yaml.",
         )
-    folder = None if out is None else RunDirectory.create(out)
     model = chosen.artefact.card.model
     console = Console(stderr=as_json)
-    with console.status("Reading DICOM"):
-        task = loaded.load_task(
-            image_size=model.image_size, channels=model.channels, workers=workers
-        )
-    with console.status(f"Evaluating {episodes} episodes"), WorkerPool(workers) as pool:
-        report = new_site_report(
-            chosen,
-            task,
-            plan,
-            pool.map,
-            command=shlex.join(["metaward", *sys.argv[1:]]),
-            now=datetime.now(UTC),
-            synthetic=loaded.config.synthetic,
-        )
-    if folder is not None:
-        write_report_json(report, folder.report_json)
-        write_report_html(report, folder.report_html)
+    with _report_folder(out) as folder:
+        with console.status("Reading DICOM"):
+            task = loaded.load_task(
+                image_size=model.image_size, channels=model.channels, workers=workers
+            )
+        with console.status(f"Evaluating {episodes} episodes"), WorkerPool(workers) as pool:
+            report = new_site_report(
+                chosen,
+                task,
+                plan,
+                pool.map,
+                command=shlex.join(["metaward", *sys.argv[1:]]),
+                now=datetime.now(UTC),
+                synthetic=loaded.config.synthetic,
+            )
+        if folder is not None:
+            write_report_json(report, folder.report_json)
+            write_report_html(report, folder.report_html)
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
         return
     print_report(report, console)
     if folder is not None:
         console.print(f"\nReport: {folder.report_html}", soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _report_folder(out: Path | None) -> "Iterator[RunDirectory | None]":
+    """Make the folder for the reports at the start; take it away when nothing came to be."""
+    from metaward.run_directory import RunDirectory
+
+    if out is None:
+        yield None
+        return
+    folder = RunDirectory.create(out)
+    try:
+        yield folder
+    except BaseException:
+        with contextlib.suppress(OSError):  # it holds a report, or is a mount point
+            out.rmdir()
+        raise
 
 
 def parse_shots(text: str) -> tuple[int, ...]:
