@@ -32,17 +32,25 @@ def build_app() -> typer.Typer:
 
     @app.callback()
     def root(
-        show_version: bool = typer.Option(
-            False, "--version", help="Print the version and stop.", is_eager=True
+        show_version: bool = typer.Option(  # noqa: ARG001 (its callback acts)
+            False,
+            "--version",
+            help="Print the version and stop.",
+            is_eager=True,
+            callback=_print_version,
         ),
     ) -> None:
-        if show_version:
-            typer.echo(f"metaward {version('metaward')}")
-            raise typer.Exit
+        pass
 
     for entry in sorted(entry_points(group="metaward.commands"), key=lambda entry: entry.name):
         entry.load()(app)
     return app
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"metaward {version('metaward')}")
+        raise typer.Exit
 
 
 def print_error(error: MetawardError, console: Console) -> None:
