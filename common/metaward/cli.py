@@ -32,7 +32,7 @@ def build_app() -> typer.Typer:
 
     @app.callback()
     def root(
-        show_version: bool = typer.Option(  # noqa: ARG001 (its callback acts)
+        show_version: bool = typer.Option(
             False,
             "--version",
             help="Print the version and stop.",

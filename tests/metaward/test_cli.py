@@ -37,7 +37,7 @@ VERBS = leaves(typer.main.get_command(cli.build_app()))
 
 @pytest.fixture
 def only(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
-    """Make the command line one of two verbs: ``work``, which does what it is told, and ``rest``."""
+    """Give the command line two verbs: ``work``, which does as told, and ``rest``."""
 
     def install(work: Callable[[], None]) -> None:
         def register(app: typer.Typer) -> None:
