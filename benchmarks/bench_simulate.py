@@ -103,6 +103,10 @@ def show(runs: list[dict[str, Any]]) -> None:
     table.add_row("wall time", *(f"{run['wall_s']:.0f} s" for run in runs))
     for phase in runs[0]["phases_s"]:
         table.add_row(f"  {phase}", *(f"{run['phases_s'][phase]:.1f} s" for run in runs))
+    table.add_row(
+        "  everything else",
+        *(f"{run['wall_s'] - sum(run['phases_s'].values()):.1f} s" for run in runs),
+    )
     table.add_row("peak RSS of all processes", *(f"{run['peak_rss_gib']:.2f} GiB" for run in runs))
     for method in runs[0]["accuracy"]:
         table.add_row(
