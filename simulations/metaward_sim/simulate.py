@@ -142,9 +142,9 @@ def simulate(simulation: Simulation, view: LiveView) -> Report:
         run.write_privacy(dict.fromkeys(hospitals.training, NOT_PRIVATE))
         baselines = [trainer.baseline(name, tasks) for name in scenario.baselines.methods]
         evaluations = _evaluate(simulation, hospitals, tasks, (method, *baselines), view)
+        view.phase("Drawing the report")
         report = _report(simulation, hospitals, tasks, evaluations, rounds, view, started)
         write_report_json(report, run.report_json)
-        view.phase("Drawing the report")
         write_report_html(report, run.report_html)
         if board is not None:
             board.on_report(report)

@@ -49,5 +49,6 @@ LEARNER_NAMES = {
 
 
 def shared_model(learner: LearnerSettings) -> MethodSummary:
-    """Return the summary of the shared model, with the learner that trained it."""
-    return SHARED.model_copy(update={"label": f"Shared model ({LEARNER_NAMES[learner.name]})"})
+    """Return the summary of the shared model; its description names the learner."""
+    description = f"{SHARED.description.rstrip('.')} ({LEARNER_NAMES[learner.name]})."
+    return SHARED.model_copy(update={"description": description})
