@@ -68,7 +68,7 @@ class AdaptSettings(Settings):
     )
 
 
-TRAINING_ALONE = AdaptSettings(head="prototypes", steps=10, lr=0.05, batch_size=25)
+TRAINING_ALONE = AdaptSettings(head="prototypes", steps=10, lr=0.01, batch_size=25)
 """How a hospital trains alone, from random weights, on the few images that it has labelled."""
 
 
@@ -104,11 +104,11 @@ class FomamlSettings(Settings):
     n_way: int = Field(5, ge=2, description=WAYS)
     n_shot: int = Field(5, ge=1)
     n_query: int = Field(5, ge=1, description="query images per class")
-    inner_steps: int = Field(3, ge=0, description="0 with prototypes is a prototypical network")
-    inner_lr: float = Field(0.1, gt=0)
+    inner_steps: int = Field(1, ge=0, description="0 with prototypes is a prototypical network")
+    inner_lr: float = Field(0.01, gt=0)
     episodes: int = Field(4, ge=1, description="episodes per site and round")
     augment: Augment = "dihedral"
-    adapt: AdaptSettings = AdaptSettings()
+    adapt: AdaptSettings = AdaptSettings(steps=1, lr=0.01)
 
 
 class FedAvgSettings(Settings):
