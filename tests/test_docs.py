@@ -33,6 +33,7 @@ PAGE_NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 INLINE_COMMAND = re.compile(r"`metaward ([a-z][a-z -]*)")
+DOTTED = re.compile(r"`(metaward(?:_\w+)?(?:\.\w+)+)(?:\(\))?`")
 ROW = re.compile(r"^\| `([\w.]+)` \| (.*?) \| (.*?) \| (.+) \|$", re.MULTILINE)
 
 
@@ -82,7 +83,7 @@ def type_text(field: FieldInfo) -> str:
     return plain_type(field.annotation) + limits_text(field.metadata)
 
 
-def plain_type(annotation: Any) -> str:  # noqa: PLR0911 (a table)
+def plain_type(annotation: Any) -> str:
     if settings_in(annotation):
         return "mapping"
     origin = get_origin(annotation)
@@ -204,7 +205,8 @@ def command_lines(page: Path) -> list[str]:
             if command.startswith("metaward "):
                 lines.append(command)
             elif command.startswith("make simulate ARGS="):
-                (arguments,) = shlex.split(command.removeprefix("make simulate ARGS="))
+                quoted = command.removeprefix("make simulate ARGS=")
+                (arguments,) = shlex.split(quoted, comments=True)
                 lines.append(f"metaward simulate {arguments}")
     return lines
 
@@ -250,8 +252,9 @@ def test_every_command_that_a_sentence_names_exists(name: str, root_command: cli
             command = command.commands[word]
 
 
-def test_there_are_command_lines_to_check() -> None:
+def test_there_are_commands_and_names_to_check() -> None:
     assert len(command_lines(ROOT / "docs/quickstart.md")) >= 5
+    assert len(DOTTED.findall((ROOT / "docs/glossary.md").read_text("utf-8"))) >= 10
 
 
 # --- files and code -------------------------------------------------------------------------------
@@ -277,12 +280,10 @@ def test_every_name_that_a_python_example_imports_exists(name: str) -> None:
                 assert hasattr(importlib.import_module(module), imported.strip())
 
 
-@pytest.mark.parametrize("name", ["docs/algorithms.md", "docs/glossary.md", "docs/threat-model.md"])
+@pytest.mark.parametrize("name", PAGE_NAMES)
 def test_every_dotted_name_of_the_code_that_a_page_mentions_exists(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
-    mentioned = set(re.findall(r"`(metaward(?:_\w+)?(?:\.\w+)+)`", text))
-    assert mentioned
-    for dotted in mentioned:
+    for dotted in DOTTED.findall(text):
         assert resolves(dotted), f"{name}: {dotted}"
 
 
