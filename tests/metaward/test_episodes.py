@@ -24,7 +24,7 @@ def task_of(patients_with: dict[str, dict[int, int]]) -> Task:
 def two_labels(n_patients: int, n_images: int = 1) -> Task:
     return task_of(
         {
-            "a": {patient: n_images for patient in range(n_patients)},
+            "a": dict.fromkeys(range(n_patients), n_images),
             "b": {100 + patient: n_images for patient in range(n_patients)},
         }
     )
@@ -57,12 +57,10 @@ def test_query_patients_never_appear_in_the_support_set(
 
 
 def test_a_patient_with_two_labels_is_on_one_side_only() -> None:
-    shared = {patient: 1 for patient in range(8)}
+    shared = dict.fromkeys(range(8), 1)
     task = task_of({"a": shared, "b": shared})
     for seed in range(50):
-        drawn = sample_indices(
-            task, n_way=2, n_shot=2, n_query=2, rng=np.random.default_rng(seed)
-        )
+        drawn = sample_indices(task, n_way=2, n_shot=2, n_query=2, rng=np.random.default_rng(seed))
         assert not set(task.patients[drawn.support]) & set(task.patients[drawn.query])
 
 
@@ -108,10 +106,8 @@ def test_a_label_with_too_few_patients_is_named_with_its_numbers() -> None:
 
 
 def test_fewer_labels_than_ways_is_a_sentence() -> None:
-    with pytest.raises(DataError, match="2 of 2 labels have enough patients.*expected 5 labels"):
-        sample_episode(
-            two_labels(9), n_way=5, n_shot=1, n_query=1, rng=np.random.default_rng(0)
-        )
+    with pytest.raises(DataError, match=r"2 of 2 labels have enough patients.*expected 5 labels"):
+        sample_episode(two_labels(9), n_way=5, n_shot=1, n_query=1, rng=np.random.default_rng(0))
 
 
 def test_a_support_set_may_use_every_patient() -> None:
