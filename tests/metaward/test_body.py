@@ -1,0 +1,136 @@
+"""What every body promises: sizes, no statistics over patients, weights from the seed alone."""
+
+import itertools
+from typing import Literal
+
+import pytest
+import torch
+from torch import nn
+
+from metaward.models.body import Body, build_body
+from metaward.study import ModelSettings
+
+CONV4 = ModelSettings(filters=8, groups=2)
+RESNET = ModelSettings(name="resnet", filters=8, groups=2)
+CHANGES: tuple[dict[str, str | int], ...] = ({}, {"downsample": "pool"}, {"channels": 3})
+EVERY_BODY = [
+    pytest.param(settings.model_copy(update=changes), id=f"{settings.name}-{changes}")
+    for settings, changes in itertools.product((CONV4, RESNET), CHANGES)
+]
+
+
+def images(settings: ModelSettings, n: int = 3) -> torch.Tensor:
+    shape = (n, settings.channels, settings.image_size, settings.image_size)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(
+    ("downsample", "size", "side"),
+    [
+        # pool: halved and rounded down four times; stride: halved and rounded up.
+        ("pool", 28, 1),
+        ("pool", 32, 2),
+        ("pool", 64, 4),
+        ("stride", 28, 2),
+        ("stride", 32, 2),
+        ("stride", 64, 4),
+    ],
+)
+def test_conv4_gives_as_many_features_as_it_says(
+    downsample: Literal["pool", "stride"], size: int, side: int
+) -> None:
+    settings = ModelSettings(filters=8, groups=2, image_size=size, downsample=downsample)
+    body = build_body(settings, seed=0)
+    assert body.features == 8 * side * side
+    assert body(images(settings)).shape == (3, body.features)
+
+
+@pytest.mark.parametrize("size", [16, 28, 33, 64])
+def test_resnet_gives_features_that_do_not_depend_on_the_size_of_the_image(size: int) -> None:
+    settings = RESNET.model_copy(update={"image_size": size})
+    body = build_body(settings, seed=0)
+    assert body.features == 32
+    assert body(images(settings)).shape == (3, 32)
+
+
+@pytest.mark.parametrize("settings", EVERY_BODY)
+@pytest.mark.parametrize("size", [16, 28, 33, 64])
+def test_the_settings_know_the_map_that_the_last_norm_sees(
+    settings: ModelSettings, size: int
+) -> None:
+    settings = settings.model_copy(update={"image_size": size})
+    body = build_body(settings, seed=0)
+    sides: list[int] = []
+    for module in body.modules():
+        if isinstance(module, nn.GroupNorm):
+            module.register_forward_hook(lambda _module, args, _out: sides.append(args[0].shape[2]))
+    body(images(settings))
+    assert min(sides) == settings.last_norm_side()
+
+
+@pytest.mark.parametrize("settings", EVERY_BODY)
+def test_no_body_keeps_statistics_of_patients(settings: ModelSettings) -> None:
+    body = build_body(settings, seed=0)
+    assert list(body.buffers()) == []
+    assert not any(isinstance(m, nn.modules.batchnorm._NormBase) for m in body.modules())
+    before = body.initial_parameters()
+    body.train()
+    body(images(settings))
+    assert all(torch.equal(leaf, before[name]) for name, leaf in body.named_parameters())
+
+
+@pytest.mark.parametrize("settings", EVERY_BODY)
+def test_an_image_has_the_same_features_whatever_is_beside_it(settings: ModelSettings) -> None:
+    body, batch = build_body(settings, seed=0).double(), images(settings, n=4).double()
+    with torch.no_grad():
+        together = body(batch)
+        alone = torch.cat([body(image[None]) for image in batch])
+    torch.testing.assert_close(together, alone, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("settings", EVERY_BODY)
+def test_every_parameter_has_a_part_in_the_features(settings: ModelSettings) -> None:
+    body = build_body(settings, seed=0)
+    body(images(settings)).square().sum().backward()
+    for name, leaf in body.named_parameters():
+        assert leaf.grad is not None, name
+        assert leaf.grad.abs().max() > 0, name
+
+
+def weights(body: Body) -> list[bytes]:
+    return [leaf.numpy().tobytes() for leaf in body.initial_parameters().values()]
+
+
+@pytest.mark.parametrize("settings", EVERY_BODY)
+def test_initial_weights_depend_on_the_seed_alone(settings: ModelSettings) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        one = weights(build_body(settings, seed=7))
+        torch.manual_seed(2)
+        assert weights(build_body(settings, seed=7)) == one
+    assert weights(build_body(settings, seed=8)) != one
+
+
+def test_building_a_body_leaves_the_global_random_state_as_it_was() -> None:
+    before = torch.random.get_rng_state()
+    build_body(CONV4, seed=3)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_initial_parameters_are_a_copy() -> None:
+    body = build_body(CONV4, seed=3)
+    taken = body.initial_parameters()
+    before = weights(body)
+    for leaf in taken.values():
+        assert not leaf.requires_grad
+        leaf.zero_()
+    assert weights(body) == before
+
+
+@pytest.mark.parametrize("settings", [CONV4, RESNET], ids=lambda settings: settings.name)
+def test_apply_with_uses_the_parameters_given_and_changes_none(settings: ModelSettings) -> None:
+    body, other, batch = build_body(settings, 1), build_body(settings, 2), images(settings)
+    before = weights(body)
+    with torch.no_grad():
+        assert torch.equal(body.apply_with(other.initial_parameters(), batch), other(batch))
+    assert weights(body) == before
