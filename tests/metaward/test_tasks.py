@@ -1,0 +1,87 @@
+"""What a task promises about images, labels and patients."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from metaward.tasks import STANDARDISE_FLOOR, Task, standardise
+
+
+def task(images: NDArray[np.floating] | None = None) -> Task:
+    """Two patients with one label, one of them also with the other; no image of the third."""
+    given = np.linspace(0, 1, 5 * 16, dtype=np.float16).reshape(5, 1, 4, 4)
+    return Task(
+        site="north",
+        images=given if images is None else images,
+        labels=np.array([0, 0, 1, 0, 1]),
+        patients=np.array([7, 9, 7, 7, 7]),
+        label_names=("cyst", "scar", "rare"),
+    )
+
+
+def test_images_are_found_by_label_and_patient() -> None:
+    table = {
+        label: {patient: rows.tolist() for patient, rows in patients.items()}
+        for label, patients in task().images_of.items()
+    }
+    assert table == {0: {7: [0, 3], 9: [1]}, 1: {7: [2, 4]}, 2: {}}
+
+
+def test_images_and_patients_are_counted() -> None:
+    assert (task().n_images, task().n_patients) == (5, 2)
+
+
+def test_taken_images_are_standardised_float32_in_the_order_asked_for() -> None:
+    taken = task().take(np.array([3, 0]))
+    assert taken.dtype == torch.float32
+    assert taken.shape == (2, 1, 4, 4)
+    expected = torch.from_numpy(task().images[[3, 0]].astype(np.float32))
+    torch.testing.assert_close(taken, standardise(expected))
+
+
+def test_a_memory_mapped_task_is_read_and_never_written(tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", task().images)
+    before = (tmp_path / "images.npy").read_bytes()
+    mapped = task(np.load(tmp_path / "images.npy", mmap_mode="r"))
+    taken = mapped.take(np.array([0, 1]))
+    torch.testing.assert_close(taken, task().take(np.array([0, 1])))
+    taken.zero_()
+    assert (tmp_path / "images.npy").read_bytes() == before
+
+
+def test_each_image_gets_mean_0_and_deviation_1_over_its_own_pixels() -> None:
+    images = (
+        torch.rand(3, 2, 4, 4, dtype=torch.float64)
+        * torch.tensor([1.0, 5.0, 0.1])[:, None, None, None]
+    )
+    done = standardise(images)
+    torch.testing.assert_close(done.mean(dim=(1, 2, 3)), torch.zeros(3, dtype=torch.float64))
+    torch.testing.assert_close(
+        done.std(dim=(1, 2, 3), correction=0), torch.ones(3, dtype=torch.float64)
+    )
+
+
+def test_an_image_is_standardised_without_the_others() -> None:
+    images = torch.rand(3, 1, 4, 4)
+    alone = torch.cat([standardise(image[None]) for image in images])
+    torch.testing.assert_close(standardise(images), alone)
+
+
+def test_an_empty_image_becomes_zeros_and_faint_noise_stays_faint() -> None:
+    assert torch.equal(standardise(torch.full((1, 1, 4, 4), 0.5)), torch.zeros(1, 1, 4, 4))
+    faint = torch.tensor([0.0, 1.0]).repeat(8).view(1, 1, 4, 4) * STANDARDISE_FLOOR / 100
+    assert float(standardise(faint).abs().max()) == pytest.approx(0.005)
+
+
+@given(gain=st.floats(0.5, 50), offset=st.floats(-5, 5))
+def test_brightness_and_contrast_of_a_scanner_make_no_difference(
+    gain: float, offset: float
+) -> None:
+    generator = torch.Generator().manual_seed(3)
+    image = torch.rand(1, 1, 4, 4, dtype=torch.float64, generator=generator)
+    torch.testing.assert_close(standardise(gain * image + offset), standardise(image))
