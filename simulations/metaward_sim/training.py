@@ -44,12 +44,16 @@ class Trainer:
     on_round: OnRound
 
     def train_method(self) -> tuple[Method, list[TrainingRound]]:
-        """Train the method that the scenario is about; return its rounds too."""
-        rounds: list[TrainingRound] = []
+        """Train the method that the scenario is about; return all its rounds too, resumed or not."""
         study, summary = self.scenario.study(), shared_model(self.scenario.learner)
         theta = self._federated(
-            study, summary, self.run.path, self.run.model, "Meta-training", "training", rounds
+            study, summary, self.run.path, self.run.model, "Meta-training", "training"
         )
+        losses = SiteLosses(self.run.path / SITES_FOLDER)
+        rounds = [
+            training_round(event, loss=losses.mean(event.round_index))
+            for event in self.run.read_rounds()
+        ]
         return _method(summary, study.learner, study, theta), rounds
 
     def baseline(self, name: BaselineName, tasks: Mapping[str, Task]) -> Method:
@@ -71,7 +75,6 @@ class Trainer:
                     self.run.baseline(name),
                     "Baseline: FedAvg",
                     name,
-                    [],
                 )
             case "pooled":
                 theta = self._pooled(fedavg, summary, tasks)
@@ -85,7 +88,6 @@ class Trainer:
         artefact: Path,
         phase: str,
         run_name: str,
-        rounds: list[TrainingRound],
     ) -> Arrays:
         losses = SiteLosses(folder / SITES_FOLDER)
         self.view.loss_of_round = losses.mean
@@ -93,7 +95,6 @@ class Trainer:
 
         def on_round(event: RoundEvent) -> None:
             loss = losses.mean(event.round_index)
-            rounds.append(training_round(event, loss=loss))
             self.on_round(run_name, event, loss)
             self.view.on_round(event)
 
