@@ -44,7 +44,7 @@ class Trainer:
     on_round: OnRound
 
     def train_method(self) -> tuple[Method, list[TrainingRound]]:
-        """Train the method that the scenario is about; return all its rounds too, resumed or not."""
+        """Train the method of the scenario; return all its rounds, also after a resume."""
         study, summary = self.scenario.study(), shared_model(self.scenario.learner)
         theta = self._federated(
             study, summary, self.run.path, self.run.model, "Meta-training", "training"
