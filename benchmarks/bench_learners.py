@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -47,6 +48,7 @@ PATIENTS_PER_LABEL, IMAGES_PER_PATIENT = 24, 2
 SCALE_OF_DISTANCES = -0.5
 """Exponent of the number of features; see metaward.meta.prototypical."""
 
+Rows = NDArray[np.int64]
 OUT = Path(__file__).parent / "out"
 
 
@@ -93,7 +95,8 @@ def measure(case: Case, repeats: int) -> tuple[list[float], list[float]]:
     def by_hand() -> None:
         plain(network, task, case.learner, rng)
 
-    ours(), by_hand()  # warm up
+    ours()  # warm up
+    by_hand()
     taken: tuple[list[float], list[float]] = ([], [])
     for _ in range(repeats):
         for times, work in zip(taken, (ours, by_hand), strict=True):
@@ -134,14 +137,14 @@ def plain_network(model: ModelSettings) -> nn.Sequential:
     return network.to(memory_format=torch.channels_last)
 
 
-def plain_batch(task: Task, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+def plain_batch(task: Task, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
     images = torch.from_numpy(task.images[rows].astype(np.float32))
     std, mean = torch.std_mean(images, dim=(1, 2, 3), correction=0, keepdim=True)
     images = (images - mean) / std.clamp_min(STANDARDISE_FLOOR)
     return images.contiguous(memory_format=torch.channels_last), torch.from_numpy(task.labels[rows])
 
 
-def plain_rows(task: Task, per_class: int, rng: np.random.Generator) -> np.ndarray:
+def plain_rows(task: Task, per_class: int, rng: np.random.Generator) -> Rows:
     return np.concatenate(
         [
             rng.choice(np.flatnonzero(task.labels == label), per_class, replace=False)
@@ -203,7 +206,7 @@ def plain_reptile(
         add_difference(total, network, images, labels, plain_steps(s, len(labels), rng), s.inner_lr)
 
 
-def plain_steps(s: ReptileSettings, n: int, rng: np.random.Generator) -> list[np.ndarray]:
+def plain_steps(s: ReptileSettings, n: int, rng: np.random.Generator) -> list[Rows]:
     size = min(s.inner_batch, n)
     order = np.concatenate([rng.permutation(n) for _ in range(s.inner_steps * size // n + 1)])
     return [order[step * size : (step + 1) * size] for step in range(s.inner_steps)]
@@ -214,7 +217,7 @@ def add_difference(
     network: nn.Sequential,
     images: torch.Tensor,
     labels: torch.Tensor,
-    steps: list[np.ndarray],
+    steps: list[Rows],
     lr: float,
 ) -> None:
     with torch.no_grad():
@@ -271,7 +274,7 @@ def main() -> None:
     chosen = cases((32,), (5,)) if options.quick else cases((32, 64), (1, 5))
     repeats = min(options.repeats, 5) if options.quick else options.repeats
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     with WorkerPool(1) as pool:
         for case in chosen:
             ours, plain = pool.submit(measure, case, repeats).result()

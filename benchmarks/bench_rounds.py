@@ -131,7 +131,9 @@ def run_child(study: Study, hospitals: Path, run_dir: Path, workers: int) -> lis
 
 
 def start_up(work: Path, workers: int, repeats: int) -> dict[str, float]:
-    first, again, whole = [], [], []
+    first: list[float] = []
+    again: list[float] = []
+    whole: list[float] = []
     for number in range(repeats):
         hospitals = work / f"start-{number}"
         write_demo(hospitals, hospitals=SITES, patients=PATIENTS, workers=workers)

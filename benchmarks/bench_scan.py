@@ -21,10 +21,11 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pydicom
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -37,7 +38,7 @@ from metaward_client.site import Site, load_site
 from metaward_client.site_scan import SiteScan
 from metaward_sim.hospital_folder import write_hospital
 from metaward_sim.image_record import ImageRecord
-from metaward_sim.scanner_style import TRANSFER_SYNTAX_UID, ScannerStyle
+from metaward_sim.scanner_style import ScannerStyle, TransferSyntax
 
 DECODED_SIZE = 32
 IMAGES_PER_PATIENT = 4
@@ -48,7 +49,7 @@ OUT = Path(__file__).parent / "out"
 
 def write_files(folder: Path, n_files: int, size: int) -> Path:
     """Write one hospital; return its folder."""
-    syntaxes = list(TRANSFER_SYNTAX_UID)
+    syntaxes = get_args(TransferSyntax)
     styles = [
         ScannerStyle("CR", bits_stored=12, transfer_syntax=syntax, nesting="hashed")
         for syntax in syntaxes
@@ -129,7 +130,8 @@ def decoding(hospital: Path, repeats: int) -> dict[str, dict[str, float]]:
             for path in paths:
                 pydicom.dcmread(path).pixel_array  # noqa: B018 (decodes)
 
-        ours(), peer()
+        ours()
+        peer()
         pairs = [(seconds(ours), seconds(peer)) for _ in range(repeats)]
         ours_s, peer_s = (statistics.median(column) for column in zip(*pairs, strict=True))
         rates[describe(uid).name] = {
@@ -178,7 +180,7 @@ def with_cache(site: Site, cache: Path) -> Site:
     return Site(site.config.model_copy(update={"cache": cache}), site.path)
 
 
-def read_all(images: np.ndarray) -> float:
+def read_all(images: NDArray[np.float16]) -> float:
     total = 0.0
     for start in range(0, len(images), BATCH):
         total += float(images[start : start + BATCH].astype(np.float32).sum())
