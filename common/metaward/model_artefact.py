@@ -35,13 +35,17 @@ MAX_CARD_DEPTH = 16
 """Nesting of a card's YAML; ours is 3."""
 
 
+NO_MECHANISM = "none (NOT PRIVATE)"
+"""The mechanism of a model that nothing protects, in words that no reader of a file can miss."""
+
+
 class PrivacyStatement(Settings):
     """What is promised about the records that a model learned from.
 
-    ``mechanism: none`` promises nothing: the model may reveal single patients.
+    Without a mechanism it promises nothing: the model may reveal single patients.
     """
 
-    mechanism: str = Field("none", description="how deltas were made private; 'none' if not")
+    mechanism: str = Field(NO_MECHANISM, description="how deltas were made private")
     unit: str = Field("none", description="what one unit of privacy protects: patient or image")
     neighbouring: str = Field("", description="neighbouring relation, e.g. add or remove one")
     sampling: str = Field("", description="how records enter a batch, e.g. Poisson")
@@ -52,7 +56,7 @@ class PrivacyStatement(Settings):
     @property
     def is_private(self) -> bool:
         """True when a mechanism stands behind the statement."""
-        return self.mechanism != "none"
+        return not self.mechanism.startswith("none")
 
 
 class ModelCard(Settings):

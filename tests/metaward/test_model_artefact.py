@@ -264,7 +264,7 @@ def test_rounds_are_read_without_a_torn_last_line(tmp_path):
 def test_privacy_is_written_per_site(tmp_path):
     run = RunDirectory.create(tmp_path / "run")
     run.write_privacy({"north": PrivacyStatement()})
-    assert json.loads(run.privacy.read_text())["north"]["mechanism"] == "none"
+    assert json.loads(run.privacy.read_text())["north"]["mechanism"] == "none (NOT PRIVATE)"
 
 
 def test_models_and_baselines_are_found(tmp_path, theta):
