@@ -131,14 +131,15 @@ def _describe(problem: Any, model: type[BaseModel], tree: yaml.Node | None) -> s
     location = [part for part in problem["loc"] if not _is_union_tag(part)]
     key = ".".join(str(part) for part in location) or "(top level)"
     line = _line_of(tree, location)
-    text = f"{'line ' + str(line) + ', ' if line else ''}{key}: {problem['msg']}"
+    place = f"{'line ' + str(line) + ', ' if line else ''}{key}"
+    text = f"{place}: {problem['msg']}"
     if problem["type"] == "missing":
         return text
     if problem["type"] == "union_tag_invalid":
         tag, tags = problem["ctx"]["tag"], problem["ctx"]["expected_tags"]
         near = difflib.get_close_matches(tag, re.findall(r"'([^']*)'", tags), n=1)
         hint = f" (did you mean '{near[0]}'?)" if near else ""
-        return f"{key}: there is no '{tag}'{hint}; there are {tags}"
+        return f"{place}: there is no '{tag}'{hint}; there are {tags}"
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(location[-1]), _all_field_names(model), n=1)
         return text + (f" (did you mean '{near[0]}'?)" if near else "")

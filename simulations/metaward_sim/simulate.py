@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from metaward.config import validate_settings
-from metaward.errors import MetawardError
+from metaward.errors import ConfigError, MetawardError
 from metaward.evaluation import Method, SiteEvaluation, design_for, evaluate_site
 from metaward.model_artefact import load_card
 from metaward.progress import RoundEvent
@@ -101,9 +101,15 @@ def reopen(out: Path) -> Simulation:
     """
     run = RunDirectory.open(out)
     content = run.read_config()
-    scenario = validate_settings(
-        dict(content.get("scenario") or {}), Scenario, where=f"{run.config}, scenario"
-    )
+    settings = content.get("scenario")
+    if not isinstance(settings, dict):
+        raise ConfigError(
+            "no scenario in it",
+            expected="the config.yaml that `metaward simulate` wrote",
+            where=str(run.config),
+            next_step="Name the folder of an interrupted simulation.",
+        )
+    scenario = validate_settings(settings, Scenario, where=f"{run.config}, scenario")
     return Simulation(
         scenario, run, str(content.get("command", "")), content.get("tensorboard") is True
     )
