@@ -31,6 +31,7 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from rich.table import Table
 from metaward.progress import RoundEvent
 from metaward.provenance import commit, machine, versions
 from metaward.study import ModelSettings, PrototypicalSettings, Study
+from metaward.tasks import Task
 from metaward.workers import WorkerPool, available_cores
 from metaward_client.site import load_site
 from metaward_client.site_work import site_rng
@@ -246,12 +248,16 @@ def site_work(job: tuple[str, Study, int, int]) -> float:
 
     path, study, round_index, n_threads = job
     torch.set_num_threads(n_threads)
-    model = study.model
-    task = load_site(Path(path)).load_task(image_size=model.image_size, channels=model.channels)
-    body = build_body(model, study.seed)
+    task = open_task(path, study.model.image_size, study.model.channels)
+    body = build_body(study.model, study.seed)
     rng = site_rng(study.seed, task.site, round_index)
     learner = build_learner(study.learner)
     return learner.local_delta(body, body.initial_parameters(), task, rng).loss
+
+
+@lru_cache
+def open_task(path: str, image_size: int, channels: int) -> Task:
+    return load_site(Path(path)).load_task(image_size=image_size, channels=channels)
 
 
 # --- results ---------------------------------------------------------------------------------
