@@ -204,6 +204,11 @@ def test_the_sample_files_of_the_configuration_page_are_valid(
         load_settings(path, model)
 
 
+@pytest.mark.parametrize("name", [path.name for path in (ROOT / "docs/examples").glob("*.yaml")])
+def test_the_scenarios_of_the_examples_folder_are_valid(name: str) -> None:
+    load_settings(ROOT / "docs/examples" / name, Scenario)
+
+
 # --- commands ------------------------------------------------------------------------------------
 
 
