@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from yaml.reader import ReaderError
 
 from metaward.errors import ConfigError
 
@@ -34,6 +35,10 @@ def _mapping_without_duplicates(loader: _UniqueKeyLoader, node: yaml.MappingNode
     seen: set[object] = set()
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, str):
+            raise yaml.constructor.ConstructorError(
+                None, None, "a key that is not text; put it in quotes", key_node.start_mark
+            )
         if key in seen:
             raise yaml.constructor.ConstructorError(
                 None, None, f"the key '{key}' stands twice", key_node.start_mark
@@ -75,12 +80,10 @@ def _parse(path: Path) -> tuple[dict[str, Any], yaml.Node | None]:
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(
-            f"not valid YAML ({error.problem})",
-            expected="a YAML mapping",
-            where=f"{path}{line}",
-            next_step="Correct that line and run the command again.",
-        ) from None
+        raise _not_yaml(f"{error.problem}", f"{path}{line}") from None
+    except ReaderError as error:
+        line = f", line {text.count(chr(10), 0, error.position) + 1}"
+        raise _not_yaml("a control character", f"{path}{line}") from None
     if content is None:
         content = {}
     if not isinstance(content, dict):
@@ -91,6 +94,15 @@ def _parse(path: Path) -> tuple[dict[str, Any], yaml.Node | None]:
             next_step="See docs/configuration.md for an example.",
         )
     return content, tree
+
+
+def _not_yaml(problem: str, where: str) -> ConfigError:
+    return ConfigError(
+        f"not valid YAML ({problem})",
+        expected="a YAML mapping",
+        where=where,
+        next_step="Correct that line and run the command again.",
+    )
 
 
 def validate_settings(

@@ -46,6 +46,10 @@ def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("rounds: [1, 2\n", "not valid YAML"),
+        ("rounds: 1\nname: a\x01b\n", "line 2: not valid YAML .a control character"),
+        ("rounds: 1\n? [a]\n: 2\n", "line 2: not valid YAML .a key that is not text"),
+        ("on: 1\n", "line 1: not valid YAML .a key that is not text; put it in quotes"),
+        ("2026-01-01: 1\n", "not text"),
         ("- rounds\n", "holds a list"),
         ("learner:\n  name: fomaml\n  inner_lr: 1e-2\n", "valid number"),
         ("learner:\n  name: fomaml\n  inner_lr: .inf\n", "learner.fomaml.inner_lr"),
