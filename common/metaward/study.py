@@ -68,7 +68,7 @@ class AdaptSettings(Settings):
     )
 
 
-TRAINING_ALONE = AdaptSettings(head="prototypes", steps=20, lr=0.02, batch_size=25)
+TRAINING_ALONE = AdaptSettings(head="prototypes", steps=20, lr=0.05, batch_size=15)
 """How a hospital trains alone, from random weights, on the few images that it has labelled."""
 
 
