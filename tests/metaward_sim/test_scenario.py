@@ -1,0 +1,107 @@
+"""What a scenario turns into: studies, an evaluation plan, an outer optimiser that suits."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from metaward.errors import ConfigError
+from metaward.study import (
+    AdamSettings,
+    FedAvgSettings,
+    FomamlSettings,
+    LearnerSettings,
+    PrototypicalSettings,
+    ReptileSettings,
+    SgdSettings,
+)
+from metaward_sim.scenario import Scenario, recommended_outer
+from metaward_sim.simulate_command import read_scenario
+
+
+def test_no_file_and_no_option_mean_the_defaults() -> None:
+    assert read_scenario(None, {}) == Scenario()
+
+
+def test_a_resolved_scenario_reads_back_as_itself(tmp_path: Path) -> None:
+    scenario = Scenario(name="mine", seed=9, outer=SgdSettings(step_size=0.5))
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(scenario.model_dump(mode="json")))
+    assert read_scenario(tmp_path / "mine.yaml", {}) == scenario
+
+
+def test_options_change_what_the_file_says(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("rounds: 3\nhospitals: {patients: 9}\n")
+    given = {"rounds": 4, "hospitals.synthetic": 5, "learner": {"name": "reptile"}}
+    scenario = read_scenario(tmp_path / "mine.yaml", given)
+    assert (scenario.rounds, scenario.hospitals.synthetic, scenario.hospitals.patients) == (4, 5, 9)
+    assert scenario.learner == ReptileSettings()
+
+
+def test_naming_the_files_own_learner_keeps_its_settings(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("learner: {name: fomaml, inner_lr: 0.3}\n")
+    same = read_scenario(tmp_path / "mine.yaml", {"learner": {"name": "fomaml"}})
+    assert same.learner == FomamlSettings(inner_lr=0.3)
+    other = read_scenario(tmp_path / "mine.yaml", {"learner": {"name": "prototypical"}})
+    assert other.learner == PrototypicalSettings()
+
+
+def test_a_wrong_option_is_blamed_on_the_option_and_a_wrong_file_on_the_file(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_scenario(None, {"hospitals.root": "x", "learner": {"name": "maml3"}})
+    assert caught.value.where == "--data, --learner"
+    (tmp_path / "mine.yaml").write_text("rounds: many\n")
+    with pytest.raises(ConfigError, match="line 1, rounds") as caught:
+        read_scenario(tmp_path / "mine.yaml", {"seed": 1})
+    assert caught.value.where == str(tmp_path / "mine.yaml")
+
+
+def test_the_method_and_fedavg_share_seed_body_and_rules_of_a_round() -> None:
+    scenario = Scenario(name="mine", seed=5, rounds=7)
+    study, fedavg = scenario.study(), scenario.fedavg_study()
+    assert (study.seed, study.model, study.round) == (fedavg.seed, fedavg.model, fedavg.round)
+    assert (study.name, study.rounds) == ("mine", 7)
+    assert fedavg.name == "mine-fedavg"
+    assert isinstance(fedavg.learner, FedAvgSettings)
+    assert study.digest() != fedavg.digest()
+
+
+def test_the_longest_name_still_names_both_studies() -> None:
+    name = "a" * 64
+    scenario = Scenario(name=name)
+    assert scenario.study().name == name
+    assert len(scenario.fedavg_study().name) <= 64
+
+
+@pytest.mark.parametrize(
+    ("learner", "kind"),
+    [
+        (PrototypicalSettings(), AdamSettings),
+        (FomamlSettings(), AdamSettings),
+        (ReptileSettings(), SgdSettings),
+        (FedAvgSettings(), SgdSettings),
+    ],
+)
+def test_gradients_go_through_adam_and_differences_as_they_are(
+    learner: LearnerSettings, kind: type
+) -> None:
+    assert isinstance(recommended_outer(learner), kind)
+    assert isinstance(Scenario(learner=learner).study().outer, kind)
+
+
+def test_an_outer_optimiser_that_is_chosen_is_used() -> None:
+    chosen = SgdSettings(step_size=0.25)
+    assert Scenario(outer=chosen).study().outer == chosen
+
+
+def test_the_plan_measures_what_the_scenario_says() -> None:
+    plan = Scenario().evaluation.plan(seed=4)
+    wanted = Scenario().evaluation
+    assert (plan.shots, plan.n_way, plan.n_query, plan.episodes, plan.seed) == (
+        wanted.shots,
+        wanted.n_way,
+        wanted.n_query,
+        wanted.episodes,
+        4,
+    )
