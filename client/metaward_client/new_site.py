@@ -129,8 +129,14 @@ def new_site_report(
 
 
 def took_part(path: Path, site: str) -> bool:
-    """Say whether a site of this name took part in the run's training, as far as the run knows."""
-    return site in RunDirectory(path).read_privacy()
+    """Say whether a site of this name took part in the run's training, as far as the run knows.
+
+    Args:
+        path: A run directory, or the model in one; a model that was moved knows nothing.
+        site: Name of the site.
+    """
+    folders = (path, path.resolve().parent)
+    return any(site in RunDirectory(folder).read_privacy() for folder in folders)
 
 
 def _method(summary: MethodSummary, artefact: ModelArtefact) -> Method:
