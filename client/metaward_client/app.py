@@ -17,8 +17,8 @@ from metaward_client.site_work import SiteAtWork, answer_message
 
 SITE_KEY = "site"
 ROUND_LOG_KEY = "round-log"
-OPEN_TASKS = 8
-"""Tasks that one process keeps open; their images are memory-mapped."""
+OPEN_TASKS = 512
+"""Tasks that one process keeps open: all of a large simulation. Their images are memory-mapped."""
 
 app = ClientApp()
 

@@ -113,7 +113,7 @@ def validate_settings(
         # JSON mode is strict about types but reads a list as a tuple, as YAML means it.
         return model.model_validate_json(json.dumps(content, default=str))
     except ValidationError as error:
-        problems = [_describe(problem, model, tree) for problem in error.errors()]
+        problems = [_describe(problem, model, content, tree) for problem in error.errors()]
     noun = "problem" if len(problems) == 1 else "problems"
     raise ConfigError(
         f"{len(problems)} {noun}\n" + "\n".join(f"    {problem}" for problem in problems),
@@ -139,12 +139,17 @@ def _read_text(path: Path) -> str:
     )
 
 
-def _describe(problem: Any, model: type[BaseModel], tree: yaml.Node | None) -> str:
-    location = [part for part in problem["loc"] if not _is_union_tag(part)]
+def _describe(
+    problem: Any, model: type[BaseModel], content: dict[str, Any], tree: yaml.Node | None
+) -> str:
+    location = _keys_only(problem["loc"], content)
     key = ".".join(str(part) for part in location) or "(top level)"
     line = _line_of(tree, location)
     place = f"{'line ' + str(line) + ', ' if line else ''}{key}"
     text = f"{place}: {problem['msg']}"
+    if problem["type"] == "union_tag_not_found":
+        which = problem["ctx"]["discriminator"].strip("'")
+        return f"{place}.{which}: Field required, to say which {key} the other keys are for"
     if problem["type"] == "missing":
         return text
     if problem["type"] == "union_tag_invalid":
@@ -158,8 +163,19 @@ def _describe(problem: Any, model: type[BaseModel], tree: yaml.Node | None) -> s
     return f"{text} (found {_shorten(problem['input'])})"
 
 
-def _is_union_tag(part: object) -> bool:
-    return isinstance(part, str) and part.startswith("function-")
+def _keys_only(location: Sequence[object], content: object) -> list[object]:
+    """Drop what pydantic puts into a location beside keys: the tag that chose a union's member."""
+    keys: list[object] = []
+    for number, part in enumerate(location, start=1):
+        is_key = not isinstance(content, dict) or part in content or number == len(location)
+        if not is_key:
+            continue
+        keys.append(part)
+        if isinstance(content, dict):
+            content = content.get(part)
+        elif isinstance(content, list) and isinstance(part, int):
+            content = content[part]
+    return keys
 
 
 def _shorten(value: object, limit: int = 60) -> str:

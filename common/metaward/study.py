@@ -8,7 +8,7 @@ those belong to the site's own file.
 import math
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from metaward.config import Settings
 
@@ -68,8 +68,22 @@ class AdaptSettings(Settings):
     )
 
 
-TRAINING_ALONE = AdaptSettings(head="prototypes", steps=20, lr=0.05, batch_size=15)
+def _changing(default: AdaptSettings) -> BeforeValidator:
+    """Let keys that a file leaves out keep the values of this place, not those of the class."""
+
+    def merge(value: object) -> object:
+        return default.model_dump() | value if isinstance(value, dict) else value
+
+    return BeforeValidator(merge)
+
+
+ONE_STEP = AdaptSettings(steps=1, lr=0.01)
+"""FOMAML's own adaptation: as many steps as its inner loop."""
+FINE_TUNE = AdaptSettings(steps=5, lr=0.01, batch_size=25)
+"""Fine-tuning after FedAvg."""
+TRAINING_ALONE = AdaptSettings(steps=20, lr=0.05, batch_size=15)
 """How a hospital trains alone, from random weights, on the few images that it has labelled."""
+AloneSettings: TypeAlias = Annotated[AdaptSettings, _changing(TRAINING_ALONE)]
 
 
 class ReptileSettings(Settings):
@@ -108,7 +122,7 @@ class FomamlSettings(Settings):
     inner_lr: float = Field(0.01, gt=0)
     episodes: int = Field(4, ge=1, description="episodes per site and round")
     augment: Augment = "dihedral"
-    adapt: AdaptSettings = AdaptSettings(steps=1, lr=0.01)
+    adapt: Annotated[AdaptSettings, _changing(ONE_STEP)] = ONE_STEP
 
 
 class FedAvgSettings(Settings):
@@ -119,7 +133,7 @@ class FedAvgSettings(Settings):
     local_lr: float = Field(0.3, gt=0)
     batch_size: int = Field(32, ge=1)
     augment: Augment = "dihedral"
-    adapt: AdaptSettings = AdaptSettings(batch_size=25)
+    adapt: Annotated[AdaptSettings, _changing(FINE_TUNE)] = FINE_TUNE
 
 
 LearnerSettings: TypeAlias = Annotated[

@@ -10,7 +10,7 @@ from metaward.evaluation import EvaluationPlan
 from metaward.study import (
     TRAINING_ALONE,
     AdamSettings,
-    AdaptSettings,
+    AloneSettings,
     FedAvgSettings,
     FomamlSettings,
     LearnerSettings,
@@ -68,7 +68,7 @@ class BaselineSettings(Settings):
 
     methods: tuple[BaselineName, ...] = ("fedavg", "local", "random")
     fedavg: FedAvgBaseline = FedAvgBaseline()
-    local: AdaptSettings = Field(
+    local: AloneSettings = Field(
         TRAINING_ALONE,
         description="training at the new hospital alone, from random weights",
     )

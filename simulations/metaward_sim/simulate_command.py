@@ -119,8 +119,10 @@ def read_scenario(path: Path | None, given: dict[str, Any]) -> "Scenario":
 
     content: dict[str, Any] = {}
     if path is not None:
-        load_settings(path, Scenario)  # names the lines of its own problems
+        root = load_settings(path, Scenario).hospitals.root  # names the lines of its own problems
         content = read_mapping(path)
+        if root is not None:
+            content["hospitals"]["root"] = str(path.absolute().parent / root)
     for key, value in given.items():
         *parents, last = key.split(".")
         place = content

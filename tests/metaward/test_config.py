@@ -6,7 +6,7 @@ import pytest
 
 from metaward.config import load_settings
 from metaward.errors import ConfigError
-from metaward.study import Study
+from metaward.study import FedAvgSettings, Study
 
 
 def read(tmp_path: Path, text: str) -> Study:
@@ -31,7 +31,7 @@ def test_every_problem_is_named_with_its_line_and_key(tmp_path: Path) -> None:
     found = caught.value.found
     assert found.startswith("3 problems")
     assert "line 1, rounds: Input should be a valid integer (found 'many')" in found
-    assert "line 4, learner.fomaml.inner_lrr" in found
+    assert "line 4, learner.inner_lrr" in found
     assert "did you mean 'inner_lr'?" in found
     assert "line 6, model.filters" in found
 
@@ -52,7 +52,7 @@ def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
         ("2026-01-01: 1\n", "not text"),
         ("- rounds\n", "holds a list"),
         ("learner:\n  name: fomaml\n  inner_lr: 1e-2\n", "valid number"),
-        ("learner:\n  name: fomaml\n  inner_lr: .inf\n", "learner.fomaml.inner_lr"),
+        ("learner:\n  name: fomaml\n  inner_lr: .inf\n", "learner.inner_lr"),
         ("learner:\n  name: maml3\n", "maml3"),
         ("model:\n  filters: 30\n", "must be a multiple of groups"),
         ("model:\n  image_size: 16\n  filters: 8\n", "lower groups or raise image_size"),
@@ -72,3 +72,15 @@ def test_a_missing_file_says_which(tmp_path: Path) -> None:
 def test_equal_settings_have_equal_digests_and_others_do_not() -> None:
     assert Study().digest() == Study(rounds=Study().rounds).digest()
     assert Study().digest() != Study(seed=1).digest()
+
+
+def test_a_learner_without_a_name_is_asked_for_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"line 1, learner.name: Field required"):
+        read(tmp_path, "learner:\n  n_shot: 3\n")
+
+
+def test_keys_left_out_of_a_nested_default_keep_the_default_of_that_place(tmp_path: Path) -> None:
+    study = read(tmp_path, "learner:\n  name: fedavg\n  adapt:\n    steps: 9\n")
+    assert isinstance(study.learner, FedAvgSettings)
+    assert study.learner.adapt.steps == 9
+    assert study.learner.adapt.batch_size == FedAvgSettings().adapt.batch_size == 25

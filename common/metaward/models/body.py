@@ -36,7 +36,8 @@ class Conv4(Body):
 
     With ``downsample="stride"`` the convolutions have stride 2 in place of the pool (Finn et al.
     2017, Omniglot). The pool stands before the ReLU: the two commute exactly, and a quarter of
-    the elements go through the ReLU. No bias before a norm: its true gradient is zero.
+    the elements go through the ReLU. No bias before a norm, which has a shift of
+    its own.
     """
 
     def __init__(self, settings: ModelSettings) -> None:
