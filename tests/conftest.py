@@ -1,6 +1,7 @@
 """What tests of several packages share: the tests' own modules, and one tiny simulated run."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,3 +15,14 @@ from tiny_run import TinyRun, simulate_tiny
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     """Run the tiny scenario once, with ``--json``; tests read it and change nothing in it."""
     return simulate_tiny(tmp_path_factory.mktemp("tiny") / "run", "--json")
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Compute in one thread, as the workers do: on small networks two only wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -37,6 +37,8 @@ LEARNERS: tuple[LearnerSettings, ...] = (
     FedAvgSettings(adapt=ADAPT),
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 class ScalarBody(Body):
     """feature = w * pixel, for images of one pixel: small enough to work by hand."""

@@ -15,6 +15,8 @@ from metaward.tasks import Task
 from metaward_client.new_site import candidates, new_site_report, took_part
 from tiny_run import TinyRun
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def test_a_run_is_compared_with_each_baseline_it_trained_and_two_untrained_ones(
     tiny_run: TinyRun,

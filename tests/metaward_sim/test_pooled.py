@@ -1,6 +1,7 @@
 """The pooled baseline: all images in one place, labels and patients kept apart."""
 
 import numpy as np
+import pytest
 
 from metaward.meta.compose import build_learner
 from metaward.models.body import build_body
@@ -15,6 +16,8 @@ STUDY = Study(
     learner=FedAvgSettings(local_steps=1, batch_size=4, local_lr=0.1, augment="none"),
     outer=SgdSettings(),
 )
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def task(site: str, labels: list[int], patients: list[int], names: tuple[str, ...]) -> Task:
