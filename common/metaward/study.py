@@ -79,9 +79,9 @@ def _changing(default: AdaptSettings) -> BeforeValidator:
 
 ONE_STEP = AdaptSettings(steps=1, lr=0.01)
 """FOMAML's own adaptation: as many steps as its inner loop."""
-FINE_TUNE = AdaptSettings(steps=5, lr=0.01, batch_size=15)
-"""Fine-tuning after FedAvg."""
-TRAINING_ALONE = AdaptSettings(steps=15, lr=0.05, batch_size=15)
+FINE_TUNE = AdaptSettings(steps=5, lr=0.01, batch_size=20)
+"""Fine-tuning after FedAvg. Five classes of 1, 5, 10 or 20 images are whole passes."""
+TRAINING_ALONE = AdaptSettings(steps=20, lr=0.03, batch_size=15)
 """How a hospital trains alone, from random weights, on the few images that it has labelled."""
 AloneSettings: TypeAlias = Annotated[AdaptSettings, _changing(TRAINING_ALONE)]
 

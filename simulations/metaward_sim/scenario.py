@@ -80,7 +80,7 @@ class Scenario(Settings):
     name: str = Field("demo", pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
     seed: SeedInt = 0
     hospitals: HospitalChoice = HospitalChoice()
-    rounds: int = Field(100, ge=1)
+    rounds: int = Field(90, ge=1)
     model: ModelSettings = ModelSettings()
     learner: LearnerSettings = PrototypicalSettings()
     outer: OuterSettings | None = Field(None, description="left out: what suits the learner")

@@ -83,4 +83,4 @@ def test_keys_left_out_of_a_nested_default_keep_the_default_of_that_place(tmp_pa
     study = read(tmp_path, "learner:\n  name: fedavg\n  adapt:\n    steps: 9\n")
     assert isinstance(study.learner, FedAvgSettings)
     assert study.learner.adapt.steps == 9
-    assert study.learner.adapt.batch_size == FedAvgSettings().adapt.batch_size == 15
+    assert study.learner.adapt.batch_size == FedAvgSettings().adapt.batch_size == 20
