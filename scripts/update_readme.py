@@ -47,7 +47,8 @@ def table(report: Report) -> str:
             *lines,
             "",
             said.sentence,
-            *said.more,
+            "",
+            *(f"- {line}" for line in said.more),
             "",
             f"`{source.command}`, seed {source.seeds.get('seed')}, commit `{source.commit[:12]}`, "
             f"{seconds:.0f} s on {source.machine}.",

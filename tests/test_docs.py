@@ -4,6 +4,8 @@ import importlib
 import json
 import re
 import shlex
+import subprocess
+import sys
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -325,3 +327,9 @@ def test_the_index_names_every_page() -> None:
     }
     pages = {page.resolve() for page in (ROOT / "docs").glob("**/*.md")} - {index.resolve()}
     assert pages <= linked
+
+
+def test_the_tables_of_the_readme_are_what_the_reports_say() -> None:
+    script = Path(__file__).parents[1] / "scripts" / "update_readme.py"
+    done = subprocess.run([sys.executable, str(script), "--check"], check=False)
+    assert done.returncode == 0, "run: python scripts/update_readme.py"
