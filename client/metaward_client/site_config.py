@@ -70,6 +70,13 @@ def read_site_config(path: Path) -> SiteConfig:
     Raises:
         ConfigError: The path, a file it names, or a key is wrong.
     """
+    if not path.exists():
+        raise ConfigError(
+            "there is no such file or folder",
+            expected="a site.yaml, or a site's folder",
+            where=str(path),
+            next_step="Correct the path.",
+        )
     if path.is_dir():
         site_file = path / SITE_FILE
         if not site_file.exists():
