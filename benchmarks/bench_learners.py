@@ -10,15 +10,10 @@ written with nn.Sequential, copy.deepcopy and torch.optim.SGD, as one would writ
 
 import argparse
 import copy
-import json
-import shlex
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,9 +24,9 @@ from rich.table import Table
 from torch import nn
 from torch.nn import functional as F
 
+from figures import save
 from metaward.meta.compose import build_learner
 from metaward.models.body import build_body
-from metaward.provenance import commit, machine, versions
 from metaward.study import (
     FedAvgSettings,
     FomamlSettings,
@@ -49,7 +44,6 @@ SCALE_OF_DISTANCES = -0.5
 """Exponent of the number of features; see metaward.meta.prototypical."""
 
 Rows = NDArray[np.int64]
-OUT = Path(__file__).parent / "out"
 
 
 @dataclass(frozen=True)
@@ -310,22 +304,7 @@ def main() -> None:
         "image_size": SIZE,
         "repeats": repeats,
     }
-    save({"setting": setting, "rows": rows})
-
-
-def save(results: dict[str, Any]) -> None:
-    OUT.mkdir(exist_ok=True)
-    path = OUT / f"{Path(__file__).stem.removeprefix('bench_')}.json"
-    content = {
-        "command": shlex.join(["python", *sys.argv]),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "commit": commit(),
-        "versions": versions(),
-        "results": results,
-    }
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    Console().print(f"Written: {path}", soft_wrap=True)
+    save(__file__, {"setting": setting, "rows": rows})
 
 
 if __name__ == "__main__":

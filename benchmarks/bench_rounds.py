@@ -22,7 +22,6 @@ import argparse
 import itertools
 import json
 import os
-import shlex
 import signal
 import statistics
 import subprocess
@@ -30,7 +29,6 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -39,8 +37,8 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from figures import save
 from metaward.progress import RoundEvent
-from metaward.provenance import commit, machine, versions
 from metaward.study import ModelSettings, PrototypicalSettings, Study
 from metaward.tasks import Task
 from metaward.workers import WorkerPool, available_cores
@@ -55,7 +53,6 @@ PATIENTS = 24
 MANY_PATIENTS = 6
 POLL_S = 0.01
 MIB = 2**20
-OUT = Path(__file__).parent / "out"
 CHILD = "import sys; sys.path.insert(0, sys.argv[1]); import bench_rounds; bench_rounds.child()"
 """Not this script as a script: its workers would each import it once more."""
 
@@ -314,22 +311,7 @@ def main() -> None:
             "threads": threads(work / "eight", max(repeats, 3)),
         }
     show(results)
-    save(results)
-
-
-def save(results: dict[str, Any]) -> None:
-    OUT.mkdir(exist_ok=True)
-    path = OUT / f"{Path(__file__).stem.removeprefix('bench_')}.json"
-    content = {
-        "command": shlex.join(["python", *sys.argv]),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "commit": commit(),
-        "versions": versions(),
-        "results": results,
-    }
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    Console().print(f"Written: {path}", soft_wrap=True)
+    save(__file__, results)
 
 
 if __name__ == "__main__":

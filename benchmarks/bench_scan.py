@@ -10,15 +10,11 @@ the reading, not the disk. The peer reads the same headers in the same run with
 """
 
 import argparse
-import json
 import os
-import shlex
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -29,7 +25,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from metaward.provenance import commit, machine, versions
+from figures import save
 from metaward.workers import available_cores
 from metaward_client.dicom.header_index import index_headers
 from metaward_client.dicom.pixels import decode_image
@@ -44,7 +40,6 @@ DECODED_SIZE = 32
 IMAGES_PER_PATIENT = 4
 BATCH = 32
 QUICK_FILES = 300
-OUT = Path(__file__).parent / "out"
 
 
 def write_files(folder: Path, n_files: int, size: int) -> Path:
@@ -249,22 +244,7 @@ def main() -> None:
             "epochs": epochs(hospital, options.workers, options.repeats),
         }
     show(results)
-    save(results)
-
-
-def save(results: dict[str, Any]) -> None:
-    OUT.mkdir(exist_ok=True)
-    path = OUT / f"{Path(__file__).stem.removeprefix('bench_')}.json"
-    content = {
-        "command": shlex.join(["python", *sys.argv]),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "commit": commit(),
-        "versions": versions(),
-        "results": results,
-    }
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    Console().print(f"Written: {path}", soft_wrap=True)
+    save(__file__, results)
 
 
 if __name__ == "__main__":

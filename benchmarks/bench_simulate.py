@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,12 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from metaward.provenance import commit, machine, versions
+from figures import save
 
 SHOTS = 5
 LOOK_EVERY_S = 0.1
 GIB = 2**30
 MEDIANS = ("wall_s", "peak_rss_gib")
-OUT = Path(__file__).parent / "out"
 METAWARD = Path(sys.executable).with_name("metaward")
 
 QUICK = """\
@@ -145,22 +143,7 @@ def main() -> None:
         runs = [run_once(work, seed, scenario) for seed in seeds]
     show(runs)
     median = {name: statistics.median(run[name] for run in runs) for name in MEDIANS}
-    save({"quick": options.quick, "median": median, "runs": runs})
-
-
-def save(results: dict[str, Any]) -> None:
-    OUT.mkdir(exist_ok=True)
-    path = OUT / f"{Path(__file__).stem.removeprefix('bench_')}.json"
-    content = {
-        "command": shlex.join(["python", *sys.argv]),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "commit": commit(),
-        "versions": versions(),
-        "results": results,
-    }
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    Console().print(f"Written: {path}", soft_wrap=True)
+    save(__file__, {"quick": options.quick, "median": median, "runs": runs})
 
 
 if __name__ == "__main__":
