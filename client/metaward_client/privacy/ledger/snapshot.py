@@ -1,0 +1,60 @@
+"""Read a ledger without its lock, while a round may be running: what the head counts, verified."""
+
+from pathlib import Path
+
+from metaward.errors import PrivacyError
+from metaward_client.privacy.ledger.chain import read_counted
+from metaward_client.privacy.ledger.clock import Clock, require_clock, utc_now
+from metaward_client.privacy.ledger.durable import Disk, open_folder
+from metaward_client.privacy.ledger.journal import LEDGER_FILE, REPLIES_FOLDER, places
+from metaward_client.privacy.ledger.replies import Replies, stored
+from metaward_client.privacy.ledger.state import LedgerState
+from metaward_client.privacy.ledger.witness import open_witness
+
+
+def read_ledger(
+    folder: Path, witness: Path | None = None, *, clock: Clock = utc_now, disk: Disk | None = None
+) -> LedgerState:
+    """Return what a ledger says; writes nothing and waits for nobody.
+
+    Raises:
+        PrivacyError: It is not as it was left.
+    """
+    disk = disk or Disk()
+    ledger_path, witness_path = places(folder, witness)
+    with open_folder(ledger_path, disk) as ledger_folder:
+        with open_witness(witness_path, disk) as open_one:
+            key, head = open_one.key, open_one.head()  # before the file, which only grows
+        where = str(ledger_path / LEDGER_FILE)
+        chain = read_counted(ledger_folder.read(LEDGER_FILE), head, key, where)
+    state = LedgerState(chain.entries, str(ledger_path))
+    require_clock(clock(), state.last_time, str(ledger_path))
+    return state
+
+
+def verify_ledger(
+    folder: Path, witness: Path | None = None, *, clock: Clock = utc_now, disk: Disk | None = None
+) -> LedgerState:
+    """Verify all entries and all stored answers; return what the ledger says.
+
+    Raises:
+        PrivacyError: Something is not as it was left.
+    """
+    while True:
+        state = read_ledger(folder, witness, clock=clock, disk=disk)
+        try:
+            _verify_replies(state, places(folder, witness)[0], disk or Disk())
+        except PrivacyError:
+            after = read_ledger(folder, witness, clock=clock, disk=disk)
+            if after.entries == state.entries:
+                raise
+            continue  # a round was committed in between, and an old answer removed
+        return state
+
+
+def _verify_replies(state: LedgerState, ledger_path: Path, disk: Disk) -> None:
+    with open_folder(ledger_path / REPLIES_FOLDER, disk) as folder:
+        replies = Replies(folder)
+        for study in state.studies.values():
+            for round_, what, digest in stored(study):
+                replies.read(round_, what, digest)

@@ -1,0 +1,297 @@
+"""What the tests of the ledger share: a quick accountant, some rounds, and disks that fail.
+
+A disk counts its effects. ``FaultyDisk`` fails at the n-th, or from it on, with an error of the
+operating system. ``StoppingDisk`` stops the machine before the n-th, perhaps in the midst of a
+write. ``PowerDisk`` also knows what was synced, and can lose the rest.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+
+from metaward_client.privacy.ledger import Ledger, Replay, Reservation, RoundId
+from metaward_client.privacy.ledger.durable import Disk
+from metaward_client.privacy.ledger.limits import Accountant
+from metaward_client.privacy.terms import Budget, Composition, Relation, Terms
+
+BUDGET = Budget(8.0, 1e-5)
+STEPS = 5
+TERMS = Terms("dp-sgd", 1.0, 0.5, STEPS, 1.0, 10.0)
+"""One round of them costs 1.25: six fit."""
+OTHER = Terms("dp-sgd", 2.0, 0.5, STEPS, 1.0, 10.0)
+BLOCK = Terms("block", 1.0, 0.5, 1, 1.0, 4.0)
+A, B, C = "a" * 64, "b" * 64, "c" * 64
+NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
+
+
+def cost(composition: Composition, relation: Relation) -> float:
+    """A toy epsilon that computes exactly: q / (2 sigma) per step, and four times that replaced."""
+    weight = 0.5 if relation is Relation.ADD_OR_REMOVE_ONE else 2.0
+    return sum(
+        n * weight * step.sample_rate / step.noise_multiplier for step, n in composition.items()
+    )
+
+
+def toy_rounds_within(
+    spent: Composition, per_round: Composition, budget: Budget, relation: Relation
+) -> int:
+    left = budget.target_epsilon - cost(spent, relation)
+    return max(0, int(left / cost(per_round, relation)))
+
+
+TOY = Accountant("toy", toy_rounds_within)
+
+
+@dataclass
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    now: datetime = NOON
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def move(self, **by: float) -> None:
+        self.now += timedelta(**by)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a ledger and its witness are."""
+
+    ledger: Path
+    witness: Path
+    clock: Clock = field(default_factory=Clock)
+
+    @property
+    def file(self) -> Path:
+        return self.ledger / "ledger.jsonl"
+
+    def create(self, disk: Disk | None = None) -> None:
+        Ledger.create(self.ledger, self.witness, BUDGET, clock=self.clock, disk=disk or CountingDisk())
+
+    def open(self, disk: Disk | None = None, wait_s: float = 0.0) -> AbstractContextManager[Ledger]:
+        return Ledger.open(
+            self.ledger,
+            self.witness,
+            clock=self.clock,
+            wait_s=wait_s,
+            accountant=TOY,
+            disk=disk or CountingDisk(),
+        )
+
+    def play(
+        self,
+        rounds: Iterable[RoundId],
+        terms: Terms = TERMS,
+        disk: Disk | None = None,
+        told: Callable[[RoundId, bytes], None] | None = None,
+    ) -> dict[RoundId, bytes]:
+        """Answer rounds, each as a process of its own would; return what would be sent.
+
+        ``told`` hears of an answer when it may be sent.
+        """
+        sent = {}
+        for round_ in rounds:
+            with self.open(disk) as ledger:
+                answer = ledger.reserve(round_, terms, BUDGET)
+                if isinstance(answer, Replay):
+                    reply = answer.reply
+                else:
+                    reply = os.urandom(40)
+                    ledger.commit(answer, reply, memory_of(round_))
+                sent[round_] = reply
+                if told is not None:
+                    told(round_, reply)
+        return sent
+
+    def copy(self, name: str) -> "Place":
+        """Copy both folders beside this one."""
+        target = self.ledger.parent.with_name(f"{self.ledger.parent.name}-{name}")
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(self.ledger.parent, target)
+        return Place(target / "ledger", target / "witness", Clock(self.clock.now))
+
+
+def memory_of(round_: RoundId) -> bytes:
+    return f"memory of {round_.study[:1]}{round_.round_index}".encode()
+
+
+def new_place(folder: Path, *, made: bool = True) -> Place:
+    folder = folder / "both"
+    folder.mkdir()
+    place = Place(folder / "ledger", folder / "witness")
+    if made:
+        place.create()
+    return place
+
+
+def reserved(answer: Replay | Reservation) -> Reservation:
+    assert isinstance(answer, Reservation)
+    return answer
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What is about to happen; file and content of a write only."""
+
+    name: str
+    file: int = -1
+    content: bytes = b""
+
+
+class CountingDisk(Disk):
+    """Counts effects, and has a hook before each."""
+
+    def __init__(self) -> None:
+        self.effects: list[str] = []
+
+    def before(self, effect: Effect) -> None:
+        """Called before an effect; may raise."""
+
+    def _count(self, name: str, file: int = -1, content: bytes = b"") -> None:
+        self.effects.append(name)
+        self.before(Effect(name, file, content))
+
+    def open(self, path: str | Path, flags: int, folder: int | None = None) -> int:
+        self._count("create" if flags & os.O_CREAT else "open")
+        return super().open(path, flags, folder)
+
+    def read(self, file: int, size: int) -> bytes:
+        self._count("read")
+        return super().read(file, size)
+
+    def write(self, file: int, content: bytes) -> int:
+        self._count("write", file, content)
+        return super().write(file, content)
+
+    def sync(self, descriptor: int) -> None:
+        self._count("sync", descriptor)  # and no more: what is lost without it, PowerDisk knows
+
+    def truncate(self, file: int, size: int) -> None:
+        self._count("truncate")
+        super().truncate(file, size)
+
+    def rename(self, folder: int, old: str, new: str) -> None:
+        self._count("rename")
+        super().rename(folder, old, new)
+
+    def unlink(self, folder: int, name: str) -> None:
+        self._count("unlink")
+        super().unlink(folder, name)
+
+    def mkdir(self, path: Path) -> None:
+        self._count("mkdir")
+        super().mkdir(path)
+
+
+class FaultyDisk(CountingDisk):
+    """Fails at the n-th effect (from 1), or from there on, with an error number."""
+
+    def __init__(self, at: int, error: int, *, for_ever: bool = False) -> None:
+        super().__init__()
+        self.at, self.error, self.for_ever = at, error, for_ever
+
+    def before(self, effect: Effect) -> None:
+        n = len(self.effects)
+        if n == self.at or (self.for_ever and n > self.at):
+            raise OSError(self.error, f"{os.strerror(self.error)} ({effect.name})")
+
+
+class Stopped(BaseException):
+    """The machine stopped."""
+
+
+def stop_here() -> None:
+    raise Stopped
+
+
+class StoppingDisk(CountingDisk):
+    """Stops the machine before the n-th effect; of a write, ``torn`` bytes are done."""
+
+    def __init__(self, at: int, torn: int = 0, stop: Callable[[], None] = stop_here) -> None:
+        super().__init__()
+        self.at, self.torn, self.stop = at, torn, stop
+
+    def before(self, effect: Effect) -> None:
+        if len(self.effects) >= self.at:
+            if effect.name == "write" and self.torn:
+                os.write(effect.file, effect.content[: self.torn])
+            self.stop()
+
+
+class PowerDisk(StoppingDisk):
+    """A disk with a cache: what was not synced may be lost, names and content apart.
+
+    Every file has an identity of its own: the system gives inode numbers away again.
+    """
+
+    def __init__(self, root: Path, at: int, torn: int = 0) -> None:
+        super().__init__(at, torn)
+        self.root = root
+        self._next = count()
+        self._ids: dict[int, int] = {}
+        self._content: dict[int, bytes] = {}
+        self._names: dict[Path, dict[str, int]] = {}
+        for folder in [root, *(path for path in root.rglob("*") if path.is_dir())]:
+            self._names[folder] = {path.name: self._seen(path) for path in _files(folder)}
+
+    def open(self, path: str | Path, flags: int, folder: int | None = None) -> int:
+        known = set() if folder is None else set(os.listdir(folder))  # noqa: PTH208
+        file = super().open(path, flags, folder)
+        if flags & os.O_CREAT and str(path) not in known:
+            self._ids[os.fstat(file).st_ino] = identity = next(self._next)
+            self._content[identity] = b""
+        return file
+
+    def sync(self, descriptor: int) -> None:
+        super().sync(descriptor)
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if path.is_dir():
+            self._names[path] = {file.name: self._seen(file) for file in _files(path)}
+        else:
+            self._content[self._ids[os.fstat(descriptor).st_ino]] = path.read_bytes()
+
+    def lose_power(self, *, names: bool, content: str) -> None:
+        """Leave on the disk what was synced, and of the rest what is asked for.
+
+        Args:
+            names: Whether names that were not synced are there.
+            content: ``"all"``, ``"half"`` or ``"none"`` of what was not synced.
+        """
+        for folder in [path for path in self._names if path.is_dir()]:
+            now = {path.name: self._seen(path) for path in _files(folder)}
+            cached = {self._seen(path): path.read_bytes() for path in _files(folder)}
+            for path in _files(folder):
+                path.unlink()
+            for name, identity in (now if names else self._names[folder]).items():
+                synced = self._content[identity]
+                left = {
+                    "all": cached.get(identity, synced),
+                    "half": _half(synced, cached.get(identity, synced)),
+                    "none": synced,
+                }[content]
+                (folder / name).write_bytes(left)
+                (folder / name).chmod(0o600)
+
+    def _seen(self, path: Path) -> int:
+        inode = path.stat().st_ino
+        if inode not in self._ids:
+            self._ids[inode] = next(self._next)
+            self._content[self._ids[inode]] = path.read_bytes()
+        return self._ids[inode]
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_file()]
+
+
+def _half(synced: bytes, cached: bytes) -> bytes:
+    if not cached.startswith(synced):
+        return cached
+    return cached[: (len(synced) + len(cached)) // 2]

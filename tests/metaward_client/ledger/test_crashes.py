@@ -1,0 +1,219 @@
+"""Every effect on the disk is a point where the machine stops, loses power, or fails to write.
+
+One scenario: make a ledger, answer rounds of two studies, answer one again, remove an old answer.
+It is played once to count its effects, then once per effect with the fault there; then again on a
+sound disk to its end. The promises after each fault are in ``resumed_as_promised``.
+"""
+
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ledger_faults import (
+    BUDGET,
+    OTHER,
+    STEPS,
+    TERMS,
+    A,
+    B,
+    CountingDisk,
+    FaultyDisk,
+    Place,
+    PowerDisk,
+    Stopped,
+    StoppingDisk,
+    new_place,
+)
+
+from metaward.errors import PrivacyError
+from metaward_client.privacy.ledger import Replay, RoundId, read_ledger
+from metaward_client.privacy.ledger import state as state_module
+from metaward_client.privacy.ledger.durable import Disk
+from metaward_client.privacy.ledger.snapshot import verify_ledger
+from metaward_client.privacy.terms import GaussianStep
+
+FIRST = [RoundId(A, 0), RoundId(A, 1)]
+SECOND = [RoundId(B, 0)]
+THIRD = [RoundId(A, 1), RoundId(A, 2)]
+SPENT = {GaussianStep(1.0, 0.5): 3 * STEPS, GaussianStep(2.0, 0.5): STEPS}
+TORN = (0, 1, 200)
+"""Bytes of a write that the machine stops in; an entry has some 500."""
+
+
+class Seen:
+    """What the outside has seen: it may never see another answer of the same round."""
+
+    def __init__(self) -> None:
+        self.sent: dict[RoundId, bytes] = {}
+
+    def told(self, round_: RoundId, reply: bytes) -> None:
+        assert self.sent.setdefault(round_, reply) == reply
+
+
+def play(place: Place, seen: Seen, disk: Disk | None = None) -> None:
+    if not place.file.exists():
+        place.create(disk)
+    place.play(FIRST, TERMS, disk, seen.told)
+    place.play(SECOND, OTHER, disk, seen.told)
+    place.play(THIRD, TERMS, disk, seen.told)
+
+
+def resumed_as_promised(place: Place, seen: Seen) -> None:
+    """Go on after a fault, on a sound disk.
+
+    What was sent is charged and is answered with the same bytes; nothing that was spent is
+    forgotten; and at the end each round was charged once, whatever happened on the way.
+    """
+    before = dict(seen.sent)
+    with place.open() as ledger:
+        spent_before = ledger.state.spent
+        answered_long_ago = set()
+        for release in ledger.state.releases:
+            study = ledger.state.studies[release.round.study]
+            if release.commit and release.round.round_index not in study.kept():
+                answered_long_ago.add(release.round)
+            elif release.commit:
+                answer = ledger.reserve(release.round, study.terms, BUDGET)
+                assert isinstance(answer, Replay)
+                seen.told(release.round, answer.reply)
+        assert before.keys() <= {r.round for r in ledger.state.releases if r.commit}
+    place.play([r for r in FIRST if r not in answered_long_ago], TERMS, None, seen.told)
+    place.play(SECOND, OTHER, None, seen.told)
+    place.play(THIRD, TERMS, None, seen.told)
+    state = verify_ledger(place.ledger, place.witness, clock=place.clock)
+    assert state.spent == SPENT
+    assert all(count <= SPENT[step] for step, count in spent_before.items())
+    assert [release.round for release in state.releases] == sorted(
+        {release.round for release in state.releases}, key=[*FIRST, *SECOND, *THIRD].index
+    )
+
+
+@pytest.fixture(autouse=True)
+def _two_answers_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the scenario removes one."""
+    monkeypatch.setattr(state_module, "REPLIES_KEPT", 2)
+
+
+@pytest.fixture(scope="module")
+def effects(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The effects of the scenario, in order."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(state_module, "REPLIES_KEPT", 2)
+        disk = CountingDisk()
+        play(new_place(tmp_path_factory.mktemp("count"), made=False), Seen(), disk)
+    return disk.effects
+
+
+def fresh_places(folder: Path) -> Iterator[Place]:
+    number = 0
+    while True:
+        (folder / str(number)).mkdir()
+        yield new_place(folder / str(number), made=False)
+        number += 1
+
+
+def made_again_if_need_be(place: Place) -> None:
+    if not place.file.exists():
+        with pytest.raises(PrivacyError, match="it is missing"), place.open():
+            pass
+        place.create()
+
+
+def test_the_scenario_has_every_kind_of_effect(effects: list[str]) -> None:
+    kinds = {"open", "create", "read", "write", "sync", "truncate", "rename", "unlink", "mkdir"}
+    assert set(effects) == kinds
+    assert len(effects) > 150
+
+
+@pytest.mark.parametrize("torn", TORN)
+def test_a_process_that_ends_before_any_effect_breaks_no_promise(
+    tmp_path: Path, effects: list[str], torn: int
+) -> None:
+    places = fresh_places(tmp_path)
+    for at in range(1, len(effects) + 1):
+        if torn and effects[at - 1] != "write":
+            continue
+        place, seen = next(places), Seen()
+        with pytest.raises(Stopped):
+            play(place, seen, StoppingDisk(at, torn))
+        made_again_if_need_be(place)
+        resumed_as_promised(place, seen)
+
+
+@pytest.mark.parametrize("content", ["all", "half", "none"])
+@pytest.mark.parametrize("names", [True, False])
+def test_a_machine_that_loses_power_before_any_effect_breaks_no_promise(
+    tmp_path: Path, effects: list[str], names: bool, content: str
+) -> None:
+    places = fresh_places(tmp_path)
+    for at in range(1, len(effects) + 1):
+        place, seen = next(places), Seen()
+        disk = PowerDisk(place.ledger.parent, at)
+        with pytest.raises(Stopped):
+            play(place, seen, disk)
+        disk.lose_power(names=names, content=content)
+        made_again_if_need_be(place)
+        resumed_as_promised(place, seen)
+
+
+def test_power_lost_twice_breaks_no_promise(tmp_path: Path, effects: list[str]) -> None:
+    """The second time while the ledger is opened and put right after the first."""
+    places = fresh_places(tmp_path)
+    for at in range(1, len(effects) + 1):
+        if effects[at - 1] not in {"write", "sync", "rename"}:
+            continue
+        place, seen = next(places), Seen()
+        with pytest.raises(Stopped):
+            play(place, seen, StoppingDisk(at, torn=200))
+        made_again_if_need_be(place)
+        copies = CountingDisk()
+        with place.copy("count").open(copies):
+            pass
+        for again in range(1, len(copies.effects) + 1):
+            copy = place.copy(f"again-{again}")
+            disk = PowerDisk(copy.ledger.parent, again)
+            with pytest.raises(Stopped), copy.open(disk):
+                pass
+            disk.lose_power(names=False, content="none")
+            second = Seen()
+            second.sent = dict(seen.sent)
+            resumed_as_promised(copy, second)
+
+
+@pytest.mark.parametrize("for_ever", [False, True])
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EROFS])
+def test_a_disk_that_fails_at_any_effect_refuses_and_breaks_no_promise(
+    tmp_path: Path, effects: list[str], error: int, for_ever: bool
+) -> None:
+    places = fresh_places(tmp_path)
+    for at in range(1, len(effects) + 1):
+        place, seen = next(places), Seen()
+        disk = FaultyDisk(at, error, for_ever=for_ever)
+        with pytest.raises(PrivacyError, match="Nothing was released") as refusal:
+            play(place, seen, disk)
+        assert refusal.value.where
+        made_again_if_need_be(place)
+        resumed_as_promised(place, seen)
+
+
+def test_after_a_failed_write_an_open_ledger_writes_no_more(place: Place) -> None:
+    disk = FaultyDisk(at=10**9, error=errno.ENOSPC)
+    with place.open(disk) as ledger:
+        disk.at = len(disk.effects) + 1
+        with pytest.raises(PrivacyError, match="the disk is full"):
+            ledger.reserve(FIRST[0], TERMS, BUDGET)
+        with pytest.raises(PrivacyError, match="the last write failed"):
+            ledger.reserve(FIRST[0], TERMS, BUDGET)
+    resumed_as_promised(place, Seen())
+
+
+def test_a_line_that_was_cut_off_is_noted(place: Place) -> None:
+    place.play(FIRST)
+    with place.file.open("ab") as file:
+        file.write(b'{"body":{"for')
+    assert read_ledger(place.ledger, place.witness, clock=place.clock).entries == 7
+    with place.open() as ledger:
+        assert ledger.state.entries == 8
+    assert b'"kind":"cut","payload":{"bytes":13}' in place.file.read_bytes()
+    assert place.file.read_bytes().endswith(b"\n")

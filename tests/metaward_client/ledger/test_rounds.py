@@ -1,0 +1,295 @@
+import json
+from dataclasses import replace
+
+import pytest
+from ledger_faults import BLOCK, BUDGET, OTHER, TERMS, A, B, C, Place, memory_of, reserved
+
+from metaward.errors import PrivacyError
+from metaward_client.privacy.ledger import BudgetExceeded, Replay, RoundId, read_ledger
+from metaward_client.privacy.ledger.durable import Disk
+from metaward_client.privacy.ledger.limits import charge_to_json
+from metaward_client.privacy.terms import Budget, GaussianStep, Relation, Terms
+
+STEP = GaussianStep(1.0, 0.5)
+FIRST = RoundId(A, 0)
+
+
+def test_a_reservation_is_on_the_disk_before_reserve_returns(place: Place) -> None:
+    with place.open() as ledger:
+        ledger.reserve(FIRST, TERMS, BUDGET)
+        seen_by_another = read_ledger(place.ledger, place.witness, clock=place.clock)
+    assert seen_by_another.spent == {STEP: 5}
+
+
+def test_every_write_is_synced_before_the_next_file_is_touched(place: Place) -> None:
+    """Line, then line synced; head, head synced, head named, name synced."""
+    effects: list[str] = []
+
+    class Noting(Disk):
+        def write(self, file: int, content: bytes) -> int:
+            effects.append("write")
+            return super().write(file, content)
+
+        def sync(self, descriptor: int) -> None:
+            effects.append("sync")
+            super().sync(descriptor)
+
+        def rename(self, folder: int, old: str, new: str) -> None:
+            effects.append("rename")
+            super().rename(folder, old, new)
+
+    place.play([FIRST])
+    with place.open(Noting()) as ledger:
+        ledger.reserve(RoundId(A, 1), TERMS, BUDGET)
+        assert effects == ["write", "sync", "write", "sync", "rename", "sync"]
+
+
+def test_a_round_asked_again_gets_the_same_bytes_and_costs_nothing(place: Place) -> None:
+    sent = place.play([FIRST])
+    with place.open() as ledger:
+        assert ledger.reserve(FIRST, TERMS, BUDGET) == Replay(sent[FIRST])
+        assert ledger.state.spent == {STEP: 5}
+        assert ledger.state.entries == 5
+
+
+def test_a_replay_needs_neither_room_nor_the_terms_of_today(place: Place) -> None:
+    sent = place.play([FIRST])
+    with place.open() as ledger:
+        again = ledger.reserve(FIRST, OTHER, Budget(0.1, 1e-9), max_rounds=0)
+    assert again == Replay(sent[FIRST])
+
+
+def test_a_round_that_was_charged_and_not_committed_goes_on_under_the_same_charge(
+    place: Place,
+) -> None:
+    with place.open() as ledger:
+        first = reserved(ledger.reserve(FIRST, TERMS, BUDGET))
+    with place.open() as ledger:
+        second = reserved(ledger.reserve(FIRST, TERMS, BUDGET))
+        ledger.commit(second, b"reply")
+        assert ledger.state.spent == {STEP: 5}
+    assert (first.resumed, second.resumed) == (False, True)
+    assert first.charge == second.charge == {STEP: 5}
+
+
+def test_a_charge_without_commit_counts_as_spent(place: Place) -> None:
+    for index in range(6):
+        with place.open() as ledger:
+            ledger.reserve(RoundId(A, index), TERMS, BUDGET)
+    with place.open() as ledger, pytest.raises(BudgetExceeded, match="more than is left"):
+        ledger.reserve(RoundId(A, 6), TERMS, BUDGET)
+
+
+def test_a_refused_round_is_not_charged_and_leaves_no_reservation(place: Place) -> None:
+    place.play([RoundId(A, index) for index in range(6)])
+    with place.open() as ledger:
+        with pytest.raises(BudgetExceeded, match="at most epsilon 8 at delta 1e-05") as refusal:
+            ledger.reserve(RoundId(B, 0), TERMS, BUDGET)
+        assert ledger.state.spent == {STEP: 30}
+        assert list(ledger.state.studies) == [A]
+    assert refusal.value.exit_code == 4
+    assert "unit: patient" in refusal.value.expected
+    assert "metaward site ledger raise-budget" in refusal.value.next_step
+
+
+def test_what_is_spent_is_the_sum_over_studies_and_restarts(place: Place) -> None:
+    place.play([RoundId(A, 0), RoundId(A, 7)])
+    place.play([RoundId(B, 0)], OTHER)
+    with place.open() as ledger:
+        assert ledger.state.spent == {STEP: 10, GaussianStep(2.0, 0.5): 5}
+
+
+def test_a_cheaper_study_still_fits_where_a_dearer_one_does_not(place: Place) -> None:
+    place.play([RoundId(A, index) for index in range(5)])  # 6.25 of 8
+    place.play([RoundId(B, 0)], OTHER)  # 6.875
+    with place.open() as ledger:
+        with pytest.raises(BudgetExceeded):
+            ledger.reserve(RoundId(A, 5), TERMS, BUDGET)
+        ledger.reserve(RoundId(B, 1), OTHER, BUDGET)  # 7.5
+        with pytest.raises(BudgetExceeded):
+            ledger.reserve(RoundId(B, 2), OTHER, BUDGET)
+
+
+def test_one_block_release_makes_the_whole_ledger_replace_one(place: Place) -> None:
+    place.play([FIRST])  # 1.25 added or removed, 5 replaced
+    place.play([RoundId(B, 0)], BLOCK)  # 1 more
+    with place.open() as ledger:
+        assert ledger.state.relation is Relation.REPLACE_ONE
+        with pytest.raises(BudgetExceeded, match="replace one patient"):
+            ledger.reserve(RoundId(A, 1), TERMS, BUDGET)
+        ledger.reserve(RoundId(B, 1), BLOCK, BUDGET)
+
+
+def test_a_block_release_is_refused_where_the_past_does_not_fit_as_replace_one(
+    place: Place,
+) -> None:
+    place.play([RoundId(A, 0), RoundId(A, 1)])  # 2.5 added or removed, 10 replaced
+    with place.open() as ledger:
+        with pytest.raises(BudgetExceeded, match="replace one patient"):
+            ledger.reserve(RoundId(B, 0), BLOCK, BUDGET)
+        assert ledger.state.relation is Relation.ADD_OR_REMOVE_ONE
+        ledger.reserve(RoundId(A, 2), TERMS, BUDGET)  # as it was
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(TERMS, noise_multiplier=1.5),
+        replace(TERMS, sample_rate=0.25),
+        replace(TERMS, steps=4),
+        replace(TERMS, max_grad_norm=2.0),
+        replace(TERMS, divisor=11.0),
+        replace(TERMS, adaptive_clipping=True),
+        BLOCK,
+    ],
+)
+def test_terms_are_those_of_the_studys_first_round(place: Place, other: Terms) -> None:
+    place.play([FIRST])
+    with place.open() as ledger:
+        for round_ in (RoundId(A, 1), RoundId(A, 2)):
+            with pytest.raises(PrivacyError, match="other privacy terms"):
+                ledger.reserve(round_, other, BUDGET)
+        assert ledger.state.spent == {STEP: 5}
+        ledger.reserve(RoundId(B, 0), other, BUDGET)
+
+
+def test_a_resumed_round_keeps_its_terms_too(place: Place) -> None:
+    with place.open() as ledger:
+        ledger.reserve(FIRST, TERMS, BUDGET)
+    with place.open() as ledger, pytest.raises(PrivacyError, match="other privacy terms"):
+        ledger.reserve(FIRST, OTHER, BUDGET)
+
+
+def test_a_resumed_round_is_refused_where_the_budget_was_lowered_below_it(place: Place) -> None:
+    with place.open() as ledger:
+        ledger.reserve(FIRST, TERMS, BUDGET)
+    with place.open() as ledger:
+        with pytest.raises(BudgetExceeded):
+            ledger.reserve(FIRST, TERMS, Budget(1.0, 1e-5))
+        ledger.reserve(FIRST, TERMS, Budget(1.25, 1e-5))
+
+
+@pytest.mark.parametrize(("index", "study"), [(-1, A), (True, A), (10**9 + 1, A), (0, "A" * 64)])
+def test_a_round_that_is_none_is_refused(index: int, study: str) -> None:
+    with pytest.raises(PrivacyError, match="Nothing was released"):
+        RoundId(study, index)
+
+
+@pytest.mark.parametrize("study", ["", "ab", "../" + "a" * 61, "a" * 63 + "\n", "a" * 65])
+def test_a_study_is_a_digest_and_never_a_path(study: str) -> None:
+    with pytest.raises(PrivacyError, match="a study's digest"):
+        RoundId(study, 0)
+
+
+def test_rounds_at_the_hospitals_bound_are_refused(place: Place) -> None:
+    with place.open() as ledger:
+        ledger.reserve(RoundId(A, 1), TERMS, BUDGET, max_rounds=2)
+        for bound in (2, 3, None):  # raised or left out later, the first holds
+            with pytest.raises(PrivacyError, match="a round below 2"):
+                ledger.reserve(RoundId(A, 2), TERMS, BUDGET, max_rounds=bound)
+        with pytest.raises(PrivacyError, match="a round below 0"):  # lowered, the lower holds
+            ledger.reserve(RoundId(A, 0), TERMS, BUDGET, max_rounds=0)
+
+
+def test_a_reservation_commits_once(place: Place) -> None:
+    with place.open() as ledger:
+        reservation = reserved(ledger.reserve(FIRST, TERMS, BUDGET))
+        ledger.commit(reservation, b"one")
+        with pytest.raises(PrivacyError, match="is committed"):
+            ledger.commit(reservation, b"two")
+        assert ledger.reserve(FIRST, TERMS, BUDGET) == Replay(b"one")
+
+
+def test_a_reservation_of_an_earlier_opening_does_not_commit(place: Place) -> None:
+    with place.open() as ledger:
+        reservation = reserved(ledger.reserve(FIRST, TERMS, BUDGET))
+    with place.open() as ledger, pytest.raises(PrivacyError, match="Reserve the round again"):
+        ledger.commit(reservation, b"one")
+
+
+def test_only_the_newest_of_two_reservations_of_a_round_commits(place: Place) -> None:
+    with place.open() as ledger:
+        older = reserved(ledger.reserve(FIRST, TERMS, BUDGET))
+        newer = reserved(ledger.reserve(FIRST, TERMS, BUDGET))
+        with pytest.raises(PrivacyError, match="did not give"):
+            ledger.commit(older, b"one")
+        ledger.commit(newer, b"two")
+        assert ledger.state.spent == {STEP: 5}
+
+
+def test_memory_is_what_the_studys_last_committed_round_left(place: Place) -> None:
+    with place.open() as ledger:
+        assert reserved(ledger.reserve(FIRST, TERMS, BUDGET)).memory is None
+    place.play([RoundId(A, 0), RoundId(A, 1)])
+    place.play([RoundId(B, 0)], OTHER)
+    with place.open() as ledger:
+        assert reserved(ledger.reserve(RoundId(A, 2), TERMS, BUDGET)).memory == memory_of(
+            RoundId(A, 1)
+        )
+    with place.open() as ledger:  # nothing was committed in between
+        again = reserved(ledger.reserve(RoundId(A, 2), TERMS, BUDGET))
+        assert again.memory == memory_of(RoundId(A, 1))
+        ledger.commit(again, b"reply", None)
+        assert reserved(ledger.reserve(RoundId(A, 3), TERMS, BUDGET)).memory is None
+
+
+def test_memory_is_not_shown_where_a_reservation_is_printed(place: Place) -> None:
+    place.play([FIRST])
+    with place.open() as ledger:
+        assert "memory of" not in repr(ledger.reserve(RoundId(A, 1), TERMS, BUDGET))
+
+
+def test_answers_of_long_ago_are_removed_and_refused(place: Place) -> None:
+    cheap = replace(TERMS, noise_multiplier=64.0)
+    rounds = [RoundId(A, index) for index in range(18)]
+    sent = place.play(rounds, cheap)
+    place.play([RoundId(B, 0)], OTHER)
+    kept = sorted(path.name for path in (place.ledger / "replies").iterdir())
+    assert kept == sorted(
+        [f"{A}.{index}.reply" for index in range(2, 18)]
+        + [f"{A}.17.memory", f"{B}.0.reply", f"{B}.0.memory"]
+    )
+    with place.open() as ledger:
+        assert ledger.reserve(rounds[2], cheap, BUDGET) == Replay(sent[rounds[2]])
+        with pytest.raises(PrivacyError, match="answered long ago"):
+            ledger.reserve(rounds[1], cheap, BUDGET)
+
+
+def test_a_file_of_another_kind_is_left_alone(place: Place) -> None:
+    (place.ledger / "replies" / "notes.txt").write_text("mine")
+    place.play([FIRST])
+    assert (place.ledger / "replies" / "notes.txt").read_text() == "mine"
+
+
+def test_an_entry_holds_what_was_released_and_nothing_of_the_patients(place: Place) -> None:
+    place.play([FIRST])
+    bodies = [json.loads(line)["body"] for line in place.file.read_text().splitlines()]
+    assert [body["kind"] for body in bodies] == ["open", "limit", "study", "reserve", "commit"]
+    assert bodies[0]["payload"].keys() == {"ledger", "unit", "target_epsilon", "target_delta"}
+    assert bodies[2]["payload"].keys() == {"study", "terms", "max_rounds"}
+    assert bodies[3]["payload"] == {
+        "study": A,
+        "round": 0,
+        "mechanism": "dp-sgd",
+        "max_grad_norm": 1.0,
+        "relation": "add or remove one patient",
+        "charge": charge_to_json({STEP: 5}),
+    }
+    assert bodies[4]["payload"].keys() == {"study", "round", "reply", "memory"}
+    assert [body["index"] for body in bodies] == list(range(5))
+
+
+def test_a_caller_may_not_allow_more_than_the_ledger_records(place: Place) -> None:
+    with place.open() as ledger:
+        for budget in (Budget(8.01, 1e-5), Budget(8.0, 1.1e-5)):
+            with pytest.raises(PrivacyError, match="metaward site ledger raise-budget"):
+                ledger.reserve(FIRST, TERMS, budget)
+        assert ledger.state.spent == {}
+
+
+def test_a_caller_may_allow_less(place: Place) -> None:
+    with place.open() as ledger:
+        ledger.reserve(RoundId(C, 0), TERMS, Budget(2.0, 1e-5))
+        with pytest.raises(BudgetExceeded):
+            ledger.reserve(RoundId(C, 1), TERMS, Budget(2.0, 1e-5))
+        ledger.reserve(RoundId(C, 1), TERMS, Budget(2.5, 1e-5))
