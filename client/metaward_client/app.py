@@ -1,7 +1,8 @@
 """The site's Flower ClientApp: reads where the site is from the node's own settings, no more.
 
 Node settings: ``site`` (path of the site's folder or ``site.yaml``) and ``round-log`` (path of the
-site's own log of rounds). They are given where the node is started, never by the coordinator.
+site's own log of rounds); where the policy is not in ``site.yaml``, as in a simulation, ``policy``
+(path of a policy file). They are given where the node is started, never by the coordinator.
 """
 
 from functools import lru_cache
@@ -13,10 +14,14 @@ from flwr.clientapp import ClientApp
 from metaward.errors import ConfigError
 from metaward.study import Study
 from metaward.tasks import Task
+from metaward_client.privacy.noise import os_noise
+from metaward_client.privacy.policy import NoPrivacy, ProtectedSettings, read_policy_file
+from metaward_client.site_config import read_policy, read_site_config
 from metaward_client.site_work import SiteAtWork, answer_message
 
 SITE_KEY = "site"
 ROUND_LOG_KEY = "round-log"
+POLICY_KEY = "policy"
 OPEN_TASKS = 512
 """Tasks that one process keeps open: all of a large simulation. Their images are memory-mapped."""
 
@@ -33,7 +38,8 @@ def open_site(node_config: "dict[str, bool | float | int | str]") -> SiteAtWork:
     """Return the site that this node stands for.
 
     Raises:
-        ConfigError: The node was started without ``site`` or ``round-log``.
+        ConfigError: The node was started without ``site`` or ``round-log``, or nobody has said what
+            the site's patients may lose.
     """
     for key in (SITE_KEY, ROUND_LOG_KEY):
         if not isinstance(node_config.get(key), str):
@@ -48,7 +54,21 @@ def open_site(node_config: "dict[str, bool | float | int | str]") -> SiteAtWork:
     def load_task(study: Study) -> Task:
         return _load_task(site_path, study.model.image_size, study.model.channels)
 
-    return SiteAtWork(load_task=load_task, round_log=Path(str(node_config[ROUND_LOG_KEY])))
+    path = Path(site_path)
+    return SiteAtWork(
+        load_task=load_task,
+        round_log=Path(str(node_config[ROUND_LOG_KEY])),
+        name=read_site_config(path).name,
+        policy=_policy(node_config, path),
+        source=os_noise(),
+    )
+
+
+def _policy(
+    node_config: "dict[str, bool | float | int | str]", site: Path
+) -> NoPrivacy | ProtectedSettings:
+    named = node_config.get(POLICY_KEY)
+    return read_policy_file(Path(str(named))) if named else read_policy(site)
 
 
 @lru_cache(maxsize=OPEN_TASKS)

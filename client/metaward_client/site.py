@@ -14,7 +14,7 @@ from metaward_client.image_cache import DecodedImages, SourceFile, load_images
 from metaward_client.image_store import ImageSettings
 from metaward_client.label_join import Join, join_labels
 from metaward_client.labels import read_label_table
-from metaward_client.patients import PatientKey, fingerprint
+from metaward_client.patients import PatientKey, fingerprint, token
 from metaward_client.site_config import SITE_FILE, SiteConfig, read_site_config
 from metaward_client.site_scan import SiteScan, UsableImage
 
@@ -77,7 +77,14 @@ class Site:
             for image in join.images
         )
         return SiteScan(
-            self.name, n_files, n_read, images, label_names, dict(join.refused), join.summary
+            self.name,
+            n_files,
+            n_read,
+            images,
+            label_names,
+            dict(join.refused),
+            join.summary,
+            patient_tokens=tuple(token(key) for key in numbers),
         )
 
     def decode(
@@ -164,6 +171,7 @@ class Site:
             labels=np.array([image.label for image in scan.images], dtype=np.int64),
             patients=np.array([image.patient for image in scan.images], dtype=np.int64),
             label_names=scan.label_names,
+            patient_tokens=scan.patient_tokens,
         )
 
     def _join(self, on_progress: OnProgress, workers: int | None) -> tuple[Join, int, int]:

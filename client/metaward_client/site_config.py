@@ -8,6 +8,12 @@ from pydantic import Field
 
 from metaward.config import Settings, load_settings
 from metaward.errors import ConfigError
+from metaward_client.privacy.policy import (
+    NoPrivacy,
+    PrivacySettings,
+    ProtectedSettings,
+    with_absolute_paths,
+)
 
 LabelKey = Literal[
     "sop_instance_uid", "series_instance_uid", "study_instance_uid", "patient_id", "path"
@@ -57,6 +63,9 @@ class SiteConfig(Settings):
     )
     cache: Path | None = Field(
         None, description="folder for the index and the decoded images; holds patient data"
+    )
+    privacy: PrivacySettings | None = Field(
+        None, description="what patients may lose; without it the site answers no study"
     )
 
 
@@ -113,4 +122,24 @@ def _with_absolute_paths(config: SiteConfig, folder: Path) -> SiteConfig:
     data = config.data.model_copy(
         update={"root": absolute(config.data.root), "labels": absolute(config.data.labels)}
     )
-    return config.model_copy(update={"data": data, "cache": absolute(config.cache)})
+    privacy = None if config.privacy is None else with_absolute_paths(config.privacy, folder)
+    return config.model_copy(
+        update={"data": data, "cache": absolute(config.cache), "privacy": privacy}
+    )
+
+
+def read_policy(path: Path) -> NoPrivacy | ProtectedSettings:
+    """Return the privacy policy of a site, with absolute paths.
+
+    Raises:
+        ConfigError: See :func:`read_site_config`; or the site has no policy.
+    """
+    policy = read_site_config(path).privacy
+    if policy is None:
+        raise ConfigError(
+            "no privacy policy",
+            expected="a section `privacy` that names a mechanism: dp-sgd, block or none",
+            where=str(path),
+            next_step="Write one into site.yaml; `metaward site quote` says what it costs.",
+        )
+    return policy

@@ -1,7 +1,7 @@
 """What a scan of a site found."""
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from metaward.errors import DataError
 from metaward_client.dicom.refusals import RefusalReason
@@ -43,6 +43,7 @@ class SiteScan:
         refused: Reason -> files.
         join: How labels and images fit.
         n_pixels_read: Files decoded for this scan; None where none were asked for.
+        patient_tokens: Per patient number; identify patients, so they are for computing only.
     """
 
     site: str
@@ -53,6 +54,7 @@ class SiteScan:
     refused: dict[RefusalReason, int]
     join: JoinSummary
     n_pixels_read: int | None = None
+    patient_tokens: tuple[bytes, ...] = field(default=(), repr=False)
 
     @property
     def n_patients(self) -> int:

@@ -15,9 +15,8 @@ from pathlib import Path
 import numpy as np
 from flwr.app import Message, RecordDict
 
-from metaward.arrays import l2_norm, to_arrays, to_tensors
+from metaward.arrays import l2_norm
 from metaward.errors import ConfigError, DataError, MetawardError, PrivacyError, ProtocolError
-from metaward.meta.compose import build_learner
 from metaward.models.body import build_body
 from metaward.study import Study
 from metaward.tasks import Task
@@ -29,7 +28,10 @@ from metaward.wire import (
     encode_refusal,
     encode_update,
 )
-from metaward_client.privacy.release import Mechanism, release
+from metaward_client.privacy.ledger import BudgetExceeded
+from metaward_client.privacy.noised_sum import Normals
+from metaward_client.privacy.policy import NoPrivacy, ProtectedSettings
+from metaward_client.privacy.release import AskedRound, release
 
 logger = logging.getLogger(__name__)
 
@@ -44,12 +46,16 @@ class SiteAtWork:
     Attributes:
         load_task: Called once per round; may keep the task between rounds.
         round_log: JSON lines, one per order; stays on the site's disk.
-        mechanism: How a delta is made safe to leave. The site's choice, never the study's.
+        name: The site's name in the federation.
+        policy: What patients may lose. The hospital's choice, never the study's.
+        source: Of noise and samples; in production the operating system's.
     """
 
     load_task: TaskLoader
     round_log: Path
-    mechanism: Mechanism = Mechanism.NONE
+    name: str
+    policy: NoPrivacy | ProtectedSettings
+    source: Normals
 
 
 def answer_message(message: Message, open_site: Callable[[], SiteAtWork]) -> Message:
@@ -62,7 +68,7 @@ def answer_message(message: Message, open_site: Callable[[], SiteAtWork]) -> Mes
         answer = answer_order(message.content, open_site())
     except Exception as error:  # noqa: BLE001 (no text of any exception may leave the site)
         logger.warning("order refused before the site was open: %s", _explain(error))
-        answer = _refusal_of(error)
+        answer = _refusal_of(error, private=True)
     if isinstance(answer, SiteRefusal):
         return Message(encode_refusal(answer), reply_to=message)
     return Message(answer, reply_to=message)
@@ -71,8 +77,8 @@ def answer_message(message: Message, open_site: Callable[[], SiteAtWork]) -> Mes
 def answer_order(content: RecordDict, site: SiteAtWork) -> RecordDict | SiteRefusal:
     """Do the work of one round and return what leaves the site.
 
-    The same order gives the same bytes: randomness comes from the study's seed, the site's name and
-    the round.
+    The same order gives the same bytes. Without a mechanism because randomness comes from the
+    study's seed, the site's name and the round; with one because the answer was stored.
     """
     started = time.perf_counter()
     entry: dict[str, object] = {}
@@ -82,17 +88,16 @@ def answer_order(content: RecordDict, site: SiteAtWork) -> RecordDict | SiteRefu
         entry |= {"round_index": order.round_index, "study": order.study.digest()}
         answer, outcome = _work(order, site)
     except Exception as error:  # noqa: BLE001 (no text of any exception may leave the site)
-        answer = _refusal_of(error)
+        answer = _refusal_of(error, private=not isinstance(site.policy, NoPrivacy))
         outcome = {"outcome": answer.name.lower(), "reason": _explain(error)}
     entry |= outcome | {"seconds": round(time.perf_counter() - started, 4)}
     _append(site.round_log, entry)
     return answer
 
 
-def site_rng(study_seed: int, site: str, round_index: int) -> np.random.Generator:
-    """Return the generator of one site in one round; independent of grid, node and worker."""
-    name = int.from_bytes(hashlib.sha256(site.encode()).digest()[:16], "big")
-    return np.random.default_rng(np.random.SeedSequence([study_seed, name, round_index]))
+def site_seed(study_seed: int, site: str) -> tuple[int, int]:
+    """Return the public seed of one site in one study; independent of grid, node and worker."""
+    return study_seed, int.from_bytes(hashlib.sha256(site.encode()).digest()[:16], "big")
 
 
 def model_spec(study: Study) -> ArraySpec:
@@ -104,27 +109,22 @@ def model_spec(study: Study) -> ArraySpec:
 def _work(order: RoundOrder, site: SiteAtWork) -> tuple[RecordDict, dict[str, object]]:
     """Return what leaves the site, and what the site notes about it for itself."""
     _refuse_non_finite(order)
-    study = order.study
-    task = site.load_task(study)
-    result = build_learner(study.learner).local_delta(
-        build_body(study.model, study.seed),
-        to_tensors(order.theta),
-        task,
-        site_rng(study.seed, task.site, order.round_index),
-    )
-    update = release(
-        to_arrays(result.delta),
-        study_digest=study.digest(),
+    seed = site_seed(order.study.seed, site.name)
+    asked = AskedRound(
+        study=order.study,
         round_index=order.round_index,
-        mechanism=site.mechanism,
+        theta=order.theta,
+        seed=(*seed, order.round_index),
+        site_seed=int(np.random.SeedSequence(seed).generate_state(1)[0]),
     )
+    released = release(asked, lambda: site.load_task(order.study), site.policy, site.source)
     outcome: dict[str, object] = {
-        "outcome": "sent",
-        "loss": result.loss if np.isfinite(result.loss) else None,
-        "delta_norm": l2_norm(update.delta),
-        "mechanism": site.mechanism.label,
+        "outcome": "sent again" if released.replayed else "sent",
+        "loss": released.loss if np.isfinite(released.loss) else None,
+        "delta_norm": l2_norm(released.update.delta),
+        "mechanism": site.policy.label,
     }
-    return encode_update(update), outcome
+    return encode_update(released.update), outcome
 
 
 def _refuse_non_finite(order: RoundOrder) -> None:
@@ -137,12 +137,15 @@ def _refuse_non_finite(order: RoundOrder) -> None:
             )
 
 
-def _refusal_of(error: Exception) -> SiteRefusal:
+def _refusal_of(error: Exception, *, private: bool) -> SiteRefusal:
+    """Return the number to send; under a mechanism none that speaks of the data."""
     match error:
+        case BudgetExceeded():
+            return SiteRefusal.BUDGET
         case PrivacyError():
             return SiteRefusal.PRIVACY
         case DataError():
-            return SiteRefusal.DATA
+            return SiteRefusal.INTERNAL if private else SiteRefusal.DATA
         case ConfigError():
             return SiteRefusal.STUDY
         case ProtocolError():

@@ -22,6 +22,8 @@ class Task:
         patients: (n_images,) int64; two images of one patient carry the same number. The numbers
             mean nothing outside this object.
         label_names: Name of each label; equal names at two sites need not mean the same finding.
+        patient_tokens: Per patient number, what tells that patient from all others whatever images
+            there are; empty where nobody asks. Identifies a patient: never stored, shown or sent.
     """
 
     site: str
@@ -29,6 +31,7 @@ class Task:
     labels: NDArray[np.int64]
     patients: NDArray[np.int64]
     label_names: tuple[str, ...]
+    patient_tokens: tuple[bytes, ...] = field(default=(), repr=False)
     images_of: dict[int, dict[int, NDArray[np.int64]]] = field(init=False, repr=False)
     """label -> patient -> indices of that patient's images with that label."""
 

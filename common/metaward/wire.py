@@ -56,6 +56,7 @@ class SiteRefusal(IntEnum):
     STUDY = 102
     PROTOCOL = 103
     PRIVACY = 104
+    BUDGET = 105
     INTERNAL = 199
 
 

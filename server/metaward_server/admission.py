@@ -34,6 +34,7 @@ class Refusal(StrEnum):
     SITE_STUDY = "site-study"
     SITE_PROTOCOL = "site-protocol"
     SITE_PRIVACY = "site-privacy"
+    SITE_BUDGET = "site-budget"
     SITE_INTERNAL = "site-internal"
     VERSION = "version"
     RECORDS = "records"
@@ -153,6 +154,8 @@ def _refusal_of_code(code: int) -> Refusal:
             return Refusal.SITE_PROTOCOL
         case SiteRefusal.PRIVACY:
             return Refusal.SITE_PRIVACY
+        case SiteRefusal.BUDGET:
+            return Refusal.SITE_BUDGET
         case SiteRefusal.INTERNAL:
             return Refusal.SITE_INTERNAL
         case _:  # Flower's own: node unavailable, app crashed, message expired, ...

@@ -1,60 +1,196 @@
 """The one door: everything that a site lets out about its data is an ``Update`` made here.
 
 A test reads the syntax trees of all packages and fails when an ``Update`` is built elsewhere at a
-site. A mechanism that protects patients is added behind this function, so that nothing around it
-can send a delta that has not passed through.
+site. What goes through has either been noised and charged (:func:`charged_delta`), or leaves under
+a policy that says NOT PRIVATE.
 """
 
-from collections.abc import Mapping
-from enum import StrEnum
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from metaward.arrays import Arrays, to_arrays, to_tensors
 from metaward.errors import PrivacyError
+from metaward.meta.compose import build_learner, build_noised_learner
+from metaward.meta.noised import NoisedWork
+from metaward.models.body import build_body
+from metaward.study import Study
+from metaward.tasks import Task
 from metaward.wire import Update
+from metaward_client.privacy.block_release import block_release
+from metaward_client.privacy.dp_sgd import Cohort, PatientGradients
+from metaward_client.privacy.ledger import Ledger, Replay, RoundId
+from metaward_client.privacy.noised_sum import NoisedSums, Normals
+from metaward_client.privacy.policy import (
+    BlockPolicy,
+    DpSgdPolicy,
+    NoPrivacy,
+    ProtectedSettings,
+)
+from metaward_client.privacy.stored_reply import decode_reply, encode_reply
+
+BLOCK_KEY = b"metaward: patients to blocks"
+"""Purpose of the key that the ledger's secret is turned into."""
 
 
-class Mechanism(StrEnum):
-    """How a delta is made safe to leave the site."""
+@dataclass(frozen=True)
+class AskedRound:
+    """What a coordinator asked of this site, after it was read and checked.
 
-    NONE = "none"
+    Attributes:
+        study: The study.
+        round_index: From 0.
+        theta: The meta-parameters, finite.
+        seed: Public seed of this site and round: from study, site's name and round.
+        site_seed: Public seed of this site in this study, the same in every round.
+    """
 
-    @property
-    def label(self) -> str:
-        """The name to show to people: it says so when nothing protects the patients."""
-        match self:
-            case Mechanism.NONE:
-                return "none (NOT PRIVATE)"
+    study: Study
+    round_index: int
+    theta: Arrays
+    seed: tuple[int, ...]
+    site_seed: int
+
+    def rng(self) -> np.random.Generator:
+        """Return the public random stream of this site and round."""
+        return np.random.default_rng(np.random.SeedSequence(list(self.seed)))
+
+
+@dataclass(frozen=True)
+class Released:
+    """An update, and what the site notes for itself.
+
+    Attributes:
+        update: All that may leave.
+        loss: Mean loss on the site's own images; stays here. nan where it is not known.
+        replayed: The round was answered before; these are the same bytes.
+    """
+
+    update: Update
+    loss: float = field(default=float("nan"))
+    replayed: bool = False
 
 
 def release(
-    delta: Mapping[str, NDArray[np.float32]],
-    *,
-    study_digest: str,
-    round_index: int,
-    mechanism: Mechanism,
-) -> Update:
-    """Return the update that may leave the site.
+    asked: AskedRound,
+    load_task: Callable[[], Task],
+    policy: NoPrivacy | ProtectedSettings,
+    source: Normals,
+) -> Released:
+    """Compute what the round asks for, in the form that the site's policy lets out.
 
     Args:
-        delta: Direction to ADD to theta, float32, finite; copied.
-        study_digest: Digest of the study that asked.
-        round_index: Round that asked, from 0.
-        mechanism: With ``NONE`` the delta leaves as it was computed: NOT PRIVATE.
+        asked: The round.
+        load_task: Gives the site's task; called after the round was charged.
+        policy: The hospital's own.
+        source: Of noise and samples; in production the operating system's.
 
     Raises:
-        PrivacyError: The delta holds something other than finite float32 numbers.
+        PrivacyError: Policy or ledger forbid it, or the delta is not finite. Nothing leaves.
+        ConfigError: The study's learner cannot work under the mechanism. Nothing is charged.
+        DataError: Without a mechanism: the data cannot give what the learner needs.
     """
+    match policy:
+        case NoPrivacy():
+            delta, loss, replayed = *_plain_delta(asked, load_task()), False
+        case _:
+            delta, loss, replayed = charged_delta(asked, load_task, policy, source)
+    _require_finite(delta, asked)
+    update = Update(study_digest=asked.study.digest(), round_index=asked.round_index, delta=delta)
+    return Released(update, loss, replayed)
+
+
+def charged_delta(
+    asked: AskedRound,
+    load_task: Callable[[], Task],
+    policy: ProtectedSettings,
+    source: Normals,
+) -> tuple[Arrays, float, bool]:
+    """Reserve, work, commit: return the noised delta, the loss, and whether it is a replay.
+
+    The charge is on the disk before a patient is drawn, and the answer is on the disk before it
+    can be sent. The three counts (charged, noised, released) are compared before the commit.
+    """
+    build_body(asked.study.model, asked.study.seed)  # a study that cannot be run costs nothing
+    if isinstance(policy, DpSgdPolicy):
+        build_noised_learner(asked.study.learner)
+    round_ = RoundId(asked.study.digest(), asked.round_index)
+    terms = policy.terms()
+    with Ledger.open(policy.ledger, policy.witness) as ledger:
+        answer = ledger.reserve(round_, terms, policy.budget, max_rounds=policy.rounds)
+        if isinstance(answer, Replay):
+            return decode_reply(answer.reply, asked.theta), float("nan"), True
+        sums = NoisedSums(terms, source, _start_norm(answer.memory, policy))
+        match policy:
+            case DpSgdPolicy():
+                delta, loss = _noised_delta(asked, load_task(), policy, sums)
+            case BlockPolicy():
+                delta = block_release(
+                    build_body(asked.study.model, asked.study.seed),
+                    to_tensors(asked.theta),
+                    load_task(),
+                    build_learner(asked.study.learner),
+                    sums,
+                    blocks=policy.blocks,
+                    block_key=ledger.derived_key(BLOCK_KEY),
+                    seed=asked.seed,
+                )
+                loss = float("nan")
+        sums.require_complete()
+        _require_finite(delta, asked)
+        memory = json.dumps({"max_grad_norm": sums.max_grad_norm}).encode()
+        ledger.commit(answer, encode_reply(delta), memory)
+    return delta, loss, False
+
+
+def _plain_delta(asked: AskedRound, task: Task) -> tuple[Arrays, float]:
+    result = build_learner(asked.study.learner).local_delta(
+        build_body(asked.study.model, asked.study.seed),
+        to_tensors(asked.theta),
+        task,
+        asked.rng(),
+    )
+    return to_arrays(result.delta), result.loss
+
+
+def _noised_delta(
+    asked: AskedRound, task: Task, policy: DpSgdPolicy, sums: NoisedSums
+) -> tuple[Arrays, float]:
+    body = build_body(asked.study.model, asked.study.seed)
+    gradient = PatientGradients(
+        body,
+        Cohort.of(task, policy.labels),
+        sums,
+        images_per_patient=policy.images_per_patient,
+        augment=asked.study.learner.augment,
+        rng=asked.rng(),
+    )
+    work = NoisedWork(
+        n_labels=len(policy.labels),
+        steps=policy.steps_per_round,
+        gradient=gradient,
+        head_seed=asked.site_seed,
+        rng=asked.rng(),
+    )
+    learner = build_noised_learner(asked.study.learner)
+    return to_arrays(learner.noised_delta(body, to_tensors(asked.theta), work)), gradient.loss
+
+
+def _start_norm(memory: bytes | None, policy: ProtectedSettings) -> float:
+    """Return C at the start of a round: where the study's last round left it, if it adapts."""
+    if memory is None or not policy.adaptive_clipping:
+        return policy.max_grad_norm
+    return float(json.loads(memory)["max_grad_norm"])
+
+
+def _require_finite(delta: Arrays, asked: AskedRound) -> None:
     for name, array in delta.items():
         if array.dtype != np.float32 or not np.isfinite(array).all():
             raise PrivacyError(
                 "a delta with values that are not finite float32 numbers",
                 expected="finite float32 numbers",
-                where=f"round {round_index}, array {name}",
+                where=f"round {asked.round_index}, array {name}",
                 next_step="Lower the learner's step size; nothing was sent.",
             )
-    match mechanism:
-        case Mechanism.NONE:
-            released = {name: array.copy() for name, array in delta.items()}
-    return Update(study_digest=study_digest, round_index=round_index, delta=released)

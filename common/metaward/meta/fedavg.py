@@ -21,6 +21,7 @@ from metaward.meta.head import prototype_head
 from metaward.meta.inner_loop import adapt_on_support, inner_loop
 from metaward.meta.learner import Classifier, LocalResult, classifier_of
 from metaward.meta.minibatches import batch_indices
+from metaward.meta.noised import NoisedWork, descend
 from metaward.models.body import Body
 from metaward.study import FedAvgSettings
 from metaward.tasks import Task
@@ -55,6 +56,14 @@ class FedAvg:
         adapted = inner_loop(body, theta, head, batches, lr=s.local_lr)
         delta = {name: adapted.phi[name].detach() - leaf for name, leaf in theta.items()}
         return LocalResult(delta, adapted.loss)
+
+    def noised_delta(self, body: Body, theta: Tensors, work: NoisedWork) -> Tensors:
+        """Return ``phi - theta`` after SGD on noised gradients over all labels."""
+        everything = range(work.n_labels)
+        adapted = descend(
+            body, theta, everything, work, lr=self.settings.local_lr, steps=work.steps
+        )
+        return {name: adapted.body[name] - leaf for name, leaf in theta.items()}
 
     def require_fit(self, task: Task) -> None:
         """Check that there are two labels; see :class:`metaward.meta.learner.Learner`."""

@@ -24,6 +24,7 @@ from metaward.meta.episodic import draw_episodes, require_episodes
 from metaward.meta.head import first_head
 from metaward.meta.inner_loop import adapt_on_support, episode_loss, inner_loop
 from metaward.meta.learner import Classifier, LocalResult, classifier_of, mean_result
+from metaward.meta.noised import NoisedWork, descend, drawn_classes
 from metaward.models.body import Body
 from metaward.study import FomamlSettings
 from metaward.tasks import Task
@@ -67,6 +68,19 @@ class Fomaml:
         """Return the mean delta over ``settings.episodes`` fresh episodes."""
         episodes = draw_episodes(task, self.settings, rng)
         return mean_result(task_delta(body, theta, episode, self.settings) for episode in episodes)
+
+    def noised_delta(self, body: Body, theta: Tensors, work: NoisedWork) -> Tensors:
+        """Return minus the noised gradient at the parameters that the other answers led to.
+
+        The last answer is the query's: a fresh Poisson sample, noised and charged like the others,
+        so a patient who is drawn for both has paid for both.
+        """
+        classes = drawn_classes(work.n_labels, self.settings.n_way, work.rng)
+        adapted = descend(
+            body, theta, classes, work, lr=self.settings.inner_lr, steps=work.steps - 1
+        )
+        query = work.gradient(adapted, classes)
+        return {name: -query.body[name] for name in theta}
 
     def require_fit(self, task: Task) -> None:
         """Check that the task gives episodes; see :class:`metaward.meta.learner.Learner`."""

@@ -19,6 +19,7 @@ from metaward.meta.head import first_head
 from metaward.meta.inner_loop import adapt_on_support, inner_loop
 from metaward.meta.learner import Classifier, LocalResult, classifier_of, mean_result
 from metaward.meta.minibatches import minibatches
+from metaward.meta.noised import NoisedWork, descend, drawn_classes
 from metaward.models.body import Body
 from metaward.study import ReptileSettings
 from metaward.tasks import Task
@@ -60,6 +61,12 @@ class Reptile:
             sample_support(task, n_way=n_way, n_shot=s.n_shot, rng=rng) for _ in range(s.episodes)
         )
         return mean_result(task_delta(body, theta, support, s, rng) for support in supports)
+
+    def noised_delta(self, body: Body, theta: Tensors, work: NoisedWork) -> Tensors:
+        """Return ``phi - theta`` after SGD on noised gradients of one task: some of the labels."""
+        classes = drawn_classes(work.n_labels, self.settings.n_way, work.rng)
+        adapted = descend(body, theta, classes, work, lr=self.settings.inner_lr, steps=work.steps)
+        return {name: adapted.body[name] - leaf for name, leaf in theta.items()}
 
     def require_fit(self, task: Task) -> None:
         """Check that the task gives supports; see :class:`metaward.meta.learner.Learner`."""

@@ -1,0 +1,84 @@
+"""Block release: any learner, made private by releasing a noised mean over blocks of patients.
+
+Sample and aggregate (Nissim, Raskhodnikova and Smith 2007), with subsampled blocks:
+
+    a patient belongs to one of B blocks, by a keyed hash of that patient alone
+    each round, each block enters with probability q
+    d_b = any computation on block b's patients: one task delta;  zero where it is not finite
+    released = (sum of d_b min(1, C / |d_b|) + N(0, (sigma C)^2 I)) / (q B)
+
+A patient touches one block. Replacing, adding or removing one moves that block's clipped delta
+within a ball of radius C, so the sum by at most 2C: one Poisson-subsampled Gaussian mechanism under
+replace-one (docs/threat-model.md).
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metaward.arrays import Tensors, to_arrays
+from metaward.errors import DataError
+from metaward.meta.learner import Learner
+from metaward.models.body import Body
+from metaward.tasks import Task
+from metaward_client.privacy.noised_sum import ClippedSum, NoisedSums
+from metaward_client.privacy.poisson import block_of, poisson_sample
+
+
+def block_release(
+    body: Body,
+    theta: Tensors,
+    task: Task,
+    learner: Learner,
+    sums: NoisedSums,
+    *,
+    blocks: int,
+    block_key: bytes,
+    seed: Sequence[int],
+) -> dict[str, NDArray[np.float32]]:
+    """Return the noised mean of the blocks' deltas, a direction to ADD to theta.
+
+    Args:
+        body: The network.
+        theta: The meta-parameters of the round.
+        task: The site's task; its ``patient_tokens`` tell the blocks.
+        learner: What each block runs on its own patients.
+        sums: Adds the noise and counts the release.
+        blocks: B.
+        block_key: Secret of the site; decides who is in which block.
+        seed: Public seed of this site and round; each block has a stream of its own from it.
+    """
+    shapes = {name: tuple(leaf.shape) for name, leaf in theta.items()}
+    total = ClippedSum.empty(shapes, sums.max_grad_norm)
+    home = block_of(task.patient_tokens, blocks, block_key)
+    for block in poisson_sample(blocks, sums.terms.sample_rate, sums.source).tolist():
+        rng = np.random.default_rng(np.random.SeedSequence([*seed, block]))
+        delta = block_delta(body, theta, task, learner, np.flatnonzero(home == block), rng)
+        if delta is not None:
+            total.add({name: leaf[None] for name, leaf in delta.items()})
+    return {name: leaf.astype(np.float32) for name, leaf in sums.release(total, shapes).items()}
+
+
+def block_delta(
+    body: Body,
+    theta: Tensors,
+    task: Task,
+    learner: Learner,
+    patients: NDArray[np.int64],
+    rng: np.random.Generator,
+) -> dict[str, NDArray[np.float32]] | None:
+    """Return the delta of one block's patients; None, which counts as zero, where they are too few.
+
+    Whether a block can learn at all depends on its patients, so it may not show: not as a refusal,
+    not in the divisor.
+    """
+    rows = np.flatnonzero(np.isin(task.patients, patients))
+    own = replace(
+        task, images=task.images[rows], labels=task.labels[rows], patients=task.patients[rows]
+    )
+    try:
+        return to_arrays(learner.local_delta(body, theta, own, rng).delta)
+    except DataError:
+        return None

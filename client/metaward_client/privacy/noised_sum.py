@@ -1,0 +1,133 @@
+"""The one place where noise is added: a clipped sum becomes a release.
+
+    released = (sum + N(0, (z C)^2 I)) / divisor
+
+The sum is in float64, the noise comes from the operating system, the divisor is a public constant.
+Noise is added to an empty sum as well: whether anybody was drawn is nobody's business.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metaward.errors import PrivacyError
+from metaward_client.privacy.clip_norm import centred_bits, clip_factors, next_norm, noise_shares
+from metaward_client.privacy.terms import Terms
+
+Sums = dict[str, NDArray[np.float64]]
+
+
+class Normals(Protocol):
+    """A source of random numbers; in production the operating system's."""
+
+    def normals(self, n: int) -> NDArray[np.float64]:
+        """Return n independent standard normals."""
+        ...
+
+    def uniforms(self, n: int) -> NDArray[np.float64]:
+        """Return n independent uniforms in (0, 1)."""
+        ...
+
+
+@dataclass
+class NoisedSums:
+    """The noised sums of one round: no more than the ledger has charged.
+
+    Attributes:
+        terms: What was charged.
+        source: Where noise comes from.
+        max_grad_norm: C, as it stands; moves where it adapts.
+        released: Sums released so far.
+    """
+
+    terms: Terms
+    source: Normals
+    max_grad_norm: float
+    released: int = field(default=0, init=False)
+
+    def release(
+        self, vectors: "ClippedSum", shapes: Mapping[str, tuple[int, ...]]
+    ) -> dict[str, NDArray[np.float64]]:
+        """Return the noised mean, leaf by leaf, and move C where it adapts.
+
+        Raises:
+            PrivacyError: More sums than were charged, or a sum that was clipped to another norm.
+        """
+        if self.released >= self.terms.steps:
+            raise PrivacyError(
+                f"noised sum number {self.released + 1} of a round",
+                expected=f"{self.terms.steps}, which is what the ledger has charged",
+                where="the learner",
+                next_step="Report this: nothing was released.",
+            )
+        if vectors.max_grad_norm != self.max_grad_norm:
+            raise PrivacyError("a sum that was clipped to another norm than the noise is made for")
+        self.released += 1
+        terms, shares = (
+            self.terms,
+            noise_shares(self.terms.noise_multiplier, adaptive=self.terms.adaptive_clipping),
+        )
+        std = shares.vectors * self.max_grad_norm
+        noised = {}
+        for name, shape in shapes.items():
+            noise = self.source.normals(int(np.prod(shape, dtype=np.int64))).reshape(shape)
+            noised[name] = (vectors.sums[name] + std * noise) / terms.divisor
+        if terms.adaptive_clipping:
+            bits = vectors.bits + shares.bits * float(self.source.normals(1)[0])
+            self.max_grad_norm = next_norm(self.max_grad_norm, bits, terms.divisor)
+        return noised
+
+    def require_complete(self) -> None:
+        """Check that all that was charged was released: the three counts must be equal.
+
+        Raises:
+            PrivacyError: Fewer sums were released than charged.
+        """
+        if self.released != self.terms.steps:
+            raise PrivacyError(
+                f"{self.released} noised sums in a round",
+                expected=f"{self.terms.steps}, which is what the ledger has charged",
+                where="the learner",
+                next_step="Report this: nothing was released.",
+            )
+
+
+@dataclass
+class ClippedSum:
+    """A sum of vectors, one per unit of privacy, each clipped to L2 norm C over all leaves.
+
+    Attributes:
+        max_grad_norm: C.
+        sums: Leaf name -> float64 sum.
+        bits: Sum of (1 if not clipped) - 1/2 over the units.
+    """
+
+    max_grad_norm: float
+    sums: Sums
+    bits: float = 0.0
+
+    @classmethod
+    def empty(cls, shapes: Mapping[str, tuple[int, ...]], max_grad_norm: float) -> "ClippedSum":
+        """Return the sum over nobody."""
+        return cls(max_grad_norm, {name: np.zeros(shape) for name, shape in shapes.items()})
+
+    def add(self, vectors: Mapping[str, NDArray[np.floating]]) -> None:
+        """Add units: leaf name -> (n_units, *shape).
+
+        A unit with a value that is not finite adds zero; it is set to zero before it is clipped.
+        """
+        wide = {name: np.asarray(leaf, dtype=np.float64) for name, leaf in vectors.items()}
+        # overflow to inf is meant: such a unit counts as not finite
+        with np.errstate(over="ignore", invalid="ignore"):
+            squares = sum(
+                np.square(leaf).reshape(len(leaf), -1).sum(axis=1) for leaf in wide.values()
+            )
+            norms = np.sqrt(np.asarray(squares, dtype=np.float64))
+        factors = clip_factors(norms, self.max_grad_norm)
+        kept = np.flatnonzero(factors)
+        for name, leaf in wide.items():
+            self.sums[name] += np.tensordot(factors[kept], leaf[kept], axes=1)
+        self.bits += centred_bits(norms, self.max_grad_norm)

@@ -1,0 +1,113 @@
+"""Learning from noised gradients: how a learner works without ever touching a patient.
+
+A private learner is given a function that returns a noised sum of clipped per-patient gradients
+over a public constant, and no data. Everything that it does with the answers is post-processing,
+so it can neither spend more than its answers cost nor reveal more than they do. The head is part of
+what is trained: it starts at a public point, is noised with the body, and is dropped at the end.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from metaward.arrays import Tensors
+from metaward.meta.head import Head
+from metaward.models.body import Body
+
+HEAD_SCALE = 0.3
+"""Length of a class vector at the start. Of 0.3 and 1.0 on synthetic hospitals the better one."""
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What one noised step moves.
+
+    Attributes:
+        body: As theta.
+        head: (n_way, features) and (n_way,).
+    """
+
+    body: Tensors
+    head: Head
+
+    def stepped(self, gradient: "Parameters", lr: float) -> "Parameters":
+        """Return the parameters after one step of plain SGD against ``gradient``."""
+        body = {name: leaf - lr * gradient.body[name] for name, leaf in self.body.items()}
+        weight = self.head.weight - lr * gradient.head.weight
+        return Parameters(body, Head(weight, self.head.bias - lr * gradient.head.bias))
+
+
+class NoisedGradient(Protocol):
+    """The one way to the patients: each call is charged, and there are no more than reserved."""
+
+    def __call__(self, at: Parameters, classes: Sequence[int]) -> Parameters:
+        """Return the noised mean gradient of the cross-entropy over ``classes``.
+
+        Args:
+            at: Where. Rows of the head stand for ``classes``, in that order.
+            classes: Indices into the public list of labels; images of other labels count nothing.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class NoisedWork:
+    """What a private learner is given for one round; all of it public but for the answers.
+
+    Attributes:
+        n_labels: Length of the site's public list of labels.
+        steps: Calls of ``gradient`` in this round, no more and no fewer.
+        gradient: See :class:`NoisedGradient`.
+        head_seed: Seed of the head's start: the same in every round of one site and study.
+        rng: Public randomness of this site and round, for the choice of classes.
+    """
+
+    n_labels: int
+    steps: int
+    gradient: NoisedGradient
+    head_seed: int
+    rng: np.random.Generator
+
+
+class NoisedLearner(Protocol):
+    """An algorithm that can work from noised gradients alone."""
+
+    def noised_delta(self, body: Body, theta: Tensors, work: NoisedWork) -> Tensors:
+        """Return a direction to ADD to theta after exactly ``work.steps`` answers."""
+        ...
+
+
+def public_head(n_features: int, classes: Sequence[int], n_labels: int, seed: int) -> Head:
+    """Return the head that a round starts from: rows of a random simplex, a function of no data.
+
+    The vectors of all labels are equally long and equally far apart (an equiangular tight frame,
+    Yang et al. 2022, arXiv:2203.09081, equation 1) where there are at most as many labels as
+    features; otherwise they are random directions. With zeros the body's first gradient would be
+    zero, and a step that has been paid for would be lost.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    directions = torch.randn(n_features, max(n_labels, 2), generator=generator)
+    if directions.shape[1] <= n_features:
+        directions = torch.linalg.qr(directions).Q
+        directions = directions - directions.mean(dim=1, keepdim=True)
+    rows = torch.nn.functional.normalize(directions, dim=0).T * HEAD_SCALE
+    return Head(rows[list(classes)].clone(), torch.zeros(len(classes)))
+
+
+def drawn_classes(n_labels: int, n_way: int, rng: np.random.Generator) -> list[int]:
+    """Draw the labels of one task, all of them where there are no more than ``n_way``."""
+    return sorted(rng.permutation(n_labels)[:n_way].tolist())
+
+
+def descend(
+    body: Body, theta: Tensors, classes: Sequence[int], work: NoisedWork, *, lr: float, steps: int
+) -> Parameters:
+    """Return where ``steps`` steps of SGD on noised gradients lead from theta."""
+    head = public_head(body.features, classes, work.n_labels, work.head_seed)
+    at = Parameters({name: leaf.detach().clone() for name, leaf in theta.items()}, head)
+    for _ in range(steps):
+        at = at.stepped(work.gradient(at, classes), lr)
+    return at
