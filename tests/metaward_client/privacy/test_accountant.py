@@ -1,0 +1,342 @@
+"""The epsilon that a hospital is told is never below the true one, and never forgets a step."""
+
+import math
+import time
+from collections.abc import Callable
+
+import pytest
+from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent, SelfComposedDpEvent
+from dp_accounting.pld.pld_privacy_accountant import PLDAccountant
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import brentq
+from scipy.special import log_ndtr
+
+from metaward.errors import PrivacyError
+from metaward_client.privacy import accountant
+from metaward_client.privacy.accountant import (
+    MOST_ROUNDS,
+    accountant_name,
+    epsilon,
+    largest,
+    plus,
+    rounds_within,
+)
+from metaward_client.privacy.privacy_loss import neighboring_relation, step_loss
+from metaward_client.privacy.terms import Budget, Composition, GaussianStep, Relation
+
+ADD = Relation.ADD_OR_REMOVE_ONE
+REPLACE = Relation.REPLACE_ONE
+ROUNDED = 5e-5  # half of the last decimal of the golden values
+STEP = GaussianStep(1.0, 0.05)
+
+
+def steps(*each: tuple[float, float, int]) -> dict[GaussianStep, int]:
+    return {GaussianStep(sigma, q): count for sigma, q, count in each}
+
+
+def dp_accounting_epsilon(composition: Composition, target_delta: float, rel: Relation) -> float:
+    """Ask dp-accounting's own accountant, which composes in its own way."""
+    record = PLDAccountant(neighboring_relation(rel))
+    for step, count in composition.items():
+        gaussian = GaussianDpEvent(step.noise_multiplier)
+        record.compose(
+            SelfComposedDpEvent(PoissonSampledDpEvent(step.sample_rate, gaussian), count)
+        )
+    return float(record.get_epsilon(target_delta))
+
+
+def gaussian_epsilon(noise_multiplier: float, target_delta: float, *, moved: float) -> float:
+    """Return the exact epsilon of one Gaussian (Balle and Wang 2018, arXiv:1805.06530, eq. 6).
+
+    delta(epsilon) = Phi(a/2 - epsilon/a) - exp(epsilon) Phi(-a/2 - epsilon/a), a = moved / sigma
+    """
+    a = moved / noise_multiplier
+
+    def excess(eps: float) -> float:
+        first = math.exp(log_ndtr(a / 2 - eps / a))
+        return first - math.exp(eps + log_ndtr(-a / 2 - eps / a)) - target_delta
+
+    return float(brentq(excess, 0, 700, xtol=1e-13)) if excess(0) > 0 else 0.0
+
+
+# dp-accounting 0.6 at its default grid, checked against Opacus 1.6's PRV and RDP when recorded.
+VECTORS = [
+    (steps((1.1, 0.00426667, 14062)), 1e-5, 2.3817, 4.2214),
+    (steps((1, 0.05, 500)), 1e-5, 7.5237, 12.1438),
+    (steps((2, 0.05, 1000)), 1e-5, 3.6997, 7.5003),
+    (steps((1.5, 0.1, 500)), 1e-5, 8.3716, 16.3839),
+    (steps((4, 0.5, 200)), 1e-5, 8.8194, 20.4648),
+    (steps((10, 1, 100)), 1e-5, 4.3772, 9.9973),
+    (steps((1, 1, 1)), 1e-5, 4.3772, 9.9973),
+    (steps((0.5, 0.01, 100)), 1e-5, 6.4762, 6.6982),
+    (steps((0.8, 0.01, 10000)), 1e-6, 11.1832, 17.6417),
+    (steps((0.7, 0.001, 5000)), 1e-6, 1.3806, 1.5116),
+    (steps((1, 0.05, 200), (2, 0.1, 300), (8, 1, 20)), 1e-5, 7.0163, 13.3903),
+    (steps((1, 0.01, 1)), 1e-5, 0.1995, 0.2094),
+    (steps((4, 0.02, 100)), 1e-5, 0.1701, 0.3410),
+]
+
+
+@pytest.mark.parametrize(("composition", "target_delta", "add_remove", "replace_one"), VECTORS)
+def test_published_vectors_are_met_within_a_percent_and_never_from_below(
+    composition: Composition, target_delta: float, add_remove: float, replace_one: float
+) -> None:
+    for relation, expected in ((ADD, add_remove), (REPLACE, replace_one)):
+        found = epsilon(composition, target_delta=target_delta, relation=relation)
+        assert expected - ROUNDED <= found <= 1.01 * expected
+
+
+@pytest.mark.parametrize(
+    ("composition", "target_delta", "relation"),
+    [
+        (steps((1, 0.05, 500)), 1e-5, ADD),
+        (steps((4, 0.5, 200)), 1e-5, REPLACE),
+        (steps((1, 0.05, 200), (2, 0.1, 300), (8, 1, 20)), 1e-5, ADD),
+        (steps((1, 0.05, 200), (2, 0.1, 300), (8, 1, 20)), 1e-7, REPLACE),
+        (steps((3, 0.2, 7), (1.5, 0.02, 1)), 1e-6, ADD),
+    ],
+)
+def test_the_fast_composition_is_dp_accountings_own_and_never_below_it(
+    composition: Composition, target_delta: float, relation: Relation
+) -> None:
+    reference = dp_accounting_epsilon(composition, target_delta, relation)
+    found = epsilon(composition, target_delta=target_delta, relation=relation)
+    assert reference <= found <= reference + 1e-4
+
+
+@pytest.mark.parametrize("target_delta", [1e-3, 1e-5, 1e-8])
+@pytest.mark.parametrize(
+    ("sigma", "count"), [(1.0, 1), (10.0, 100), (3.0, 1), (30.0, 1000), (40.0, 7), (2.0, 10)]
+)
+@pytest.mark.parametrize(("relation", "moved"), [(ADD, 1.0), (REPLACE, 2.0)])
+def test_without_sampling_the_closed_form_of_the_gaussian_is_met_from_above(
+    sigma: float, count: int, target_delta: float, relation: Relation, moved: float
+) -> None:
+    # k Gaussians of sigma are one of sigma / sqrt(k); replacing moves the sum by 2C.
+    exact = gaussian_epsilon(sigma / math.sqrt(count), target_delta, moved=moved)
+    found = epsilon(steps((sigma, 1.0, count)), target_delta=target_delta, relation=relation)
+    assert exact - 1e-9 <= found <= exact + 1e-3
+
+
+def test_an_empty_ledger_has_cost_nothing() -> None:
+    assert epsilon({}, target_delta=1e-5, relation=ADD) == 0.0
+    assert epsilon({STEP: 0}, target_delta=1e-5, relation=ADD) == 0.0
+
+
+@pytest.mark.parametrize(
+    "composition",
+    [
+        steps((0.01, 1.0, 1)),  # hardly any noise
+        steps((1.0, 1.0, 2000)),  # loses far more than the grid holds
+        steps((1.0, 1.0, 100_000)),
+    ],
+)
+def test_noise_that_promises_nothing_costs_infinitely_much(composition: Composition) -> None:
+    for relation in Relation:
+        assert epsilon(composition, target_delta=1e-5, relation=relation) == math.inf
+        assert rounds_within({}, composition, Budget(100.0, 1e-5), relation) == 0
+
+
+def test_a_target_delta_that_float64_cannot_carry_costs_infinitely_much() -> None:
+    assert epsilon({STEP: 1}, target_delta=1e-12, relation=ADD) == math.inf
+
+
+@pytest.mark.parametrize("target_delta", [0.0, 1.0, -1e-5, math.nan])
+def test_a_target_delta_out_of_range_is_refused(target_delta: float) -> None:
+    with pytest.raises(PrivacyError, match="target_delta"):
+        epsilon({}, target_delta=target_delta, relation=ADD)
+
+
+@pytest.mark.parametrize("count", [-1, 1.0, True])
+def test_a_count_that_is_no_number_of_steps_is_refused(count: int) -> None:
+    with pytest.raises(PrivacyError, match="whole number of steps"):
+        epsilon({STEP: count}, target_delta=1e-5, relation=ADD)
+
+
+# One study: sigma = 1, q = 0.05, 100 rounds of 5 steps, target delta 1e-5, truly 7.52. Each mistake
+# forgets steps, and each was seen in a system that counts per round, per process or per round only.
+@pytest.mark.parametrize(
+    ("mistake", "counted", "claimed"),
+    [
+        ("reset each round", 5, 1.42),
+        ("lost at a restart after 60 rounds", 5 * 40, 4.77),
+        ("inner steps forgotten", 100, 3.50),
+        ("nothing forgotten", 500, 7.52),
+    ],
+)
+def test_every_forgotten_step_is_a_smaller_claim(
+    mistake: str, counted: int, claimed: float
+) -> None:
+    assert epsilon({STEP: counted}, target_delta=1e-5, relation=ADD) == pytest.approx(
+        claimed, abs=0.005
+    ), mistake
+    rounds = plus({}, {STEP: 5}, rounds=100)
+    assert epsilon(rounds, target_delta=1e-5, relation=ADD) == pytest.approx(7.52, abs=0.005)
+
+
+def test_a_patient_in_a_block_pays_more_than_a_block_as_the_unit_would_claim() -> None:
+    released = steps((4, 0.5, 20))
+    assert epsilon(released, target_delta=1e-5, relation=ADD) == pytest.approx(2.40, abs=0.005)
+    assert epsilon(released, target_delta=1e-5, relation=REPLACE) == pytest.approx(4.94, abs=0.005)
+
+
+def test_support_and_query_steps_are_charged_together() -> None:
+    support, query = steps((1.5, 0.05, 500)), steps((1.0, 0.05, 100))
+    for part, expected in ((support, 3.78), (query, 3.50), (plus(support, query), 5.15)):
+        found = epsilon(part, target_delta=1e-5, relation=ADD)
+        assert found == pytest.approx(expected, abs=0.005)
+
+
+# 5 steps a round, target delta 1e-6, counted round by round.
+ROUNDS = [
+    (0.05, 1.5, 316, 21),
+    (0.05, 1.0, 88, 1),
+    (0.02, 1.0, 620, 29),
+    (0.1, 2.0, 157, 10),
+]
+
+
+@pytest.mark.parametrize(("sample_rate", "sigma", "at_eight", "at_two"), ROUNDS)
+def test_rounds_within_a_budget_are_as_many_as_fit_and_not_one_more(
+    sample_rate: float, sigma: float, at_eight: int, at_two: int
+) -> None:
+    per_round = steps((sigma, sample_rate, 5))
+    for target_epsilon, expected in ((8.0, at_eight), (2.0, at_two)):
+        budget = Budget(target_epsilon, 1e-6)
+        assert rounds_within({}, per_round, budget, ADD) == expected
+
+
+def test_dp_accounting_itself_says_that_one_round_more_is_one_too_many() -> None:
+    per_round = steps((1.5, 0.05, 5))
+    for target_epsilon, rounds in ((8.0, 316), (2.0, 21)):
+        most = dp_accounting_epsilon(plus({}, per_round, rounds), 1e-6, ADD)
+        more = dp_accounting_epsilon(plus({}, per_round, rounds + 1), 1e-6, ADD)
+        assert most <= target_epsilon < more
+
+
+def test_rounds_that_were_done_are_rounds_fewer() -> None:
+    per_round, budget = {STEP: 5}, Budget(8.0, 1e-6)
+    for done in (0, 1, 40, 87, 88, 89, 500):
+        spent = plus({}, per_round, done)
+        assert rounds_within(spent, per_round, budget, ADD) == max(0, 88 - done)
+
+
+def test_what_other_studies_spent_is_counted() -> None:
+    per_round, budget = {STEP: 5}, Budget(8.0, 1e-6)
+    spent = steps((2.0, 0.1, 37), (1.0, 0.05, 3), (8.0, 1.0, 2))
+    rounds = rounds_within(spent, per_round, budget, REPLACE)
+    assert 0 < rounds < rounds_within({}, per_round, budget, REPLACE)
+    for extra, fits in ((0, True), (1, False)):
+        total = plus(spent, per_round, rounds + extra)
+        assert (epsilon(total, target_delta=1e-6, relation=REPLACE) <= 8.0) is fits
+
+
+def test_a_ledger_already_over_its_budget_allows_no_round() -> None:
+    assert rounds_within({STEP: 1000}, steps((50.0, 0.01, 1)), Budget(2.0, 1e-6), ADD) == 0
+
+
+def test_a_round_of_no_steps_is_refused_rather_than_free() -> None:
+    with pytest.raises(PrivacyError, match="a release that costs nothing is not private"):
+        rounds_within({}, {STEP: 0}, Budget(8.0, 1e-6), ADD)
+
+
+def test_the_number_of_rounds_is_bounded() -> None:
+    tiny = steps((500.0, 1e-5, 1))
+    assert rounds_within({}, tiny, Budget(8.0, 1e-5), ADD) == MOST_ROUNDS
+
+
+@given(limit=st.integers(-1, 300), at_most=st.integers(1, 200))
+def test_the_search_finds_the_last_that_fits(limit: int, at_most: int) -> None:
+    asked: list[int] = []
+
+    def fits(n: int) -> bool:
+        asked.append(n)
+        return n <= limit
+
+    assert largest(fits, at_most=at_most) == min(limit, at_most)
+    assert max(asked) <= at_most
+
+
+some_steps = st.builds(
+    GaussianStep,
+    st.sampled_from([1.0, 3.0]),
+    st.sampled_from([0.05, 0.5, 1.0]),
+)
+some_compositions = st.dictionaries(some_steps, st.integers(1, 60), min_size=1, max_size=3)
+some_relations = st.sampled_from(Relation)
+few = settings(max_examples=10, deadline=None)
+
+
+@few
+@given(composition=some_compositions, added=some_steps, relation=some_relations)
+def test_every_further_step_costs_something_or_nothing_but_never_less(
+    composition: dict[GaussianStep, int], added: GaussianStep, relation: Relation
+) -> None:
+    more = plus(composition, {added: 1})
+    before = epsilon(composition, target_delta=1e-5, relation=relation)
+    assert epsilon(more, target_delta=1e-5, relation=relation) >= before
+
+
+@few
+@given(composition=some_compositions)
+def test_replacing_a_patient_is_never_cheaper_than_removing_one(
+    composition: dict[GaussianStep, int],
+) -> None:
+    removed = epsilon(composition, target_delta=1e-5, relation=ADD)
+    assert epsilon(composition, target_delta=1e-5, relation=REPLACE) >= removed
+
+
+@few
+@given(composition=some_compositions, relation=some_relations, order=st.randoms())
+def test_the_order_of_the_steps_changes_nothing(
+    composition: dict[GaussianStep, int], relation: Relation, order: "st.DataObject"
+) -> None:
+    shuffled = list(composition.items())
+    order.shuffle(shuffled)  # type: ignore[attr-defined]
+    accountant._epsilon.cache_clear()
+    first = epsilon(composition, target_delta=1e-5, relation=relation)
+    accountant._epsilon.cache_clear()
+    assert epsilon(dict(shuffled), target_delta=1e-5, relation=relation) == first
+
+
+@pytest.mark.parametrize("relation", Relation)
+def test_epsilon_falls_with_noise_and_grows_with_the_sample(relation: Relation) -> None:
+    def of(sigma: float, q: float) -> float:
+        return epsilon(steps((sigma, q, 20)), target_delta=1e-5, relation=relation)
+
+    for q in (0.05, 0.5, 1.0):
+        assert of(1.0, q) > of(3.0, q) > of(8.0, q)
+    for sigma in (1.0, 3.0):
+        assert of(sigma, 0.01) < of(sigma, 0.05) < of(sigma, 0.5) < of(sigma, 1.0)
+
+
+def test_the_answer_does_not_depend_on_what_was_asked_before() -> None:
+    def fresh(ask: Callable[[], float]) -> float:
+        accountant._epsilon.cache_clear()
+        step_loss.cache_clear()
+        return ask()
+
+    def ask() -> float:
+        return epsilon({STEP: 123}, target_delta=1e-5, relation=ADD)
+
+    first = fresh(ask)
+    for count in (1, 50, 5000):
+        epsilon({STEP: count, GaussianStep(2.0, 0.1): 3}, target_delta=1e-5, relation=ADD)
+    accountant._epsilon.cache_clear()
+    assert ask() == first == fresh(ask)
+
+
+def test_the_answer_before_a_round_is_there_at_once() -> None:
+    per_round, target_delta = steps((2.0, 0.02, 5)), 1e-5
+    epsilon(plus({}, per_round, 999), target_delta=target_delta, relation=ADD)
+    took = []
+    for rounds in range(1000, 1010):
+        start = time.perf_counter()
+        epsilon(plus({}, per_round, rounds), target_delta=target_delta, relation=ADD)
+        took.append(time.perf_counter() - start)
+    assert min(took) < 0.05  # seconds; the least, because others use this machine too
+
+
+def test_the_accountant_is_named_with_its_version() -> None:
+    assert accountant_name().startswith("PLD, dp-accounting 0.6")
