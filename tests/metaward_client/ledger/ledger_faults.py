@@ -73,7 +73,9 @@ class Place:
         return self.ledger / "ledger.jsonl"
 
     def create(self, disk: Disk | None = None) -> None:
-        Ledger.create(self.ledger, self.witness, BUDGET, clock=self.clock, disk=disk or CountingDisk())
+        Ledger.create(
+            self.ledger, self.witness, BUDGET, clock=self.clock, disk=disk or CountingDisk()
+        )
 
     def open(self, disk: Disk | None = None, wait_s: float = 0.0) -> AbstractContextManager[Ledger]:
         return Ledger.open(
@@ -99,16 +101,18 @@ class Place:
         sent = {}
         for round_ in rounds:
             with self.open(disk) as ledger:
-                answer = ledger.reserve(round_, terms, BUDGET)
-                if isinstance(answer, Replay):
-                    reply = answer.reply
-                else:
-                    reply = os.urandom(40)
-                    ledger.commit(answer, reply, memory_of(round_))
-                sent[round_] = reply
-                if told is not None:
-                    told(round_, reply)
+                sent[round_] = self.answer(ledger, round_, terms)
+            if told is not None:
+                told(round_, sent[round_])
         return sent
+
+    def answer(self, ledger: Ledger, round_: RoundId, terms: Terms) -> bytes:
+        answer = ledger.reserve(round_, terms, BUDGET)
+        if isinstance(answer, Replay):
+            return answer.reply
+        reply = os.urandom(40)
+        ledger.commit(answer, reply, memory_of(round_))
+        return reply
 
     def copy(self, name: str) -> "Place":
         """Copy both folders beside this one."""
