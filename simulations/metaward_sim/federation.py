@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -11,7 +11,7 @@ from metaward.errors import ConfigError
 from metaward.progress import RoundEvent
 from metaward.study import Study
 from metaward.workers import WorkerPool, available_cores
-from metaward_client.app import ROUND_LOG_KEY, SITE_KEY
+from metaward_client.app import POLICY_KEY, ROUND_LOG_KEY, SITE_KEY
 from metaward_client.site import load_site
 from metaward_server.study_run import run_study
 from metaward_sim.in_process_grid import InProcessGrid
@@ -19,6 +19,7 @@ from metaward_sim.in_process_grid import InProcessGrid
 GridName: TypeAlias = Literal["in-process", "ray"]
 
 CLIENT_APP = "metaward_client.app:app"
+NOISE_ONLY_APP = "metaward_sim.noise_only_app:app"
 PRELOADED = ("torch", "metaward_client.app", "metaward_client.site")
 """What the workers have imported when they start."""
 
@@ -32,6 +33,8 @@ def run_federation(
     sites: Sequence[Path],
     run_dir: Path,
     *,
+    policies: Mapping[str, Path] | None = None,
+    noise_only: bool = False,
     grid: GridName = "in-process",
     workers: int | None = None,
     resume: bool = False,
@@ -46,6 +49,8 @@ def run_federation(
         study: What is run.
         sites: The sites that take part, one ``site.yaml`` or site folder each.
         run_dir: Gets ``rounds.jsonl``, ``checkpoints/``, ``sites/`` and ``flower.log``.
+        policies: Each site's policy file, by name; left out, what its own ``site.yaml`` says.
+        noise_only: Run the control: the sites' patients stay out, their noise does not.
         grid: ``in-process`` (worker processes of this machine) or ``ray`` (Flower's engine).
         workers: Processes that compute; by default one per core.
         resume: Go on from the newest checkpoint, to the same bits.
@@ -55,14 +60,15 @@ def run_federation(
         ConfigError: No site, two sites of one name, nothing to resume, or Ray is not installed.
         FederationError: The sites did not give what the study needs.
     """
-    node_configs = _node_configs(sites, run_dir)
+    node_configs = _node_configs(sites, run_dir, policies or {})
+    client_app = NOISE_ONLY_APP if noise_only else CLIENT_APP
     n_workers = min(workers or available_cores(), len(sites))
     with flower_log(run_dir / FLOWER_LOG):
         match grid:
             case "in-process":
                 with WorkerPool(n_workers, preload=PRELOADED) as pool:
                     return run_study(
-                        InProcessGrid(CLIENT_APP, node_configs, pool),
+                        InProcessGrid(client_app, node_configs, pool),
                         study,
                         run_dir,
                         n_nodes=len(sites),
@@ -83,11 +89,12 @@ def run_federation(
                     ),
                     node_configs,
                     n_workers=n_workers,
+                    noise_only=noise_only,
                 )
 
 
 def _node_configs(
-    sites: Sequence[Path], run_dir: Path
+    sites: Sequence[Path], run_dir: Path, policies: Mapping[str, Path]
 ) -> list[dict[str, bool | float | int | str]]:
     """Return the settings of each site's node; a name makes a log file and a random stream."""
     if not sites:
@@ -100,11 +107,13 @@ def _node_configs(
             expected="a name of its own for each site",
             next_step="Change `name` in one of the two site.yaml files.",
         )
-    logs = (run_dir / SITES_FOLDER / f"{name}.jsonl" for name in names)
-    return [
-        {SITE_KEY: str(site.absolute()), ROUND_LOG_KEY: str(log.absolute())}
-        for site, log in zip(sites, logs, strict=True)
-    ]
+    configs: list[dict[str, bool | float | int | str]] = []
+    for site, name in zip(sites, names, strict=True):
+        log = run_dir / SITES_FOLDER / f"{name}.jsonl"
+        configs.append({SITE_KEY: str(site.absolute()), ROUND_LOG_KEY: str(log.absolute())})
+        if name in policies:
+            configs[-1][POLICY_KEY] = str(policies[name].absolute())
+    return configs
 
 
 @contextlib.contextmanager

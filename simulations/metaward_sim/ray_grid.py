@@ -35,7 +35,11 @@ PARTITION_KEY = "partition-id"
 
 
 def run_on_ray(
-    play: Callable[[Grid], Arrays], node_configs: Sequence[UserConfig], *, n_workers: int
+    play: Callable[[Grid], Arrays],
+    node_configs: Sequence[UserConfig],
+    *,
+    n_workers: int,
+    noise_only: bool = False,
 ) -> Arrays:
     """Play a study on Flower's Ray engine and return what ``play`` returns.
 
@@ -43,6 +47,7 @@ def run_on_ray(
         play: Runs the study on the grid it is given, in a thread of this process.
         node_configs: Settings of the nodes, as the site's ClientApp reads them.
         n_workers: Ray actors, one core each.
+        noise_only: The sites' patients stay out, their noise does not.
 
     Raises:
         ConfigError: Ray is not installed.
@@ -70,7 +75,7 @@ def run_on_ray(
         try:
             run_simulation(
                 server_app=server_app,
-                client_app=client_app_of(node_configs),
+                client_app=client_app_of(node_configs, noise_only=noise_only),
                 num_supernodes=len(node_configs),
                 backend_config=_backend_config(n_workers),
             )
@@ -104,7 +109,7 @@ def silence_telemetry() -> None:
         telemetry.FLWR_TELEMETRY_ENABLED = "0"  # type: ignore[attr-defined]
 
 
-def client_app_of(node_configs: Sequence[UserConfig]) -> ClientApp:
+def client_app_of(node_configs: Sequence[UserConfig], *, noise_only: bool = False) -> ClientApp:
     """Return a ClientApp that gives partition ``i`` the settings of node ``i``.
 
     The engine sets no node settings of our own, so the app carries them to the Ray actors.
@@ -115,10 +120,14 @@ def client_app_of(node_configs: Sequence[UserConfig]) -> ClientApp:
     @app.train()
     def train(message: Message, context: Context) -> Message:
         from metaward_client.app import open_site
-        from metaward_client.site_work import answer_message
+        from metaward_client.site_work import SiteAtWork, answer_message
+        from metaward_sim.noise_only_app import without_patients
 
-        partition = int(context.node_config[PARTITION_KEY])
-        return answer_message(message, lambda: open_site(configs[partition]))
+        def site() -> SiteAtWork:
+            opened = open_site(configs[int(context.node_config[PARTITION_KEY])])
+            return without_patients(opened) if noise_only else opened
+
+        return answer_message(message, site)
 
     return app
 

@@ -1,9 +1,9 @@
 """A scenario: which hospitals, which method against which baselines, what is measured."""
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from metaward.config import Settings
 from metaward.evaluation import EvaluationPlan
@@ -24,7 +24,12 @@ from metaward.study import (
     Study,
 )
 
-BaselineName: TypeAlias = Literal["fedavg", "local", "random", "pooled"]
+BaselineName: TypeAlias = Literal["fedavg", "local", "random", "pooled", "noise-only"]
+BASELINES_OF_A_PRIVATE_RUN: tuple[BaselineName, ...] = ("noise-only", "fedavg", "local", "random")
+LEARNER_OF_A_PRIVATE_RUN = "reptile"
+"""Works from noised gradients; the default learner does not."""
+FILTERS_OF_A_PRIVATE_RUN = 8
+"""Noise grows with the number of parameters, so a private model is small unless a file says so."""
 SiteName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 
 
@@ -74,6 +79,28 @@ class BaselineSettings(Settings):
     )
 
 
+class PrivacyChoice(Settings):
+    """What the policies of the simulated hospitals say."""
+
+    mechanism: Literal["dp-sgd", "block"] = "dp-sgd"
+    target_epsilon: float = Field(gt=0, le=100, description="what a patient may lose in all rounds")
+    target_delta: float | None = Field(
+        None, gt=0, lt=1, description="left out: 1 / (10 population) of the largest hospital"
+    )
+    population: int | None = Field(
+        None, ge=10, description="left out: each hospital's patients, rounded up to one digit"
+    )
+    noise_multiplier: float | None = Field(
+        None, gt=0, description="sigma; left out: what spends the budget in the scenario's rounds"
+    )
+    sample_rate: float = Field(0.05, gt=0, le=1, description="q: chance to enter one noised sum")
+    max_grad_norm: float = Field(1.0, gt=0, description="C: L2 norm that one unit adds at most")
+    adaptive_clipping: bool = False
+    steps_per_round: int = Field(10, ge=1, description="k: noised sums per round (dp-sgd)")
+    images_per_patient: int = Field(4, ge=1, description="images of one patient, at most (dp-sgd)")
+    blocks: int = Field(20, ge=2, description="B: blocks of patients (block)")
+
+
 class Scenario(Settings):
     """Everything that `metaward simulate` needs; every key has a default."""
 
@@ -87,8 +114,37 @@ class Scenario(Settings):
     round: RoundSettings = RoundSettings()
     baselines: BaselineSettings = BaselineSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    privacy: PrivacyChoice | None = Field(None, description="left out: NOT PRIVATE")
     grid: Literal["in-process", "ray"] = "in-process"
     workers: int | None = Field(None, ge=1, description="worker processes; left out: one per core")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _what_suits_privacy(cls, content: Any) -> Any:  # Any: as the file has it
+        """Fill in what a private run needs where the file leaves it open."""
+        if not isinstance(content, dict) or not isinstance(content.get("privacy"), dict):
+            return content
+        content = dict(content)
+        if content["privacy"].get("mechanism", "dp-sgd") == "dp-sgd":
+            content.setdefault("learner", {"name": LEARNER_OF_A_PRIVATE_RUN})
+        if isinstance(content.setdefault("model", {}), dict):
+            content["model"] = {"filters": FILTERS_OF_A_PRIVATE_RUN} | content["model"]
+        if isinstance(content.setdefault("baselines", {}), dict):
+            methods = {"methods": list(BASELINES_OF_A_PRIVATE_RUN)}
+            content["baselines"] = methods | content["baselines"]
+        return content
+
+    @model_validator(mode="after")
+    def _privacy_can_be_had(self) -> "Scenario":
+        if "noise-only" in self.baselines.methods and self.privacy is None:
+            raise ValueError("baselines.methods: noise-only is a control for runs with `privacy`")
+        by_patient = self.privacy is not None and self.privacy.mechanism == "dp-sgd"
+        if by_patient and isinstance(self.learner, PrototypicalSettings):
+            raise ValueError(
+                "learner: prototypical ties patients together, so it has no form for dp-sgd; "
+                "use reptile, fomaml or fedavg, or privacy.mechanism block"
+            )
+        return self
 
     def study(self) -> Study:
         """Return the study that the method is trained in."""

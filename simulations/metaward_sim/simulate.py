@@ -50,7 +50,7 @@ from metaward_sim.hospitals_of_run import (
 from metaward_sim.live_view import LiveView
 from metaward_sim.scenario import Scenario
 from metaward_sim.tensorboard_log import TensorBoardLog
-from metaward_sim.training import NOT_PRIVATE, Trainer
+from metaward_sim.training import Trainer
 
 TENSORBOARD_FOLDER = "tensorboard"
 
@@ -143,10 +143,12 @@ def simulate(simulation: Simulation, view: LiveView) -> Report:
             if board is not None:
                 board.on_round(event, run=name, loss=loss)
 
-        trainer = Trainer(scenario, run, hospitals.training, simulation.workers, view, on_round)
+        trainer = Trainer(
+            scenario, run, hospitals.training, tasks, simulation.workers, view, on_round
+        )
         method, rounds = trainer.train_method()
-        run.write_privacy(dict.fromkeys(hospitals.training, NOT_PRIVATE))
-        baselines = [trainer.baseline(name, tasks) for name in scenario.baselines.methods]
+        run.write_privacy(trainer.privacy())
+        baselines = [trainer.baseline(name) for name in scenario.baselines.methods]
         evaluations = _evaluate(simulation, hospitals, tasks, (method, *baselines), view)
         view.phase("Drawing the report")
         report = _report(simulation, hospitals, tasks, evaluations, rounds, view, started)
@@ -263,7 +265,7 @@ def _report(
         pooled=pooled_rows(evaluations, [summary.name for summary in summaries]),
         left_out=left_out_rows(evaluations),
         training=tuple(rounds),
-        privacy=NOT_PRIVATE,
+        privacy=load_card(simulation.run.model).privacy,
         settings=scenario.model_dump(mode="json"),
         provenance=Provenance(
             command=simulation.command,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = (
     "Examples:  metaward simulate   |   metaward simulate --hospitals 12 --rounds 30   |   "
+    "metaward simulate --epsilon 8 --patients 200   |   "
     "metaward simulate --data hospitals/ --held-out rosendahl   |   "
     "metaward simulate --resume runs/demo-20260101-120000"
 )
@@ -43,6 +44,16 @@ def simulate(
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of training.")] = None,
     learner: Annotated[
         str | None, typer.Option(help="prototypical, fomaml, reptile or fedavg.")
+    ] = None,
+    epsilon: Annotated[
+        float | None,
+        typer.Option(help="Protect patients: what each may lose in all rounds, e.g. 8."),
+    ] = None,
+    mechanism: Annotated[
+        str | None, typer.Option(help="dp-sgd or block; how patients are protected.")
+    ] = None,
+    patients: Annotated[
+        int | None, typer.Option(min=4, help="Mean patients per finding, when synthetic.")
     ] = None,
     grid: Annotated[str | None, typer.Option(help="in-process or ray.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of data and training.")] = None,
@@ -76,6 +87,9 @@ def simulate(
         "hospitals.held_out": None if held_out is None else _held_out(held_out),
         "rounds": rounds,
         "learner": None if learner is None else {"name": learner},
+        "privacy.mechanism": mechanism,
+        "privacy.target_epsilon": epsilon,
+        "hospitals.patients": patients,
         "grid": grid,
         "seed": seed,
         "workers": workers,
@@ -146,7 +160,11 @@ def read_scenario(path: Path | None, given: dict[str, Any]) -> "Scenario":
 
 def _option(key: str) -> str:
     """Return the option that sets a dotted key of the scenario."""
-    names = {"hospitals.synthetic": "hospitals", "hospitals.root": "data"}
+    names = {
+        "hospitals.synthetic": "hospitals",
+        "hospitals.root": "data",
+        "privacy.target_epsilon": "epsilon",
+    }
     return names.get(key, key.split(".")[-1].replace("_", "-"))
 
 

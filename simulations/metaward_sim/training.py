@@ -21,24 +21,27 @@ from metaward_server.study_run import CHECKPOINTS_FOLDER, initial_theta
 from metaward_sim.federation import PRELOADED, SITES_FOLDER, GridName, run_federation
 from metaward_sim.live_view import LiveView
 from metaward_sim.pooled import pooled_task, train_pooled
+from metaward_sim.privacy_of_run import policies_of, set_up, statements, weakest
 from metaward_sim.scenario import BaselineName, Scenario
 from metaward_sim.site_losses import SiteLosses
 
 BASELINE_RUNS_FOLDER = "baseline-runs"
-NOT_PRIVATE = PrivacyStatement()
-"""Deltas leave the sites as they are: nothing is promised about any patient."""
-
 OnRound = Callable[[str, RoundEvent, float | None], None]
 """Told the run ("training", or a baseline's name), the round, and the sites' mean loss."""
 
 
 @dataclass(frozen=True)
 class Trainer:
-    """What training needs, whichever method it is for."""
+    """What training needs, whichever method it is for.
+
+    Attributes:
+        tasks: Of all sites, by name.
+    """
 
     scenario: Scenario
     run: RunDirectory
     sites: Mapping[str, Site]
+    tasks: Mapping[str, Task]
     workers: int
     view: LiveView
     on_round: OnRound
@@ -56,7 +59,11 @@ class Trainer:
         ]
         return _method(summary, study.learner, study, theta), rounds
 
-    def baseline(self, name: BaselineName, tasks: Mapping[str, Task]) -> Method:
+    def privacy(self) -> dict[str, PrivacyStatement]:
+        """Return what each hospital can say of its patients, after the method was trained."""
+        return statements(self._policies(self.scenario.study(), self.run.path))
+
+    def baseline(self, name: BaselineName) -> Method:
         """Return a baseline, trained where it has something to train."""
         scenario, summary = self.scenario, BASELINES[name]
         fedavg = scenario.fedavg_study()
@@ -76,8 +83,19 @@ class Trainer:
                     "Baseline: FedAvg",
                     name,
                 )
+            case "noise-only":
+                study = scenario.study()
+                theta = self._federated(
+                    study,
+                    summary,
+                    self.run.path / BASELINE_RUNS_FOLDER / name,
+                    self.run.baseline(name),
+                    "Control: noise alone",
+                    name,
+                )
+                return _method(summary, study.learner, study, theta)
             case "pooled":
-                theta = self._pooled(fedavg, summary, tasks)
+                theta = self._pooled(fedavg, summary)
         return _method(summary, fedavg.learner, fedavg, theta)
 
     def _federated(
@@ -99,19 +117,27 @@ class Trainer:
             self.view.on_round(event)
 
         grid: GridName = self.scenario.grid
+        policies = self._policies(study, folder)
         theta = run_federation(
             study,
             [site.path for site in self.sites.values()],
             folder,
+            policies=policies,
+            noise_only=run_name == "noise-only",
             grid=grid,
             workers=self.workers,
             resume=any((folder / CHECKPOINTS_FOLDER).glob("round-*")),
             on_round=on_round,
         )
-        self._save(artefact, summary, study, theta)
+        self._save(artefact, summary, study, theta, weakest(statements(policies).values()))
         return theta
 
-    def _pooled(self, study: Study, summary: MethodSummary, tasks: Mapping[str, Task]) -> Arrays:
+    def _policies(self, study: Study, folder: Path) -> dict[str, Path]:
+        """Return each site's policy file in a study's folder, made where it is missing."""
+        tasks = {name: self.tasks[name] for name in self.sites}
+        return set_up(folder, policies_of(self.scenario.privacy, tasks, rounds=study.rounds))
+
+    def _pooled(self, study: Study, summary: MethodSummary) -> Arrays:
         artefact = self.run.baseline(summary.name)
         if artefact.is_dir() and load_card(artefact).study_digest == study.digest():
             return load_model(artefact).theta
@@ -119,12 +145,19 @@ class Trainer:
         assert isinstance(study.learner, FedAvgSettings)
         steps = study.learner.local_steps * len(self.sites)
         with WorkerPool(1, preload=PRELOADED) as pool:
-            task = pooled_task([tasks[name] for name in self.sites])
+            task = pooled_task([self.tasks[name] for name in self.sites])
             theta = pool.submit(train_pooled, study, task, steps).result()
-        self._save(artefact, summary, study, theta)
+        self._save(artefact, summary, study, theta, PrivacyStatement())
         return theta
 
-    def _save(self, folder: Path, summary: MethodSummary, study: Study, theta: Arrays) -> None:
+    def _save(
+        self,
+        folder: Path,
+        summary: MethodSummary,
+        study: Study,
+        theta: Arrays,
+        privacy: PrivacyStatement,
+    ) -> None:
         card = ModelCard(
             method=summary.name,
             label=summary.label,
@@ -134,7 +167,7 @@ class Trainer:
             seed=study.seed,
             model=study.model,
             learner=study.learner,
-            privacy=NOT_PRIVATE,
+            privacy=privacy,
             created_by=f"metaward {version('metaward')}",
         )
         save_model(folder, card, theta)

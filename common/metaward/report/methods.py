@@ -37,7 +37,14 @@ POOLED = MethodSummary(
     description="ordinary training on the images of all hospitals in one place, which privacy "
     "forbids outside a simulation, then fine-tuned on the labelled images.",
 )
-BASELINES = {summary.name: summary for summary in (FEDAVG, LOCAL, RANDOM, POOLED)}
+NOISE_ONLY = MethodSummary(
+    name="noise-only",
+    label="Noise alone",
+    phrase="from updates that hold nothing but noise",
+    description="the shared model's training with the same noise and without patients: what it "
+    "gains, noise gives.",
+)
+BASELINES = {summary.name: summary for summary in (FEDAVG, LOCAL, RANDOM, POOLED, NOISE_ONLY)}
 """Every baseline, by name."""
 
 LEARNER_NAMES = {

@@ -6,6 +6,7 @@ cut off is noted.
 """
 
 import contextlib
+import hmac
 import os
 from collections.abc import Iterator
 from datetime import datetime
@@ -57,6 +58,10 @@ class Journal:
         now = self._clock()
         require_clock(now, self.state.last_time, str(self.folder.path))
         return now
+
+    def derived_key(self, purpose: bytes) -> bytes:
+        """Return 32 secret bytes that are the same for one ledger and purpose."""
+        return hmac.digest(self._witness.key, b"derived key: " + purpose, "sha256")
 
     def append(self, kind: Kind, payload: Payload) -> None:
         """Write one entry; it and the head that counts it are on the disk when it returns.

@@ -110,6 +110,10 @@ class Ledger:
         """What the ledger says; to read."""
         return self._journal.state
 
+    def derived_key(self, purpose: bytes) -> bytes:
+        """Return 32 secret bytes of this ledger's own, always the same for one purpose."""
+        return self._journal.derived_key(purpose)
+
     def reserve(
         self, round_: RoundId, terms: Terms, budget: Budget, *, max_rounds: int | None = None
     ) -> Replay | Reservation:

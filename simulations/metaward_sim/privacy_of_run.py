@@ -1,0 +1,159 @@
+"""Privacy in a simulation: each hospital's policy, its own ledger, and what it has spent.
+
+A simulated hospital goes through the same door, mechanism and ledger as a real one. What a person
+at the hospital would decide (population, labels, noise for the rounds ahead) is decided here, from
+what the simulation can see and a hospital's engineer would know.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import yaml
+
+from metaward.model_artefact import PrivacyStatement
+from metaward.tasks import Task
+from metaward_client.privacy.accountant import accountant_name, epsilon
+from metaward_client.privacy.calibration import noise_multiplier_for
+from metaward_client.privacy.ledger import Ledger, read_ledger
+from metaward_client.privacy.policy import (
+    BlockPolicy,
+    DpSgdPolicy,
+    NoPrivacy,
+    ProtectedSettings,
+    read_policy_file,
+)
+from metaward_client.privacy.terms import BLOCK, Relation
+from metaward_sim.scenario import PrivacyChoice
+
+POLICIES_FOLDER = "policies"
+LEDGERS_FOLDER = "ledgers"
+WITNESS_FOLDER = "witness"
+
+Policy = NoPrivacy | ProtectedSettings
+
+
+def policies_of(
+    choice: PrivacyChoice | None, tasks: Mapping[str, Task], *, rounds: int
+) -> dict[str, Policy]:
+    """Return what each hospital's policy says.
+
+    All hospitals have the same budget and noise, and the divisor of their own population.
+
+    Raises:
+        PrivacyError: No noise fits so many rounds into the budget.
+    """
+    if choice is None:
+        return {name: NoPrivacy() for name in tasks}
+    populations = {
+        name: choice.population or round_up(task.n_patients) for name, task in tasks.items()
+    }
+    target_delta = choice.target_delta or 1 / (10 * max(populations.values()))
+    noise = choice.noise_multiplier or noise_multiplier_for(
+        rounds=rounds,
+        steps=1 if choice.mechanism == BLOCK else choice.steps_per_round,
+        sample_rate=choice.sample_rate,
+        target_epsilon=choice.target_epsilon,
+        target_delta=target_delta,
+        relation=Relation.REPLACE_ONE if choice.mechanism == BLOCK else Relation.ADD_OR_REMOVE_ONE,
+    )
+    return {
+        name: _policy(choice, task, populations[name], target_delta, noise)
+        for name, task in tasks.items()
+    }
+
+
+def _policy(
+    choice: PrivacyChoice, task: Task, population: int, target_delta: float, noise: float
+) -> ProtectedSettings:
+    if choice.mechanism == BLOCK:
+        return BlockPolicy(
+            target_epsilon=choice.target_epsilon,
+            target_delta=target_delta,
+            population=population,
+            noise_multiplier=noise,
+            sample_rate=choice.sample_rate,
+            max_grad_norm=choice.max_grad_norm,
+            adaptive_clipping=choice.adaptive_clipping,
+            blocks=choice.blocks,
+        )
+    return DpSgdPolicy(
+        target_epsilon=choice.target_epsilon,
+        target_delta=target_delta,
+        population=population,
+        noise_multiplier=noise,
+        sample_rate=choice.sample_rate,
+        max_grad_norm=choice.max_grad_norm,
+        adaptive_clipping=choice.adaptive_clipping,
+        steps_per_round=choice.steps_per_round,
+        images_per_patient=choice.images_per_patient,
+        labels=task.label_names,
+    )
+
+
+def round_up(n_patients: int) -> int:
+    """Return a number of patients rounded up to one digit, as a hospital would publish it.
+
+    >>> round_up(1834), round_up(200), round_up(7)
+    (2000, 200, 10)
+    """
+    digit: int = 10 ** (len(str(n_patients)) - 1)
+    return max(10, -(-n_patients // digit) * digit)
+
+
+def set_up(folder: Path, policies: Mapping[str, Policy]) -> dict[str, Path]:
+    """Write each hospital's policy file and make its ledger, unless they stand there.
+
+    Args:
+        folder: Of one study's run; each study of a simulation has ledgers of its own, because each
+            is another answer to "what if".
+        policies: By hospital.
+
+    Returns:
+        Name -> policy file.
+    """
+    files = {name: folder / POLICIES_FOLDER / f"{name}.yaml" for name in policies}
+    for name, policy in policies.items():
+        if files[name].exists():
+            continue
+        if not isinstance(policy, NoPrivacy):
+            policy = policy.model_copy(
+                update={
+                    "ledger": (folder / LEDGERS_FOLDER / name).absolute(),
+                    "witness": (folder / WITNESS_FOLDER / name).absolute(),
+                }
+            )
+            Ledger.create(policy.ledger, policy.witness, policy.budget)
+        files[name].parent.mkdir(parents=True, exist_ok=True)
+        content = {"privacy": policy.model_dump(mode="json")}
+        files[name].write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    return files
+
+
+def statements(files: Mapping[str, Path]) -> dict[str, PrivacyStatement]:
+    """Return what each hospital can say of its patients, as its ledger has it."""
+    return {name: _statement(read_policy_file(path)) for name, path in files.items()}
+
+
+def _statement(policy: Policy) -> PrivacyStatement:
+    if isinstance(policy, NoPrivacy):
+        return PrivacyStatement()
+    state = read_ledger(policy.ledger, policy.witness)
+    relation = state.relation_with(policy.terms())
+    return PrivacyStatement(
+        mechanism=policy.label,
+        unit=policy.unit,
+        neighbouring=relation.value,
+        sampling="Poisson",
+        accountant=accountant_name(),
+        epsilon=epsilon(state.spent, target_delta=policy.target_delta, relation=relation),
+        target_delta=policy.target_delta,
+    )
+
+
+def weakest(of_sites: Iterable[PrivacyStatement]) -> PrivacyStatement:
+    """Return what can be said of a model: the statement of the site that lost most."""
+    every = list(of_sites)
+    for statement in every:
+        if not statement.is_private:
+            return statement
+    return max(every, key=lambda statement: statement.epsilon or 0.0, default=PrivacyStatement())
