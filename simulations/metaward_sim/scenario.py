@@ -130,7 +130,7 @@ class Scenario(Settings):
         if isinstance(content.setdefault("model", {}), dict):
             content["model"] = {"filters": FILTERS_OF_A_PRIVATE_RUN} | content["model"]
         if isinstance(content.setdefault("baselines", {}), dict):
-            methods = {"methods": list(BASELINES_OF_A_PRIVATE_RUN)}
+            methods = {"methods": BASELINES_OF_A_PRIVATE_RUN}
             content["baselines"] = methods | content["baselines"]
         return content
 
