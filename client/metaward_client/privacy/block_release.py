@@ -13,13 +13,12 @@ replace-one (docs/threat-model.md).
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metaward.arrays import Tensors, to_arrays
-from metaward.errors import DataError
+from metaward.errors import DataError, PrivacyError
 from metaward.meta.learner import Learner
 from metaward.models.body import Body
 from metaward.tasks import Task
@@ -49,7 +48,17 @@ def block_release(
         blocks: B.
         block_key: Secret of the site; decides who is in which block.
         seed: Public seed of this site and round; each block has a stream of its own from it.
+
+    Raises:
+        PrivacyError: The task does not say who its patients are.
     """
+    if len(task.patient_tokens) <= task.patients.max(initial=-1):
+        raise PrivacyError(
+            "a task that does not tell its patients apart",
+            expected="a token for each patient",
+            where="block release",
+            next_step="Report this: nothing was released.",
+        )
     shapes = {name: tuple(leaf.shape) for name, leaf in theta.items()}
     total = ClippedSum.empty(shapes, sums.max_grad_norm)
     home = block_of(task.patient_tokens, blocks, block_key)
@@ -74,11 +83,28 @@ def block_delta(
     Whether a block can learn at all depends on its patients, so it may not show: not as a refusal,
     not in the divisor.
     """
-    rows = np.flatnonzero(np.isin(task.patients, patients))
-    own = replace(
-        task, images=task.images[rows], labels=task.labels[rows], patients=task.patients[rows]
-    )
+    own = block_task(task, patients)
+    if not own.n_images:
+        return None
     try:
         return to_arrays(learner.local_delta(body, theta, own, rng).delta)
     except DataError:
         return None
+
+
+def block_task(task: Task, patients: NDArray[np.int64]) -> Task:
+    """Return the task of some patients as if there were no others.
+
+    Labels and patients are numbered anew: which labels exist elsewhere, and how many patients,
+    would otherwise change the work of every block when one patient comes or goes.
+    """
+    rows = np.flatnonzero(np.isin(task.patients, patients))
+    present, labels = np.unique(task.labels[rows], return_inverse=True)
+    _, numbers = np.unique(task.patients[rows], return_inverse=True)
+    return Task(
+        site=task.site,
+        images=task.images[rows],
+        labels=labels.astype(np.int64),
+        patients=numbers.astype(np.int64),
+        label_names=tuple(task.label_names[label] for label in present),
+    )

@@ -20,7 +20,11 @@ from metaward.study import Study
 from metaward.tasks import Task
 from metaward.wire import Update
 from metaward_client.privacy.block_release import block_release
-from metaward_client.privacy.dp_sgd import Cohort, PatientGradients
+from metaward_client.privacy.dp_sgd import (
+    Cohort,
+    PatientGradients,
+    refuse_shared_statistics,
+)
 from metaward_client.privacy.ledger import Ledger, Replay, RoundId
 from metaward_client.privacy.noised_sum import NoisedSums, Normals
 from metaward_client.privacy.policy import (
@@ -29,7 +33,7 @@ from metaward_client.privacy.policy import (
     NoPrivacy,
     ProtectedSettings,
 )
-from metaward_client.privacy.stored_reply import decode_reply, encode_reply
+from metaward_client.privacy.stored_reply import CLOSED, decode_reply, encode_reply
 
 BLOCK_KEY = b"metaward: patients to blocks"
 """Purpose of the key that the ledger's secret is turned into."""
@@ -111,9 +115,12 @@ def charged_delta(
     """Reserve, work, commit: return the noised delta, the loss, and whether it is a replay.
 
     The charge is on the disk before a patient is drawn, and the answer is on the disk before it
-    can be sent. The three counts (charged, noised, released) are compared before the commit.
+    can be sent. The three counts (charged, noised, released) are compared before the commit. A
+    round that fails after its first noised sum is closed for good: see
+    :mod:`metaward_client.privacy.stored_reply`.
     """
-    build_body(asked.study.model, asked.study.seed)  # a study that cannot be run costs nothing
+    # a study that cannot be run costs nothing
+    refuse_shared_statistics(build_body(asked.study.model, asked.study.seed))
     if isinstance(policy, DpSgdPolicy):
         build_noised_learner(asked.study.learner)
     round_ = RoundId(asked.study.digest(), asked.round_index)
@@ -123,25 +130,15 @@ def charged_delta(
         if isinstance(answer, Replay):
             return decode_reply(answer.reply, asked.theta), float("nan"), True
         sums = NoisedSums(terms, source, _start_norm(answer.memory, policy))
-        match policy:
-            case DpSgdPolicy():
-                delta, loss = _noised_delta(asked, load_task(), policy, sums)
-            case BlockPolicy():
-                delta = block_release(
-                    build_body(asked.study.model, asked.study.seed),
-                    to_tensors(asked.theta),
-                    load_task(),
-                    build_learner(asked.study.learner),
-                    sums,
-                    blocks=policy.blocks,
-                    block_key=ledger.derived_key(BLOCK_KEY),
-                    seed=asked.seed,
-                )
-                loss = float("nan")
-        sums.require_complete()
-        _require_finite(delta, asked)
-        memory = json.dumps({"max_grad_norm": sums.max_grad_norm}).encode()
-        ledger.commit(answer, encode_reply(delta), memory)
+        try:
+            delta, loss = _private_delta(asked, load_task(), policy, sums, ledger)
+            sums.require_complete()
+            _require_finite(delta, asked)
+        except Exception:
+            if sums.released:
+                ledger.commit(answer, CLOSED, _memory(sums))
+            raise
+        ledger.commit(answer, encode_reply(delta), _memory(sums))
     return delta, loss, False
 
 
@@ -155,6 +152,26 @@ def _plain_delta(asked: AskedRound, task: Task) -> tuple[Arrays, float]:
     return to_arrays(result.delta), result.loss
 
 
+def _private_delta(
+    asked: AskedRound, task: Task, policy: ProtectedSettings, sums: NoisedSums, ledger: Ledger
+) -> tuple[Arrays, float]:
+    match policy:
+        case DpSgdPolicy():
+            return _noised_delta(asked, task, policy, sums)
+        case BlockPolicy():
+            delta = block_release(
+                build_body(asked.study.model, asked.study.seed),
+                to_tensors(asked.theta),
+                task,
+                build_learner(asked.study.learner),
+                sums,
+                blocks=policy.blocks,
+                block_key=ledger.derived_key(BLOCK_KEY),
+                seed=asked.seed,
+            )
+            return delta, float("nan")
+
+
 def _noised_delta(
     asked: AskedRound, task: Task, policy: DpSgdPolicy, sums: NoisedSums
 ) -> tuple[Arrays, float]:
@@ -165,7 +182,6 @@ def _noised_delta(
         sums,
         images_per_patient=policy.images_per_patient,
         augment=asked.study.learner.augment,
-        rng=asked.rng(),
     )
     work = NoisedWork(
         n_labels=len(policy.labels),
@@ -176,6 +192,11 @@ def _noised_delta(
     )
     learner = build_noised_learner(asked.study.learner)
     return to_arrays(learner.noised_delta(body, to_tensors(asked.theta), work)), gradient.loss
+
+
+def _memory(sums: NoisedSums) -> bytes:
+    """Return what the study's next round gets: C, a function of what was released."""
+    return json.dumps({"max_grad_norm": sums.max_grad_norm}).encode()
 
 
 def _start_norm(memory: bytes | None, policy: ProtectedSettings) -> float:

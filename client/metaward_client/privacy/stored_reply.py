@@ -1,9 +1,17 @@
-"""An answered round on the site's disk: a delta as safetensors, always the same bytes."""
+"""An answered round on the site's disk: a delta as safetensors, always the same bytes.
+
+A round whose noise was drawn but whose delta may not leave is closed with an empty answer. It is
+not worked on again: each further refusal would tell something of fresh noised sums, for which
+nobody has paid.
+"""
 
 import numpy as np
 
 from metaward.arrays import Arrays
 from metaward.errors import PrivacyError
+
+CLOSED = b""
+"""Stored for a round that has no answer and gets none."""
 
 
 def encode_reply(delta: Arrays) -> bytes:
@@ -17,10 +25,17 @@ def decode_reply(content: bytes, theta: Arrays) -> Arrays:
     """Return the delta of :func:`encode_reply`, which must have theta's names and shapes.
 
     Raises:
-        PrivacyError: It has others: the round was answered for another model.
+        PrivacyError: It has others: the round was answered for another model. Or the round was
+            closed without an answer.
     """
     from safetensors.numpy import load
 
+    if content == CLOSED:
+        raise PrivacyError(
+            "a round that was closed without an answer",
+            expected="a round that the site has answered, or a new one",
+            next_step="Nothing was sent; the study goes on with its next round.",
+        )
     stored = load(content)
     shapes = {name: leaf.shape for name, leaf in stored.items()}
     if shapes != {name: leaf.shape for name, leaf in theta.items()}:
