@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from metaward_client import budget_command, ledger_command
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -22,6 +24,8 @@ def register(app: typer.Typer) -> None:
         help="A hospital's own data: what is usable, what is not, and why.", no_args_is_help=True
     )
     site.command("scan", epilog=EXAMPLE)(scan)
+    budget_command.register(site)
+    ledger_command.register(site)
     app.add_typer(site, name="site")
 
 
