@@ -4,11 +4,16 @@ A key from ``os.urandom`` starts a ChaCha20 stream (RFC 8439, from the package `
 53 bits of it make a uniform, two uniforms make two normals (Box and Muller 1958), in float64.
 
 Floating point leaves gaps between the values that such a normal can take, and the gaps can tell
-what was added to it (Mironov 2012). Each normal here is the sum of four independent ones, halved,
-which is again a standard normal: the search for the draws behind an output then has to solve for
-several at once, and costs the square of the work and more (Holohan and Braghin 2021,
-arXiv:2107.10138, section 4.2). That makes the known attack impractical. It is no proof for floats:
-the bound holds for real numbers.
+what was added to it (Mironov 2012, "On significance of the least significant bits for differential
+privacy"). Each normal here is the sum of four, halved, which is again a standard normal: who wants
+to find the draws behind a value has to search several uniforms at once instead of two (Holohan and
+Braghin 2021, arXiv:2107.10138). The two normals of one pair never meet in a sum, because
+cos a + sin a = sqrt(2) cos(a - pi/4) would make them one draw again: the four come from four pairs,
+eight uniforms, whose other halves make one other normal.
+
+What this gives: the search is out of reach. What it does not give: a proof for floats. The bound
+on epsilon holds for real numbers, and sums that differ still reach slightly different sets of
+floats. (The release is rounded to float32 afterwards, which hides most of the low bits.)
 
 torch's and numpy's seeded generators are not used for noise: who knows the seed takes it off.
 """
@@ -41,22 +46,24 @@ class NoiseSource:
         self._start(key)
 
     def uniforms(self, n: int) -> NDArray[np.float64]:
-        """Return n independent uniforms in (0, 1): multiples of 2^-53, shifted by half of one."""
+        """Return n independent uniforms of 53 bits, above 0 and below 1."""
         words = np.frombuffer(self._bytes(8 * n), dtype="<u8") >> np.uint64(64 - BITS_OF_DOUBLE)
         # 53 bits and a half need 54; the largest would round to 1, which must not happen
         return np.minimum((words.astype(np.float64) + 0.5) * 2.0**-BITS_OF_DOUBLE, 1 - 2.0**-53)
 
     def normals(self, n: int) -> NDArray[np.float64]:
         """Return n independent standard normals."""
-        draws = self._box_muller(DRAWS_PER_NORMAL * n).reshape(DRAWS_PER_NORMAL, n)
-        total: NDArray[np.float64] = draws.sum(axis=0) / np.sqrt(DRAWS_PER_NORMAL)
+        half = (n + 1) // 2
+        radius, angle = self._polar(DRAWS_PER_NORMAL * half)
+        pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)])
+        draws = pairs.reshape(2, DRAWS_PER_NORMAL, half)  # no sum holds both halves of a pair
+        total: NDArray[np.float64] = draws.sum(axis=1).ravel()[:n] / np.sqrt(DRAWS_PER_NORMAL)
         return total
 
-    def _box_muller(self, n: int) -> NDArray[np.float64]:
-        half = (n + 1) // 2
-        both = self.uniforms(2 * half)
-        radius, angle = np.sqrt(-2.0 * np.log(both[:half])), 2.0 * np.pi * both[half:]
-        return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:n]
+    def _polar(self, n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return radius and angle of n points of the plane, both coordinates standard normal."""
+        uniforms = self.uniforms(2 * n)
+        return np.sqrt(-2.0 * np.log(uniforms[:n])), 2.0 * np.pi * uniforms[n:]
 
     def _bytes(self, n: int) -> bytes:
         if os.getpid() != self._process or self._used + n > REKEY_AFTER_BYTES:
