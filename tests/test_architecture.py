@@ -121,6 +121,6 @@ def test_a_part_has_a_readme_and_says_that_it_is_typed(package: object) -> None:
 
 def test_tests_are_named_so_that_they_are_found() -> None:
     helpers = {"conftest.py", "dicom_factory.py", "tiny_run.py", "toy_jobs.py", "toy_client_app.py"}
-    helpers |= {"ledger_faults.py", "ledger_children.py"}
+    helpers |= {"ledger_faults.py", "ledger_children.py", "private_site.py"}
     for path in (REPOSITORY / "tests").rglob("*.py"):
         assert path.name.startswith("test_") or path.name in helpers, path

@@ -123,7 +123,7 @@ class ClippedSum:
         # overflow to inf is meant: such a unit counts as not finite
         with np.errstate(over="ignore", invalid="ignore"):
             squares = sum(
-                np.square(leaf).reshape(len(leaf), -1).sum(axis=1) for leaf in wide.values()
+                np.square(leaf).sum(axis=tuple(range(1, leaf.ndim))) for leaf in wide.values()
             )
             norms = np.sqrt(np.asarray(squares, dtype=np.float64))
         factors = clip_factors(norms, self.max_grad_norm)
