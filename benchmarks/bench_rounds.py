@@ -33,6 +33,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 from rich.console import Console
 from rich.table import Table
@@ -42,10 +43,12 @@ from metaward.progress import RoundEvent
 from metaward.study import ModelSettings, PrototypicalSettings, Study
 from metaward.tasks import Task
 from metaward.workers import WorkerPool, available_cores
+from metaward_client.privacy.policy import NoPrivacy
 from metaward_client.site import load_site
-from metaward_client.site_work import site_rng
+from metaward_client.site_work import site_seed
 from metaward_sim.demo_data import write_demo
 from metaward_sim.federation import PRELOADED, SITES_FOLDER, run_federation
+from metaward_sim.privacy_of_run import set_up
 from metaward_sim.scenario import Scenario
 
 SITES = 8
@@ -93,7 +96,15 @@ def child() -> None:
         closed = Closed(now, event.seconds, event.overhead_s, event.admitted, rss, pss)
         print(json.dumps(asdict(closed)), flush=True)
 
-    run_federation(study, site_folders(hospitals), run_dir, workers=workers, on_round=on_round)
+    sites = site_folders(hospitals)
+    run_federation(
+        study,
+        sites,
+        run_dir,
+        policies=set_up(run_dir, {load_site(site).name: NoPrivacy() for site in sites}),
+        workers=workers,
+        on_round=on_round,
+    )
 
 
 def memory_marks(rounds: int) -> dict[str, int]:
@@ -247,7 +258,8 @@ def site_work(job: tuple[str, Study, int, int]) -> float:
     torch.set_num_threads(n_threads)
     task = open_task(path, study.model.image_size, study.model.channels)
     body = build_body(study.model, study.seed)
-    rng = site_rng(study.seed, task.site, round_index)
+    seed = np.random.SeedSequence([*site_seed(study.seed, task.site), round_index])
+    rng = np.random.default_rng(seed)
     learner = build_learner(study.learner)
     return learner.local_delta(body, body.initial_parameters(), task, rng).loss
 

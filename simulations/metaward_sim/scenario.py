@@ -1,7 +1,7 @@
 """A scenario: which hospitals, which method against which baselines, what is measured."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -25,10 +25,10 @@ from metaward.study import (
 )
 
 BaselineName: TypeAlias = Literal["fedavg", "local", "random", "pooled", "noise-only"]
-BASELINES_OF_A_PRIVATE_RUN: tuple[BaselineName, ...] = ("noise-only", "fedavg", "local", "random")
-LEARNER_OF_A_PRIVATE_RUN = "reptile"
-"""Works from noised gradients; the default learner does not."""
-FILTERS_OF_A_PRIVATE_RUN = 8
+BASELINES_OF_A_PRIVATE_RUN: tuple[BaselineName, ...] = ("noise-only", "local", "random")
+LEARNER_OF_A_PRIVATE_RUN = ReptileSettings(n_way=10, inner_lr=0.3)
+"""Works from noised gradients, which the default learner does not."""
+FILTERS_OF_A_PRIVATE_RUN = 16
 """Noise grows with the number of parameters, so a private model is small unless a file says so."""
 SiteName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 
@@ -118,33 +118,31 @@ class Scenario(Settings):
     grid: Literal["in-process", "ray"] = "in-process"
     workers: int | None = Field(None, ge=1, description="worker processes; left out: one per core")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _what_suits_privacy(cls, content: Any) -> Any:  # Any: as the file has it
-        """Fill in what a private run needs where the file leaves it open."""
-        if not isinstance(content, dict) or not isinstance(content.get("privacy"), dict):
-            return content
-        content = dict(content)
-        if content["privacy"].get("mechanism", "dp-sgd") == "dp-sgd":
-            content.setdefault("learner", {"name": LEARNER_OF_A_PRIVATE_RUN})
-        if isinstance(content.setdefault("model", {}), dict):
-            content["model"] = {"filters": FILTERS_OF_A_PRIVATE_RUN} | content["model"]
-        if isinstance(content.setdefault("baselines", {}), dict):
-            methods = {"methods": BASELINES_OF_A_PRIVATE_RUN}
-            content["baselines"] = methods | content["baselines"]
-        return content
-
     @model_validator(mode="after")
-    def _privacy_can_be_had(self) -> "Scenario":
-        if "noise-only" in self.baselines.methods and self.privacy is None:
-            raise ValueError("baselines.methods: noise-only is a control for runs with `privacy`")
-        by_patient = self.privacy is not None and self.privacy.mechanism == "dp-sgd"
-        if by_patient and isinstance(self.learner, PrototypicalSettings):
-            raise ValueError(
-                "learner: prototypical ties patients together, so it has no form for dp-sgd; "
-                "use reptile, fomaml or fedavg, or privacy.mechanism block"
-            )
+    def _what_suits_privacy(self) -> "Scenario":
+        """Fill in what a private run needs where the file leaves it open; refuse what cannot be."""
+        if self.privacy is None:
+            if "noise-only" in self.baselines.methods:
+                raise ValueError(
+                    "baselines.methods: noise-only is a control for runs with `privacy`"
+                )
+            return self
+        if self.privacy.mechanism == "dp-sgd" and isinstance(self.learner, PrototypicalSettings):
+            if "learner" in self.model_fields_set:
+                raise ValueError(
+                    "learner: prototypical ties patients together, so it has no form for dp-sgd; "
+                    "use reptile, fomaml or fedavg, or privacy.mechanism block"
+                )
+            self._fill("learner", LEARNER_OF_A_PRIVATE_RUN)
+        if "filters" not in self.model.model_fields_set:
+            self._fill("model", self.model.model_copy(update={"filters": FILTERS_OF_A_PRIVATE_RUN}))
+        if "methods" not in self.baselines.model_fields_set:
+            methods = {"methods": BASELINES_OF_A_PRIVATE_RUN}
+            self._fill("baselines", self.baselines.model_copy(update=methods))
         return self
+
+    def _fill(self, key: str, value: Settings) -> None:
+        object.__setattr__(self, key, value)  # before anybody has seen the frozen object
 
     def study(self) -> Study:
         """Return the study that the method is trained in."""

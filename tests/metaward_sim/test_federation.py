@@ -28,7 +28,11 @@ STUDY = Study(
 @pytest.fixture(scope="module")
 def sites(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("hospitals")
-    return [summary.path for summary in write_demo(folder, hospitals=3, patients=4)]
+    sites = [summary.path for summary in write_demo(folder, hospitals=3, patients=4)]
+    for site in sites:
+        with (site / "site.yaml").open("a") as file:
+            file.write("privacy: {mechanism: none}\n")
+    return sites
 
 
 def bits(theta: Arrays) -> dict[str, bytes]:
@@ -85,7 +89,8 @@ def test_a_site_with_too_few_patients_is_refused_and_the_others_go_on(
     sites: Sequence[Path], tmp_path: Path
 ) -> None:
     poor = write_demo(tmp_path / "poor", hospitals=1, patients=1, seed=9)[0].path
-    settings = yaml.safe_load((poor / "site.yaml").read_text()) | {"name": "poor"}
+    settings = yaml.safe_load((poor / "site.yaml").read_text())
+    settings |= {"name": "poor", "privacy": {"mechanism": "none"}}
     (poor / "site.yaml").write_text(yaml.safe_dump(settings))
     learner = FomamlSettings(n_way=2, n_shot=2, n_query=2, inner_steps=1, episodes=1)
     study = STUDY.model_copy(update={"learner": learner, "rounds": 1})

@@ -25,6 +25,13 @@ STUDY = Study(
     outer=AdamSettings(step_size=0.01),
 )
 
+
+def say_not_private(sites: list[Path]) -> None:
+    for site in sites:
+        with (site / "site.yaml").open("a") as file:
+            file.write("privacy: {mechanism: none}\n")
+
+
 # In a process of its own: Ray stays in the process that started it, and the name service and
 # sockets are watched from the first import on.
 SCRIPT = """
@@ -93,6 +100,7 @@ def test_on_ray_a_study_ends_at_the_same_bits_and_the_driver_contacts_nobody(
     import hashlib
 
     sites = [s.path for s in write_demo(tmp_path / "hospitals", hospitals=3, patients=4)]
+    say_not_private(sites)
     theta = run_federation(STUDY, sites, tmp_path / "here")
     script = tmp_path / "on_ray.py"
     script.write_text(SCRIPT)
@@ -117,6 +125,7 @@ def test_on_ray_a_study_ends_at_the_same_bits_and_the_driver_contacts_nobody(
 @pytest.mark.slow
 def test_ctrl_c_ends_a_study_on_ray_soon(tmp_path: Path) -> None:
     sites = [s.path for s in write_demo(tmp_path / "hospitals", hospitals=2, patients=4)]
+    say_not_private(sites)
     script = tmp_path / "on_ray.py"
     script.write_text(SCRIPT)
     study = STUDY.model_copy(update={"rounds": 100_000})

@@ -1,0 +1,275 @@
+"""Accuracy at hospitals that took no part, against epsilon, per mechanism and learner.
+
+    python benchmarks/bench_privacy.py --data HOSPITALS --held-out a,b [--rounds 60] [--quick]
+    python benchmarks/bench_privacy.py            synthetic hospitals of 1,000 patients and more
+
+Every update goes through the same door, mechanism and ledger as at a hospital; only Flower is left
+out. Each private figure stands beside its control: the same noise without patients. Accuracy is
+the mean over held-out hospitals of 5-shot episodes, answered by the nearest class mean, so that
+rows differ by their training alone. The budget is patient-level, at delta = 1/(10 patients) of the
+largest hospital, rounded up. Settings are the same for every epsilon; only the noise changes.
+"""
+
+import argparse
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from figures import save
+from metaward.arrays import Arrays
+from metaward.evaluation import EvaluationPlan, Method, evaluate_site
+from metaward.intervals import Estimate
+from metaward.study import (
+    AdaptSettings,
+    FedAvgSettings,
+    FomamlSettings,
+    LearnerSettings,
+    ModelSettings,
+    PrototypicalSettings,
+    ReptileSettings,
+    Study,
+)
+from metaward.tasks import Task
+from metaward.workers import WorkerPool
+from metaward_client.privacy.noise import os_noise
+from metaward_client.privacy.policy import read_policy_file
+from metaward_client.privacy.release import AskedRound, release
+from metaward_client.site import load_site
+from metaward_client.site_work import site_seed
+from metaward_server.aggregation import mean_delta
+from metaward_server.outer_optimizers import initial_state, outer_step
+from metaward_server.study_run import initial_theta
+from metaward_sim.demo_data import write_demo
+from metaward_sim.privacy_of_run import policies_of, set_up, statements, weakest
+from metaward_sim.scenario import PrivacyChoice, recommended_outer
+
+EPSILONS = (None, 8.0, 3.0, 1.0)
+NEAREST_MEAN = AdaptSettings(head="prototypes", steps=0)
+PRELOADED = ("torch", "metaward_client.privacy.release", "metaward_sim.privacy_of_run")
+SHOTS = 5
+
+
+@dataclass(frozen=True)
+class Row:
+    """A learner under a mechanism."""
+
+    learner: LearnerSettings
+    mechanism: str
+    filters: int = 16
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training, and its evaluation."""
+
+    row: Row
+    epsilon: float | None
+    noise_only: bool
+    sites: tuple[str, ...]
+    held_out: tuple[str, ...]
+    image: tuple[int, int]
+    rounds: int
+    episodes: int
+    seed: int
+
+
+def rows() -> list[Row]:
+    """Learning rate and width were chosen among 0.3, 1, 3 and 8, 16, 32 at epsilon 8, seed 0."""
+    gradient: dict[str, Any] = {"adapt": NEAREST_MEAN}
+    small: dict[str, Any] = {"n_shot": 2, "n_query": 2, "episodes": 2}
+    return [
+        Row(ReptileSettings(n_way=10, inner_lr=LR, **gradient), "dp-sgd"),
+        Row(PrototypicalSettings(**small), "block"),
+        Row(FedAvgSettings(local_lr=LR, **gradient), "block"),
+        Row(FomamlSettings(inner_lr=LR, **gradient), "dp-sgd"),
+    ]
+
+
+LR = 0.3
+
+
+def choice_of(job: Job) -> PrivacyChoice | None:
+    if job.epsilon is None:
+        return None
+    if job.row.mechanism == "block":
+        return PrivacyChoice(
+            mechanism="block", target_epsilon=job.epsilon, sample_rate=0.5, blocks=20
+        )
+    return PrivacyChoice(target_epsilon=job.epsilon, sample_rate=0.02, steps_per_round=10)
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Train, then measure; in a worker of its own."""
+    torch.set_num_threads(1)
+    began = time.perf_counter()
+    size, channels = job.image
+    tasks = {
+        Path(site).name: load_site(Path(site)).load_task(image_size=size, channels=channels)
+        for site in (*job.sites, *job.held_out)
+    }
+    training = {Path(site).name: tasks[Path(site).name] for site in job.sites}
+    model = ModelSettings(filters=job.row.filters, image_size=size, channels=channels)
+    study = Study(
+        name="bench",
+        seed=job.seed,
+        rounds=max(job.rounds, 1),
+        model=model,
+        learner=job.row.learner,
+        outer=recommended_outer(job.row.learner),
+    )
+    theta, said = initial_theta(study), {}
+    if job.rounds:
+        with tempfile.TemporaryDirectory() as folder:
+            theta, said = train(study, training, job, Path(folder))
+    name = job.row.learner.name
+    plan = EvaluationPlan((SHOTS,), 5, 8, job.episodes, job.seed)
+    method = Method("meta", "meta", model, job.row.learner, theta)
+    scores = {
+        Path(site).name: estimate(tasks[Path(site).name], method, plan).mean
+        for site in job.held_out
+    }
+    return {
+        "learner": name,
+        "mechanism": job.row.mechanism,
+        "filters": job.row.filters,
+        "target_epsilon": job.epsilon,
+        "noise_only": job.noise_only,
+        "rounds": job.rounds,
+        "seed": job.seed,
+        "privacy": said,
+        "accuracy": float(np.mean(list(scores.values()))),
+        "sites": scores,
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+
+
+def train(
+    study: Study, tasks: dict[str, Task], job: Job, folder: Path
+) -> tuple[Arrays, dict[str, Any]]:
+    choice = choice_of(job)
+    files = set_up(folder, policies_of(choice, tasks, rounds=study.rounds))
+    policies = {name: read_policy_file(path) for name, path in files.items()}
+    noise = {
+        "noise_multiplier": getattr(next(iter(policies.values())), "noise_multiplier", None),
+    }
+    theta = initial_theta(study)
+    state = initial_state(study.outer, theta)
+    source = os_noise()
+    for round_index in range(study.rounds):
+        deltas = []
+        for name, task in tasks.items():
+            seed = site_seed(study.seed, name)
+            asked = AskedRound(study, round_index, theta, (*seed, round_index), seed[1] % 2**32)
+            own = without_patients(task) if job.noise_only else task
+            deltas.append(release(asked, lambda own=own: own, policies[name], source).update.delta)
+        theta, state = outer_step(study.outer, state, theta, mean_delta(deltas))
+    return theta, weakest(statements(files).values()).model_dump(mode="json") | noise
+
+
+def without_patients(task: Task) -> Task:
+    return replace(
+        task,
+        images=task.images[:0],
+        labels=task.labels[:0],
+        patients=task.patients[:0],
+        patient_tokens=(),
+    )
+
+
+def estimate(task: Task, method: Method, plan: EvaluationPlan) -> Estimate:
+    """Return the accuracy at one site."""
+    evaluation = evaluate_site(task, (method,), plan, lambda work, jobs: map(work, jobs))
+    return evaluation.estimate("meta", SHOTS)
+
+
+def jobs_of(root: Path, arguments: argparse.Namespace) -> list[Job]:
+    sites = sorted(path for path in root.iterdir() if path.is_dir())
+    names = [path.name for path in sites]
+    held_out = arguments.held_out.split(",") if arguments.held_out else names[-2:]
+    base = Job(
+        row=rows()[0],
+        epsilon=None,
+        noise_only=False,
+        sites=tuple(str(path) for path in sites if path.name not in held_out),
+        held_out=tuple(str(root / name) for name in held_out),
+        image=(arguments.size, arguments.channels),
+        rounds=2 if arguments.quick else arguments.rounds,
+        episodes=10 if arguments.quick else arguments.episodes,
+        seed=arguments.seed,
+    )
+    budgets = EPSILONS[:2] if arguments.quick else EPSILONS
+    jobs = [replace(base, rounds=0)]
+    for row in rows():
+        for epsilon in budgets:
+            jobs.append(replace(base, row=row, epsilon=epsilon))
+            if epsilon is not None:
+                jobs.append(replace(base, row=row, epsilon=epsilon, noise_only=True))
+    return jobs
+
+
+def measure(root: Path, arguments: argparse.Namespace) -> None:
+    jobs = jobs_of(root, arguments)
+    with WorkerPool(arguments.workers, preload=PRELOADED) as pool:
+        results = list(pool.map(run, jobs))
+    for result in results:
+        Console(stderr=True).print(result["learner"], result["mechanism"], result["accuracy"])
+    print_table(results)
+    save(__file__ if not arguments.name else f"bench_{arguments.name}.py", {"runs": results})
+
+
+def print_table(results: list[dict[str, Any]]) -> None:
+    untrained, *trained = results
+    table = Table(title=f"5-shot accuracy; untrained {untrained['accuracy']:.1%}")
+    for heading in ("learner", "mechanism", "epsilon", "accuracy", "noise alone", "below"):
+        table.add_column(heading)
+    found = {
+        (r["learner"], r["mechanism"], r["target_epsilon"], r["noise_only"]): r for r in trained
+    }
+    for (learner, mechanism, epsilon, noise_only), result in found.items():
+        if noise_only:
+            continue
+        plain = found[learner, mechanism, None, False]["accuracy"]
+        control = found.get((learner, mechanism, epsilon, True))
+        table.add_row(
+            learner,
+            mechanism,
+            "none" if epsilon is None else f"{epsilon:g}",
+            f"{result['accuracy']:.1%}",
+            "" if control is None else f"{control['accuracy']:.1%}",
+            f"{100 * (plain - result['accuracy']):.1f} points",
+        )
+    Console().print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--held-out", default="")
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--episodes", type=int, default=100)
+    parser.add_argument("--size", type=int, default=32)
+    parser.add_argument("--channels", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--name", default="", help="of the file with the figures")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="2 rounds, epsilon 8 only")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as drawn:
+        root = arguments.data or draw(Path(drawn), quick=arguments.quick)
+        measure(root, arguments)
+
+
+def draw(folder: Path, *, quick: bool) -> Path:
+    write_demo(folder, hospitals=8, patients=20 if quick else 150, seed=1, workers=2)
+    return folder
+
+
+if __name__ == "__main__":
+    main()
