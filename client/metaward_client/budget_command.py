@@ -117,7 +117,9 @@ def _bar(share: float) -> str:
 def _studies(summary: "BudgetSummary") -> "Table":
     from rich.table import Table
 
-    table = Table("study", "mechanism", caption="epsilon: of each study as if it were alone")
+    table = Table(caption="epsilon: of each study as if it were alone")
+    table.add_column("study", min_width=12)
+    table.add_column("mechanism")
     for heading in ("rounds", "answered", "sigma", "q", "steps", "epsilon"):
         table.add_column(heading, justify="right")
     for study in summary.studies:
@@ -152,21 +154,30 @@ def _draw(
     """Draw epsilon against releases, with the budget as a line."""
     from metaward.errors import ConfigError
     from metaward.report.svg import GROUND, MUTED, SERIES, drawing
-    from metaward_client.privacy.ledger.summary import epsilon_curve
+    from metaward_client.privacy.ledger.summary import epsilon_curve, forecast
 
     target = summary.budget.target_epsilon
-    curve = epsilon_curve(state, summary.budget.target_delta, summary.relation, accounting)
+    past = epsilon_curve(state, summary.budget.target_delta, summary.relation, accounting)
+    future = forecast(state, summary, accounting)
+    lines = [(past, "-", "spent"), (future, ":", "if the site goes on")]
     with drawing(6.4, 4.0) as (figure, axes):
         figure.subplots_adjust(left=0.09, right=0.97, bottom=0.2, top=0.9)
         axes.set_title("Privacy budget: epsilon against releases")
-        axes.plot([n for n, _ in curve], [epsilon for _, epsilon in curve], color=SERIES[0])
-        axes.axhline(target, color=SERIES[1], linestyle="--", linewidth=1.0)
-        axes.text(0, target, f" budget {target:g}", color=SERIES[1], verticalalignment="bottom")
+        for curve, style, label in lines:
+            axes.plot(
+                [n for n, _ in curve],
+                [epsilon for _, epsilon in curve],
+                color=SERIES[0],
+                linestyle=style,
+                label=label,
+            )
+        axes.axhline(target, color=SERIES[1], linestyle="--", label=f"budget {target:g}")
         axes.set_xlabel("releases of all studies")
         axes.set_ylabel("epsilon")
-        axes.set_ylim(0, 1.12 * max(target, *(epsilon for _, epsilon in curve)))
-        axes.set_xlim(left=0)
+        axes.set_ylim(0, 1.25 * max(target, past[-1][1]))
+        axes.set_xlim(0, max(1, future[-1][0]))
         axes.locator_params(axis="x", integer=True)
+        axes.legend(loc="upper left", frameon=False, ncols=3)
         caption = f"delta {summary.budget.target_delta:g}; {claim(summary)}"
         figure.text(0.02, 0.03, caption, color=MUTED, fontsize=6.5)
         try:

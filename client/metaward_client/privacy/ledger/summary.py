@@ -11,6 +11,7 @@ from metaward_client.privacy.ledger.state import UNIT, LedgerState, StudyRecord
 from metaward_client.privacy.terms import Budget, Composition, Relation, Terms
 
 SAMPLING = "Poisson"
+FORECAST_AT_LEAST = 100
 CURVE_POINTS = 40
 """Compositions that a plot asks the accountant about; of a thousand releases each 25th."""
 
@@ -129,6 +130,27 @@ def epsilon_curve(
         if done < total:
             spent = plus(spent, state.releases[done].charge)
     return curve
+
+
+def forecast(
+    state: LedgerState, summary: BudgetSummary, accounting: Accounting
+) -> list[tuple[int, float]]:
+    """Return (releases, epsilon) from now on, if the site goes on under the policy's terms.
+
+    It ends where the budget ends, or where the plot would show little else.
+    """
+    ahead = min(summary.rounds_remaining, max(FORECAST_AT_LEAST, 4 * summary.releases))
+    asked = sorted({round(ahead * point / CURVE_POINTS) for point in range(CURVE_POINTS + 1)})
+    charge = summary.terms.per_round()
+    return [
+        (
+            summary.releases + rounds,
+            accounting.epsilon(
+                plus(state.spent, charge, rounds), summary.budget.target_delta, summary.relation
+            ),
+        )
+        for rounds in asked
+    ]
 
 
 def as_json(summary: BudgetSummary) -> dict[str, Any]:  # Any: JSON holds any plain value
