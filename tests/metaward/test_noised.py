@@ -1,0 +1,184 @@
+"""Learning from noised answers alone: how many are asked for, where, and what comes of them."""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+
+from metaward.errors import ConfigError
+from metaward.meta import noised
+from metaward.meta.compose import build_noised_learner
+from metaward.meta.head import Head
+from metaward.meta.noised import (
+    HEAD_SCALE,
+    NoisedWork,
+    Parameters,
+    drawn_classes,
+    public_head,
+)
+from metaward.models.body import Body
+from metaward.study import (
+    FedAvgSettings,
+    FomamlSettings,
+    LearnerSettings,
+    PrototypicalSettings,
+    ReptileSettings,
+)
+
+LR = 0.25
+LEARNERS: list[LearnerSettings] = [
+    FedAvgSettings(local_lr=LR),
+    ReptileSettings(inner_lr=LR, n_way=2),
+    FomamlSettings(inner_lr=LR, n_way=2),
+]
+THETA = {"w": torch.tensor([1.0, -2.0, 4.0])}
+TARGET = torch.tensor([3.0, 0.0, 0.0])
+
+
+class ThreeFeatures(Body):
+    """A body of one leaf; the oracle answers for it, so nobody ever runs it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = 3
+
+
+@dataclass
+class Quadratic:
+    """An oracle: the exact gradient of |w - TARGET|^2 / 2, and of nothing in the head."""
+
+    asked: list[tuple[torch.Tensor, Head, list[int]]] = field(default_factory=list)
+
+    def __call__(self, at: Parameters, classes: Sequence[int]) -> Parameters:
+        self.asked.append((at.body["w"].clone(), at.head, list(classes)))
+        head = Head(torch.zeros_like(at.head.weight), torch.zeros_like(at.head.bias))
+        return Parameters({"w": at.body["w"] - TARGET}, head)
+
+
+def work(oracle: Quadratic, steps: int = 3, n_labels: int = 3, seed: int = 0) -> NoisedWork:
+    return NoisedWork(n_labels, steps, oracle, head_seed=4, rng=np.random.default_rng(seed))
+
+
+def delta_of(settings: LearnerSettings, given: NoisedWork) -> torch.Tensor:
+    return build_noised_learner(settings).noised_delta(ThreeFeatures(), THETA, given)["w"]
+
+
+@pytest.mark.parametrize("settings", LEARNERS, ids=lambda s: s.name)
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_a_learner_takes_exactly_the_answers_that_are_paid_for(
+    settings: LearnerSettings, steps: int
+) -> None:
+    oracle = Quadratic()
+    delta_of(settings, work(oracle, steps))
+    assert len(oracle.asked) == steps
+
+
+@pytest.mark.parametrize("settings", LEARNERS[:2], ids=lambda s: s.name)
+def test_fedavg_and_reptile_give_where_descent_leads_minus_theta(
+    settings: LearnerSettings,
+) -> None:
+    # w - TARGET shrinks by 1 - LR at each step
+    expected = ((1 - LR) ** 3 - 1) * (THETA["w"] - TARGET)
+    torch.testing.assert_close(delta_of(settings, work(Quadratic())), expected)
+
+
+def test_fomaml_gives_minus_the_gradient_where_the_other_answers_led() -> None:
+    oracle = Quadratic()
+    delta = delta_of(LEARNERS[2], work(oracle))
+    torch.testing.assert_close(delta, -((1 - LR) ** 2) * (THETA["w"] - TARGET))
+    torch.testing.assert_close(oracle.asked[-1][0] - TARGET, -delta)
+
+
+def test_fomaml_with_one_answer_takes_the_gradient_at_theta() -> None:
+    torch.testing.assert_close(delta_of(LEARNERS[2], work(Quadratic(), 1)), TARGET - THETA["w"])
+
+
+@pytest.mark.parametrize("settings", LEARNERS, ids=lambda s: s.name)
+def test_a_delta_points_downhill_and_theta_stays(settings: LearnerSettings) -> None:
+    before = THETA["w"].clone()
+    delta = delta_of(settings, work(Quadratic()))
+    moved = THETA["w"] + 0.1 * delta
+    assert (moved - TARGET).norm() < (THETA["w"] - TARGET).norm()
+    assert torch.equal(THETA["w"], before)
+
+
+@pytest.mark.parametrize("settings", LEARNERS, ids=lambda s: s.name)
+def test_all_answers_of_a_round_are_about_one_task(settings: LearnerSettings) -> None:
+    oracle = Quadratic()
+    delta_of(settings, work(oracle, 4))
+    classes = [asked[2] for asked in oracle.asked]
+    assert all(each == classes[0] for each in classes)
+    assert len(classes[0]) == (3 if settings.name == "fedavg" else 2)
+
+
+def test_the_head_moves_with_the_body_and_never_comes_out() -> None:
+    oracle = Quadratic()
+
+    def pulling(at: Parameters, classes: Sequence[int]) -> Parameters:
+        answer = oracle(at, classes)
+        return Parameters(answer.body, Head(torch.ones_like(at.head.weight), at.head.bias + 1))
+
+    given = NoisedWork(3, 2, pulling, 4, np.random.default_rng(0))
+    delta = build_noised_learner(LEARNERS[0]).noised_delta(ThreeFeatures(), THETA, given)
+    assert delta.keys() == THETA.keys()
+    first, second = (asked[1] for asked in oracle.asked)
+    torch.testing.assert_close(second.weight, first.weight - LR)
+    torch.testing.assert_close(second.bias, first.bias - LR)
+
+
+def test_a_learner_is_given_no_data() -> None:
+    for settings in LEARNERS:
+        learner = build_noised_learner(settings)
+        hints = inspect.get_annotations(type(learner).noised_delta, eval_str=True)
+        assert list(hints) == ["body", "theta", "work", "return"]
+    assert set(NoisedWork.__annotations__) == {
+        "n_labels", "steps", "gradient", "head_seed", "rng",
+    }  # fmt: skip
+    imported = {getattr(value, "__module__", "") for value in vars(noised).values()}
+    assert not {"metaward.tasks", "metaward.episodes"} & imported
+
+
+def test_a_loss_that_ties_patients_together_has_no_such_form() -> None:
+    with pytest.raises(ConfigError, match=r"prototypical under dp-sgd.*fedavg, reptile, fomaml"):
+        build_noised_learner(PrototypicalSettings())
+
+
+@pytest.mark.parametrize("n_labels", [2, 3, 7])
+def test_the_first_head_is_a_simplex_equally_long_and_equally_far_apart(n_labels: int) -> None:
+    rows = public_head(16, range(n_labels), n_labels, seed=3).weight.double() / HEAD_SCALE
+    cosines = rows @ rows.T
+    expected = torch.full((n_labels, n_labels), -1 / (n_labels - 1), dtype=torch.float64)
+    expected.fill_diagonal_(1.0)
+    torch.testing.assert_close(cosines, expected, atol=1e-5, rtol=0)
+
+
+def test_with_more_labels_than_features_the_rows_are_still_equally_long() -> None:
+    head = public_head(4, range(9), 9, seed=3)
+    torch.testing.assert_close(head.weight.norm(dim=1), torch.full((9,), HEAD_SCALE))
+    assert len({tuple(row.tolist()) for row in head.weight}) == 9
+    assert not head.bias.any()
+
+
+def test_the_first_head_depends_on_seed_and_label_alone() -> None:
+    every, some = public_head(8, range(5), 5, 1), public_head(8, [3, 1], 5, 1)
+    assert torch.equal(some.weight, every.weight[[3, 1]])
+    assert torch.equal(public_head(8, range(5), 5, 1).weight, every.weight)
+    assert not torch.equal(public_head(8, range(5), 5, 2).weight, every.weight)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    public_head(8, range(5), 5, 1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_classes_come_from_the_public_generator_alone() -> None:
+    def draw(seed: int) -> list[int]:
+        return drawn_classes(9, 3, np.random.default_rng(seed))
+
+    assert draw(1) == draw(1) == sorted(draw(1))
+    assert len({tuple(draw(seed)) for seed in range(20)}) > 5
+    assert drawn_classes(3, 5, np.random.default_rng(0)) == [0, 1, 2]
+    seen = {label for seed in range(50) for label in draw(seed)}
+    assert seen == set(range(9))

@@ -1,0 +1,354 @@
+"""What a patient adds to a noised gradient: one clipped vector, a function of nobody else."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.func import functional_call, grad, vmap
+from torch.nn import functional as F
+
+from metaward.arrays import Tensors
+from metaward.episodes import Examples
+from metaward.errors import PrivacyError
+from metaward.meta.noised import Parameters, public_head
+from metaward.models.body import Body, build_body
+from metaward.tasks import Task
+from metaward_client.privacy.dp_sgd import (
+    HEAD_BIAS,
+    HEAD_WEIGHT,
+    Cohort,
+    PatientGradients,
+    clipped_sum,
+    patient_gradient,
+    refuse_shared_statistics,
+)
+from metaward_client.privacy.noised_sum import ClippedSum, NoisedSums
+from metaward_client.privacy.terms import Terms
+from private_site import BODY, SIDE, STUDY, KnownSource, task_of, twelve_patients
+
+LABELS = ("a", "b")
+HEAD = public_head(BODY.features, (0, 1), 2, seed=1)
+AT = Parameters(BODY.initial_parameters(), HEAD)
+FLAT = {**AT.body, HEAD_WEIGHT: HEAD.weight, HEAD_BIAS: HEAD.bias}
+
+
+def site(task: Task, *, norm: float = 1e6, m: int = 4, source: KnownSource | None = None,
+         augment: str = "none", steps: int = 9) -> PatientGradients:  # fmt: skip
+    terms = Terms("dp-sgd", 1.0, 0.5, steps, norm, divisor=10.0)
+    sums = NoisedSums(terms, source or KnownSource(), norm)
+    return PatientGradients(
+        BODY, Cohort.of(task, LABELS), sums, images_per_patient=m,
+        augment=augment,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def summed(
+    at: PatientGradients, *, drawn: list[int] | None = None, classes: tuple[int, ...] = (0, 1)
+) -> ClippedSum:
+    n = at.cohort.n_patients
+    who = np.arange(n) if drawn is None else np.asarray(drawn, dtype=np.int64)
+    return clipped_sum(at, FLAT, who, np.linspace(0.1, 0.9, 50), classes)
+
+
+def flat(sums: ClippedSum) -> np.ndarray:
+    return np.concatenate([leaf.ravel() for leaf in sums.sums.values()])
+
+
+def by_hand(task: Task, rows: list[int]) -> np.ndarray:
+    """The gradient of the mean loss over some images, in one plain backward pass."""
+    leaves = {name: leaf.clone().requires_grad_() for name, leaf in FLAT.items()}
+    body = {name: leaf for name, leaf in leaves.items() if not name.startswith("head")}
+    features = functional_call(BODY, body, (task.take(np.array(rows)),))
+    logits = features @ leaves[HEAD_WEIGHT].T + leaves[HEAD_BIAS]
+    loss = F.cross_entropy(logits, torch.from_numpy(task.labels[rows]))
+    gradients = torch.autograd.grad(loss, list(leaves.values()))
+    return np.concatenate([gradient.double().numpy().ravel() for gradient in gradients])
+
+
+def test_a_patient_counts_once_however_many_images_there_are() -> None:
+    task = task_of({"one": [0], "four": [0, 1, 0, 1]})
+    expected = by_hand(task, [0]) + by_hand(task, [1, 2, 3, 4])
+    np.testing.assert_allclose(flat(summed(site(task))), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_each_patients_vector_is_clipped_over_body_and_head_together() -> None:
+    task = task_of({"one": [0], "two": [1]})
+    parts = [by_hand(task, [0]), by_hand(task, [1])]
+    norm = 0.5 * min(np.linalg.norm(part) for part in parts)
+    expected = sum(part * norm / np.linalg.norm(part) for part in parts)
+    np.testing.assert_allclose(flat(summed(site(task, norm=norm))), expected, rtol=1e-4, atol=1e-7)
+    alone = np.linalg.norm(flat(summed(site(task, norm=norm), drawn=[0])))
+    assert alone == pytest.approx(norm, rel=1e-8)
+    assert alone <= norm
+
+
+def test_gradients_equal_those_of_vmap_in_float64() -> None:
+    generator = torch.Generator().manual_seed(2)
+    images = torch.randn(3, 4, 1, SIDE, SIDE, generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, 2, (3, 4), generator=generator)
+    wide = {name: leaf.double() for name, leaf in FLAT.items()}
+
+    def loss(leaves: Tensors, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        body = {name: leaf for name, leaf in leaves.items() if not name.startswith("head")}
+        features = functional_call(BODY, body, (x,))
+        return F.cross_entropy(features @ leaves[HEAD_WEIGHT].T + leaves[HEAD_BIAS], y)
+
+    together = vmap(grad(loss), in_dims=(None, 0, 0))(wide, images, labels)
+    for patient in range(3):
+        alone, value = patient_gradient(BODY, wide, Examples(images[patient], labels[patient], 2))
+        assert value == pytest.approx(float(loss(wide, images[patient], labels[patient])))
+        for name, leaf in alone.items():
+            torch.testing.assert_close(leaf, together[name][patient], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_one_step_without_noise_equals_that_of_opacus() -> None:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from opacus import GradSampleModule
+
+    class Whole(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body: Body = build_body(STUDY.model, STUDY.seed)
+            self.head = torch.nn.Linear(BODY.features, 2)
+            with torch.no_grad():
+                self.head.weight.copy_(HEAD.weight)
+                self.head.bias.copy_(HEAD.bias)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.head(self.body(images))
+            return logits
+
+    task = task_of({f"p{i}": [i % 2] for i in range(6)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = GradSampleModule(Whole(), loss_reduction="sum")
+        images, labels = task.take(np.arange(6)), torch.from_numpy(task.labels)
+        F.cross_entropy(model(images), labels, reduction="sum").backward()
+    each = torch.cat([p.grad_sample.flatten(1) for p in model.parameters()], dim=1)  # type: ignore[arg-type]
+    norm = float(each.norm(dim=1).median())
+    clipped = (each * (norm / each.norm(dim=1, keepdim=True)).clamp(max=1)).sum(dim=0)
+    ours = flat(summed(site(task, norm=norm)))
+    np.testing.assert_allclose(ours, clipped.detach().numpy(), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("augment", ["none", "dihedral"])
+@pytest.mark.parametrize("newcomer", ["first", "last"])
+def test_a_patient_more_leaves_what_others_add_as_it_was_to_the_bit(
+    augment: str, newcomer: str
+) -> None:
+    old = {"p": [0, 0, 0, 1, 1], "q": [1, 0, 1], "r": [0] * 7}
+    new = {"x": [0, 1] * 5}
+    first = newcomer == "first"
+    before = site(task_of(old), m=2, augment=augment)
+    after = site(task_of(new | old if first else old | new), m=2, augment=augment)
+    seeds = np.array([0.2, 0.4, 0.6])
+    seeds_after = np.array([0.9, *seeds] if first else [*seeds, 0.9])
+    numbers = np.array([1, 2, 3] if first else [0, 1, 2])
+    x = 0 if first else 3
+
+    total = clipped_sum(before, FLAT, np.array([0, 1, 2]), seeds, (0, 1))
+    others = clipped_sum(after, FLAT, numbers, seeds_after, (0, 1))
+    np.testing.assert_array_equal(flat(others), flat(total))
+    everybody = clipped_sum(after, FLAT, np.arange(4), seeds_after, (0, 1))
+    alone = clipped_sum(after, FLAT, np.array([x]), seeds_after, (0, 1))
+    np.testing.assert_allclose(flat(everybody) - flat(total), flat(alone), rtol=0, atol=1e-15)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.integers(0, 3), max_size=9),
+    st.integers(0, 5),
+    st.sampled_from([0.0, 1e-3, 1.0, 1e4, 1e19, 3e38, np.inf, np.nan]),
+    st.floats(1e-3, 1e3),
+)
+def test_no_patient_moves_the_sum_by_more_than_the_norm(
+    labels: list[int], seed: int, brightness: float, norm: float
+) -> None:
+    """Whatever the images are, in number, label and value; images of labels c and d are ignored."""
+    names = ("a", "b", "c", "d")
+    old = {"p": [0, 0, 1], "q": [1]}
+    without = task_of(old, names)
+    task = task_of(old | {"x": labels}, names, seed)
+    images = task.images.copy()
+    with np.errstate(over="ignore"):
+        images[4:] *= np.float32(brightness)
+    task = replace(task, images=images)
+    a, b = site(without, norm=norm), site(replace(task, images=_first(images, without)), norm=norm)
+    moved = flat(summed(b)) - flat(summed(a))
+    assert np.isfinite(moved).all()
+    assert np.linalg.norm(moved) <= norm * (1 + 1e-12)
+
+
+def _first(images: np.ndarray, task: Task) -> np.ndarray:
+    """The others' images, equal in both worlds."""
+    out = images.copy()
+    out[: task.n_images] = task.images
+    return out
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_image_that_is_no_image_makes_its_patient_add_zero(value: float) -> None:
+    task = task_of({"p": [0], "bad": [1], "q": [1]})
+    images = task.images.copy()
+    images[1, 0, 3, 3] = value
+    broken = summed(site(replace(task, images=images)))
+    np.testing.assert_array_equal(flat(broken), flat(summed(site(task), drawn=[0, 2])))
+
+
+def test_parameters_that_are_not_finite_make_everybody_add_zero() -> None:
+    wild = {name: torch.full_like(leaf, torch.inf) for name, leaf in FLAT.items()}
+    at = site(twelve_patients())
+    total = clipped_sum(at, wild, np.arange(12), np.full(12, 0.5), (0, 1))
+    assert not flat(total).any()
+
+
+def test_at_most_m_images_of_a_patient_are_used() -> None:
+    task = task_of({"p": [0, 1, 0, 1, 0]})
+    possible = [by_hand(task, [i]) for i in range(5)]
+    found = set()
+    for seed in np.linspace(0.01, 0.99, 30):
+        at = site(task, m=1)
+        vector = flat(clipped_sum(at, FLAT, np.array([0]), np.array([seed]), (0, 1)))
+        distance = [np.abs(vector - each).max() for each in possible]
+        assert min(distance) < 1e-5
+        found.add(int(np.argmin(distance)))
+    assert found == set(range(5))
+
+
+def test_images_of_labels_that_are_not_listed_count_nothing() -> None:
+    names = ("a", "b", "secret")
+    listed = task_of({"p": [0], "q": [1, 1]}, names)
+    more = task_of({"p": [0, 2], "q": [1, 1, 2], "only-secret": [2, 2]}, names)
+    rows = [0, 2, 3]  # the images that both have, in the order of the first
+    images = more.images.copy()
+    images[rows] = listed.images
+    with_secret = site(replace(more, images=images))
+    np.testing.assert_array_equal(flat(summed(with_secret)), flat(summed(site(listed))))
+    assert with_secret.cohort.n_patients == 3  # still drawn, as everybody is
+
+
+def test_a_label_means_its_name_and_not_its_number_at_the_site() -> None:
+    """Which other labels a site has, and in which order, changes nothing."""
+    task = task_of({"p": [0], "q": [1]})
+    turned = replace(task, labels=2 - task.labels, label_names=("extra", "b", "a"))
+    np.testing.assert_array_equal(flat(summed(site(turned))), flat(summed(site(task))))
+
+
+def test_rows_of_the_head_stand_for_the_classes_in_their_order() -> None:
+    task = task_of({"p": [0], "q": [1]})
+    turned = {**FLAT, HEAD_WEIGHT: HEAD.weight.flip(0), HEAD_BIAS: HEAD.bias.flip(0)}
+    total = clipped_sum(site(task), turned, np.arange(2), np.full(2, 0.5), (1, 0))
+    expected = summed(site(task))
+    np.testing.assert_allclose(
+        total.sums[HEAD_WEIGHT][::-1], expected.sums[HEAD_WEIGHT], rtol=1e-5, atol=1e-7
+    )
+    np.testing.assert_allclose(
+        total.sums["convs.0.weight"], expected.sums["convs.0.weight"], rtol=1e-3, atol=1e-7
+    )
+
+
+def test_a_patient_without_an_image_of_the_classes_adds_nothing_and_is_in_the_draw() -> None:
+    task = task_of({"p": [0], "q": [1]})
+    at = site(task)
+    only_a = summed(at, classes=(0,))
+    assert only_a.bits == 0.5
+    counted: list[int] = []
+
+    class Counting(KnownSource):
+        def uniforms(self, n: int) -> np.ndarray:
+            counted.append(n)
+            return super().uniforms(n)
+
+    site(task, source=Counting())(AT, (0,))
+    assert counted == [2, 2]  # all patients: once to draw them, once for their streams
+
+
+def test_an_empty_sample_gives_noise_and_is_counted() -> None:
+    source = KnownSource(scale=1.0, uniform=0.999)
+    at = site(twelve_patients(), norm=1.0, source=source)
+    answer = at(AT, (0, 1))
+    assert at.sums.released == 1
+    assert all(leaf.all() for leaf in answer.body.values())
+    assert np.isnan(at.loss)
+
+
+def test_a_site_without_any_image_answers_like_any_other() -> None:
+    at = site(task_of({}), norm=1.0, source=KnownSource(scale=1.0))
+    answer = at(AT, (0, 1))
+    assert answer.body.keys() == AT.body.keys()
+    assert all(leaf.all() for leaf in answer.body.values())
+
+
+@pytest.mark.parametrize("uniform", [1e-9, 0.999])
+def test_the_divisor_is_public_whoever_is_drawn(uniform: float) -> None:
+    task = twelve_patients()
+    at = site(task, source=KnownSource(uniform=uniform))
+    answer = at(AT, (0, 1))
+    drawn = [] if uniform > 0.5 else list(range(12))
+    expected = summed(site(task), drawn=drawn).sums["norms.0.weight"] / 10.0
+    np.testing.assert_allclose(answer.body["norms.0.weight"].numpy(), expected, atol=1e-6)
+
+
+def test_an_answer_has_the_shapes_of_body_and_head_in_float32() -> None:
+    answer = site(twelve_patients())(AT, (0, 1))
+    assert {n: leaf.shape for n, leaf in answer.body.items()} == {
+        n: leaf.shape for n, leaf in AT.body.items()
+    }
+    assert (answer.head.weight.shape, answer.head.bias.shape) == (HEAD.weight.shape, (2,))
+    assert {leaf.dtype for leaf in (*answer.body.values(), answer.head.weight)} == {torch.float32}
+
+
+def test_the_gradient_points_uphill() -> None:
+    task = twelve_patients()
+    at = site(task, source=KnownSource())
+    first = at(AT, (0, 1))
+    before = at.loss
+    at(AT.stepped(first, 0.05), (0, 1))
+    assert at.loss < before
+
+
+def test_patients_are_drawn_anew_for_each_answer() -> None:
+    class Halves(KnownSource):
+        calls = 0
+
+        def uniforms(self, n: int) -> np.ndarray:
+            self.calls += 1
+            return np.full(n, 0.9 if self.calls == 1 else 0.1)
+
+    at = site(twelve_patients(), source=Halves())
+    assert not any(leaf.any() for leaf in at(AT, (0, 1)).body.values())
+    assert any(leaf.any() for leaf in at(AT, (0, 1)).body.values())
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        torch.nn.BatchNorm2d(8),
+        torch.nn.BatchNorm2d(8, track_running_stats=False, affine=False),
+        torch.nn.InstanceNorm2d(8, track_running_stats=True),
+        torch.nn.SyncBatchNorm(8),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_a_network_that_mixes_patients_is_refused(layer: torch.nn.Module) -> None:
+    with pytest.raises(PrivacyError, match="mix patients"):
+        refuse_shared_statistics(torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3), layer))
+
+
+def test_a_network_with_a_buffer_is_refused_and_ours_are_not() -> None:
+    part = torch.nn.Linear(2, 2)
+    part.register_buffer("seen", torch.zeros(1))
+    with pytest.raises(PrivacyError, match="buffers"):
+        refuse_shared_statistics(torch.nn.Sequential(part))
+    refuse_shared_statistics(BODY)
+
+
+def test_no_leaf_of_a_body_can_be_taken_for_the_heads() -> None:
+    assert not {HEAD_WEIGHT, HEAD_BIAS} & set(BODY.initial_parameters())
