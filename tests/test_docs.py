@@ -74,10 +74,13 @@ def tables(root: type[Settings]) -> dict[str, list[tuple[str, str, str]]]:
 def heading(model: type[Settings], keys: list[str]) -> str:
     if keys == [""]:
         return "The file"
-    named = model.model_fields.get("name")
     keys_text = ", ".join(f"`{key}`" for key in dict.fromkeys(keys))
-    if named is not None and get_origin(named.annotation) is Literal and "model" not in keys:
-        return f"{keys_text}, name `{get_args(named.annotation)[0]}`"
+    for key in ("name", "mechanism"):  # what tells the variants of a settings group apart
+        field = model.model_fields.get(key)
+        if field is not None and get_origin(field.annotation) is Literal and "model" not in keys:
+            variants = get_args(field.annotation)
+            if key == "name" or len(variants) == 1:
+                return f"{keys_text}, {key} `{variants[0]}`"
     return keys_text
 
 
@@ -148,7 +151,7 @@ def chosen(value: Settings) -> dict[str, Any]:
 
 
 def yaml_text(value: object) -> str:
-    plain = json.loads(json.dumps(value))
+    plain = json.loads(json.dumps(value, default=str))
     text: str = yaml.safe_dump(plain, default_flow_style=True, width=1000)
     return text.removesuffix("\n").removesuffix("...").strip()
 

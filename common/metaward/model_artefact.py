@@ -58,6 +58,18 @@ class PrivacyStatement(Settings):
         """True when a mechanism stands behind the statement."""
         return not self.mechanism.startswith("none")
 
+    @property
+    def sentence(self) -> str:
+        """The statement in words, with all that an epsilon means nothing without."""
+        if not self.is_private:
+            return "NOT PRIVATE: the deltas carried no differential privacy."
+        loss = "unknown" if self.epsilon is None else f"{self.epsilon:.2f}"
+        delta = "" if self.target_delta is None else f" at delta {self.target_delta:.1e}"
+        return (
+            f"Per {self.unit}, epsilon {loss}{delta} at the hospital that lost most "
+            f"({self.mechanism}; {self.neighbouring}; {self.sampling} sampling; {self.accountant})."
+        )
+
 
 class ModelCard(Settings):
     """What a model artefact is, where it comes from, and how a new site adapts it."""

@@ -32,8 +32,8 @@ def print_report(report: Report, console: Console) -> None:
         )
     for row in report.left_out:
         console.print(f"Not measured: {row.site}, {row.shots} images: {row.reason}.", markup=False)
-    if not report.privacy.is_private:
-        console.print("[bold yellow]NOT PRIVATE[/]: the deltas carried no differential privacy.")
+    style = "" if report.privacy.is_private else "bold yellow"
+    console.print(report.privacy.sentence, style=style, markup=False)
     if report.synthetic_data:
         console.print("The images were synthetic: these figures say nothing about patients.")
 
