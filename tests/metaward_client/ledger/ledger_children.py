@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent))
 
-from ledger_faults import TERMS, A, Place, StoppingDisk, new_place
+from ledger_faults import BUDGET, TERMS, A, Place, StoppingDisk, new_place
 
 from metaward.errors import PrivacyError
 from metaward_client.privacy.ledger import RoundId
@@ -70,9 +70,19 @@ def race(folder: Path, rounds: int) -> None:
             note(log, round_, reply)
 
 
+def hold(folder: Path) -> None:
+    place = Place(folder / "ledger", folder / "witness")
+    with place.open() as ledger:
+        ledger.reserve(RoundId(A, 0), TERMS, BUDGET)
+        (folder.parent / "holding").touch()
+        signal.pause()
+
+
 if __name__ == "__main__":
     job, where, *rest = sys.argv[1:]
     if job == "kill":
         kill(Path(where), int(rest[0]), [int(at) for at in rest[1:]])
-    else:
+    elif job == "race":
         race(Path(where), int(rest[0]))
+    else:
+        hold(Path(where))

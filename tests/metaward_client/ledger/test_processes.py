@@ -1,0 +1,111 @@
+"""Several processes at one ledger: one works, the others wait, then refuse; readers do not wait."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from ledger_children import noted
+from ledger_faults import BUDGET, TERMS, A, B, Place
+
+from metaward.errors import PrivacyError
+from metaward_client.privacy.ledger import RoundId, read_ledger
+from metaward_client.privacy.ledger.snapshot import verify_ledger
+
+CHILDREN = Path(__file__).with_name("ledger_children.py")
+FIRST = RoundId(A, 0)
+
+
+def child(*arguments: object) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, str(CHILDREN), *map(str, arguments)])
+
+
+def test_processes_that_race_charge_every_round_once(place: Place) -> None:
+    """Two answer the same eight rounds, of which six fit; both send the same bytes."""
+    racers = [child("race", place.ledger.parent, 8) for _ in range(2)]
+    assert [racer.wait(timeout=60) for racer in racers] == [0, 0]
+    folder = place.ledger.parent.parent
+    sent = [noted(folder / f"sent-{racer.pid}") for racer in racers]
+    refusals = [noted(folder / f"refused-{racer.pid}") for racer in racers]
+    assert sent[0] == sent[1]
+    assert [round_.round_index for round_ in sent[0]] == list(range(6))
+    assert [round_.round_index for round_ in refusals[0]] == [6, 7]
+    assert all(b"more than is left" in text for each in refusals for text in each.values())
+    state = verify_ledger(place.ledger, place.witness, clock=place.clock)
+    assert [release.round.round_index for release in state.releases] == list(range(6))
+
+
+def test_a_second_process_waits_and_then_refuses(place: Place) -> None:
+    holder = child("hold", place.ledger.parent)
+    try:
+        holding = place.ledger.parent.parent / "holding"
+        end = time.monotonic() + 60
+        while not holding.exists() and time.monotonic() < end:
+            time.sleep(0.02)
+        began = time.monotonic()
+        with (
+            pytest.raises(PrivacyError, match=r"another process has used it for 0\.2 s"),
+            place.open(wait_s=0.2),
+        ):
+            pass
+        assert time.monotonic() - began >= 0.2
+        state = read_ledger(place.ledger, place.witness, clock=place.clock)
+        assert state.spent != {}  # a reader does not wait
+    finally:
+        holder.kill()
+        holder.wait()
+    with place.open() as ledger:  # the kernel gave the lock back; the charge stands
+        assert [release.round for release in ledger.state.releases] == [FIRST]
+
+
+def test_a_second_opening_in_the_same_process_refuses_too(place: Place) -> None:
+    with (
+        place.open() as ledger,
+        pytest.raises(PrivacyError, match="one round at a time"),
+        place.open(),
+    ):
+        pass
+    with place.open() as ledger:
+        ledger.reserve(FIRST, TERMS, BUDGET)
+
+
+def test_a_reader_sees_whole_entries_only_while_rounds_run(place: Place) -> None:
+    """It reads as fast as it can while another process writes; every state is a true one."""
+    racer = child("race", place.ledger.parent, 6)
+    seen = set()
+    while racer.poll() is None:
+        state = verify_ledger(place.ledger, place.witness, clock=place.clock)
+        seen.add(state.entries)
+        assert sum(state.spent.values()) == 5 * len(state.releases)
+    assert racer.returncode == 0
+    assert max(seen) <= 15
+    assert verify_ledger(place.ledger, place.witness, clock=place.clock).entries == 15
+    assert len(seen) > 1
+
+
+def test_a_reader_accepts_a_ledger_in_the_midst_of_an_append(place: Place) -> None:
+    """The line stands, the head does not count it: the reader takes what is counted."""
+    place.play([FIRST])
+    head = (place.witness / "head").read_bytes()
+    place.play([RoundId(B, 0)])
+    (place.witness / "head").write_bytes(head)
+    whole = place.file.read_bytes()
+    counted = len(b"".join(whole.splitlines(keepends=True)[:5]))
+    for length in [*range(counted, len(whole), 37), len(whole)]:
+        place.file.write_bytes(whole[:length])
+        state = read_ledger(place.ledger, place.witness, clock=place.clock)
+        assert state.entries == 5
+        assert len(state.releases) == 1
+
+
+def test_reading_writes_nothing(place: Place) -> None:
+    place.play([FIRST])
+    with place.file.open("ab") as file:
+        file.write(b"torn")
+    before = {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in place.ledger.parent.rglob("*")}
+    read_ledger(place.ledger, place.witness, clock=place.clock)
+    verify_ledger(place.ledger, place.witness, clock=place.clock)
+    assert before == {
+        p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in place.ledger.parent.rglob("*")
+    }
