@@ -83,12 +83,9 @@ def accountant_name() -> str:
 def _epsilon(composition: FrozenComposition, target_delta: float, relation: Relation) -> float:
     if not composition:
         return 0.0
-    from metaward_client.privacy.privacy_loss import compose
+    from metaward_client.privacy.privacy_loss import composed_epsilon
 
-    directions = compose(dict(composition), relation)
-    if directions is None:
-        return float("inf")
-    return max(direction.epsilon(target_delta) for direction in directions)
+    return composed_epsilon(dict(composition), target_delta, relation)
 
 
 @functools.lru_cache(maxsize=256)

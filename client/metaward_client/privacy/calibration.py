@@ -1,16 +1,22 @@
-"""From a budget to the noise that keeps it."""
+"""From a budget to the noise that it takes, and from the noise to the rounds that it allows.
+
+The search runs in thousandths of sigma: first on a coarse grid of privacy losses, which is fast and
+answers no less than the fine one, then on the accountant's own grid from there downwards.
+"""
 
 import functools
 import math
+from collections.abc import Callable
 
 from metaward.errors import PrivacyError
-from metaward_client.privacy.accountant import epsilon
-from metaward_client.privacy.terms import GaussianStep, Relation
+from metaward_client.privacy.accountant import epsilon, rounds_within
+from metaward_client.privacy.terms import Budget, GaussianStep, Relation
 
 LEAST_NOISE = 0.3
-"""Below, a handful of steps already promises nothing."""
+"""With less the guarantee rests on the sampling alone, and no smaller sigma is proposed."""
 MOST_NOISE = 1000.0
-DECIMALS = 3
+COARSE_INTERVAL = 1e-3
+THOUSANDTHS = 1000
 
 
 @functools.lru_cache(maxsize=64)
@@ -23,42 +29,94 @@ def noise_multiplier_for(
     target_delta: float,
     relation: Relation,
 ) -> float:
-    """Return the smallest noise multiplier, rounded up, that keeps all rounds within a budget.
+    """Return the smallest noise multiplier that keeps all rounds within the budget.
 
     Args:
-        rounds: Rounds in all.
-        steps: k, noised sums per round.
-        sample_rate: q.
-        target_epsilon: What may be spent.
-        target_delta: At which delta.
-        relation: Which two data sets are neighbours.
+        rounds: At least 1.
+        steps: Noised sums per round, at least 1.
+        sample_rate: q, in (0, 1].
+        target_epsilon: Of all rounds together.
+        target_delta: Of all rounds together.
+        relation: Which data sets are neighbours.
 
     Returns:
-        sigma with three decimals, at least ``LEAST_NOISE``.
+        sigma with 3 decimals, rounded up: it fits, and 0.001 less does not; at least
+        ``LEAST_NOISE``, where that is enough.
 
     Raises:
-        PrivacyError: No noise up to ``MOST_NOISE`` keeps the budget.
+        PrivacyError: Not even ``MOST_NOISE`` is enough, or a value is out of its range.
     """
+    budget = Budget(target_epsilon, target_delta)
+    count = _at_least_one("rounds", rounds) * _at_least_one("steps", steps)
 
-    def keeps(noise: float) -> bool:
-        composition = {GaussianStep(noise, sample_rate): rounds * steps}
+    def fits_coarsely(thousandths: int) -> bool:
+        from metaward_client.privacy.privacy_loss import composed_epsilon
+
+        composition = {GaussianStep(thousandths / THOUSANDTHS, sample_rate): count}
+        spent = composed_epsilon(composition, target_delta, relation, COARSE_INTERVAL)
+        return spent <= budget.target_epsilon
+
+    def fits(thousandths: int) -> bool:
+        composition = {GaussianStep(thousandths / THOUSANDTHS, sample_rate): count}
         spent = epsilon(composition, target_delta=target_delta, relation=relation)
-        return spent <= target_epsilon
+        return spent <= budget.target_epsilon
 
-    low, high = LEAST_NOISE, 2 * LEAST_NOISE
-    if keeps(low):
-        return low
-    while not keeps(high):
-        low, high = high, 2 * high
-        if high > MOST_NOISE:
-            raise PrivacyError(
-                f"{rounds} rounds of {steps} steps for epsilon {target_epsilon:g}",
-                expected=f"a noise multiplier of at most {MOST_NOISE:g}",
-                next_step="Ask for fewer rounds, or allow a larger epsilon.",
-            )
-    while high - low > 10**-DECIMALS / 2:
-        middle = (low + high) / 2
-        low, high = (low, middle) if keeps(middle) else (middle, high)
-    rounded: float = math.ceil(high * 10**DECIMALS) / 10**DECIMALS
-    assert keeps(rounded)
-    return rounded
+    least, most = round(LEAST_NOISE * THOUSANDTHS), round(MOST_NOISE * THOUSANDTHS)
+    if fits_coarsely(most):
+        start = _smallest(fits_coarsely, least - 1, most)
+    elif fits(most):
+        start = most
+    else:
+        raise PrivacyError(
+            f"{rounds} rounds of {steps} steps at sample rate {sample_rate:g} cost more than "
+            f"epsilon {target_epsilon:g} at delta {target_delta:g} ({relation}) with any noise up "
+            f"to {MOST_NOISE:g} times the clip norm",
+            expected="a plan that noise can protect",
+            next_step="Plan fewer rounds or steps, a smaller sample rate, or a larger epsilon.",
+        )
+    return _downwards(fits, least, start) / THOUSANDTHS
+
+
+def rounds_for(
+    *,
+    noise_multiplier: float,
+    steps: int,
+    sample_rate: float,
+    target_epsilon: float,
+    target_delta: float,
+    relation: Relation,
+) -> int:
+    """Return how many rounds fit into a budget that is still whole; 0 if not even one does."""
+    per_round = {GaussianStep(noise_multiplier, sample_rate): _at_least_one("steps", steps)}
+    return rounds_within({}, per_round, Budget(target_epsilon, target_delta), relation)
+
+
+def _smallest(fits: Callable[[int], bool], low: int, high: int) -> int:
+    """Return the smallest that fits in (low, high], of which ``high`` does.
+
+    The middle is the geometric one while the ends are far apart: noise is a matter of proportion.
+    """
+    while high - low > 1:
+        middle = math.isqrt(max(low, 1) * high) if high > 2 * low else (low + high) // 2
+        middle = min(max(middle, low + 1), high - 1)
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return high
+
+
+def _downwards(fits: Callable[[int], bool], least: int, start: int) -> int:
+    """Return the smallest that fits in [least, start], of which ``start`` does; few below it do."""
+    width = 1
+    while start - width >= least and fits(start - width):
+        start, width = start - width, 2 * width
+    return _smallest(fits, max(start - width, least - 1), start)
+
+
+def _at_least_one(name: str, value: int) -> int:
+    if type(value) is not int or value < 1:
+        raise PrivacyError(
+            f"{value!r}",
+            expected="a whole number, at least 1",
+            where=name,
+            next_step="Correct the plan.",
+        )
+    return value

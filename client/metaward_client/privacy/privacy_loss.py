@@ -97,6 +97,19 @@ class ComposedLoss:
         return max(0.0, math.log(excess / tilted[cell - 1]))
 
 
+def composed_epsilon(
+    composition: Composition,
+    target_delta: float,
+    relation: Relation,
+    interval: float = INTERVAL,
+) -> float:
+    """Return the epsilon of a composition that is not empty; see :func:`compose`."""
+    directions = compose(composition, relation, interval)
+    if directions is None:
+        return math.inf
+    return max(direction.epsilon(target_delta) for direction in directions)
+
+
 def compose(
     composition: Composition, relation: Relation, interval: float = INTERVAL
 ) -> tuple[ComposedLoss, ...] | None:
