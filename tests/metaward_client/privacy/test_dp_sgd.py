@@ -255,7 +255,7 @@ def test_rows_of_the_head_stand_for_the_classes_in_their_order() -> None:
 
 
 def test_a_patient_without_an_image_of_the_classes_adds_nothing_and_is_in_the_draw() -> None:
-    task = task_of({"p": [0], "q": [1]})
+    task = task_of({"p": [0], "q": [1], "no-listed-label": [2]}, ("a", "b", "c"))
     at = site(task)
     only_a = summed(at, classes=(0,))
     assert only_a.bits == 0.5
@@ -267,7 +267,7 @@ def test_a_patient_without_an_image_of_the_classes_adds_nothing_and_is_in_the_dr
             return super().uniforms(n)
 
     site(task, source=Counting())(AT, (0,))
-    assert counted == [2, 2]  # all patients: once to draw them, once for their streams
+    assert counted == [3, 3]  # all patients: once to draw them, once for their streams
 
 
 def test_an_empty_sample_gives_noise_and_is_counted() -> None:
