@@ -105,3 +105,50 @@ def test_the_plan_measures_what_the_scenario_says() -> None:
         wanted.episodes,
         4,
     )
+
+
+def test_a_private_scenario_takes_what_suits_privacy_where_the_file_leaves_it_open(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "mine.yaml").write_text("privacy: {target_epsilon: 8.0}\nmodel: {groups: 2}\n")
+    scenario = read_scenario(tmp_path / "mine.yaml", {})
+    assert isinstance(scenario.learner, ReptileSettings)
+    assert (scenario.model.filters, scenario.model.groups) == (16, 2)
+    assert "noise-only" in scenario.baselines.methods
+    (tmp_path / "resolved.yaml").write_text(yaml.safe_dump(scenario.model_dump(mode="json")))
+    assert read_scenario(tmp_path / "resolved.yaml", {}) == scenario
+
+
+def test_a_private_scenario_keeps_what_the_file_says(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "privacy: {target_epsilon: 8.0}\nlearner: {name: fomaml}\nmodel: {filters: 32}\n"
+        "baselines: {methods: [random]}\n"
+    )
+    scenario = read_scenario(tmp_path / "mine.yaml", {})
+    assert scenario.learner == FomamlSettings()
+    assert scenario.model.filters == 32
+    assert scenario.baselines.methods == ("random",)
+
+
+def test_epsilon_on_the_command_line_makes_a_run_private() -> None:
+    scenario = read_scenario(None, {"privacy.target_epsilon": 3.0})
+    assert scenario.privacy is not None
+    assert scenario.privacy.target_epsilon == 3.0
+    block = read_scenario(None, {"privacy.target_epsilon": 3.0, "privacy.mechanism": "block"})
+    assert isinstance(block.learner, PrototypicalSettings)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (
+            {"privacy.target_epsilon": 8.0, "learner": {"name": "prototypical"}},
+            "no form for dp-sgd",
+        ),
+        ({"baselines": {"methods": ["noise-only"]}}, "control for runs with `privacy`"),
+        ({"privacy.mechanism": "block"}, "privacy.target_epsilon"),
+    ],
+)
+def test_what_privacy_cannot_have_is_refused_in_words(given: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        read_scenario(None, given)

@@ -1,0 +1,152 @@
+"""What privacy adds to a site's round: the same images through the same network, private or not.
+
+    python benchmarks/bench_private_round.py [--repeats N] [--quick]
+
+Both sides go through the door `metaward_client.privacy.release.release` in one single-threaded
+process and take turns; the private side pays for clipping, noise and the ledger with all its
+fsyncs, in a warm process. dp-sgd: k steps of Reptile's form on a Poisson sample against k steps of
+FedAvg on batches of the expected number of images. block: the expected number of blocks, one
+episode each, against as many episodes. Median over repeats, and their ratio.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from figures import save
+from metaward.study import (
+    FedAvgSettings,
+    LearnerSettings,
+    ModelSettings,
+    PrototypicalSettings,
+    Study,
+)
+from metaward.tasks import Task
+from metaward_client.privacy.noise import os_noise
+from metaward_client.privacy.policy import (
+    BlockPolicy,
+    DpSgdPolicy,
+    NoPrivacy,
+    ProtectedSettings,
+    read_policy_file,
+)
+from metaward_client.privacy.release import AskedRound, release
+from metaward_server.study_run import initial_theta
+from metaward_sim.privacy_of_run import set_up
+
+PATIENTS, IMAGES, LABELS = 1000, 2, 5
+RATE, STEPS, BLOCKS, BLOCK_RATE = 0.05, 5, 20, 0.5
+
+
+@dataclass(frozen=True)
+class Case:
+    """A policy, and the plain learner that does the same work."""
+
+    name: str
+    filters: int
+    policy: ProtectedSettings
+    private: LearnerSettings
+    plain: LearnerSettings
+
+
+def cases() -> list[Case]:
+    common: dict[str, Any] = {
+        "target_epsilon": 100.0,
+        "target_delta": 1e-5,
+        "population": PATIENTS,
+        "noise_multiplier": 4.0,
+    }
+    labels = tuple("abcde")
+    dp_sgd = DpSgdPolicy(sample_rate=RATE, steps_per_round=STEPS, labels=labels, **common)
+    block = BlockPolicy(sample_rate=BLOCK_RATE, blocks=BLOCKS, **common)
+    batch = int(RATE * PATIENTS * IMAGES)
+    few: dict[str, Any] = {"n_shot": 2, "n_query": 2, "augment": "none"}
+    found = []
+    for filters in (16, 32):
+        fedavg = FedAvgSettings(local_steps=STEPS, batch_size=batch, augment="none")
+        found.append(Case("dp-sgd", filters, dp_sgd, fedavg, fedavg))
+        one = PrototypicalSettings(episodes=1, **few)
+        many = PrototypicalSettings(episodes=int(BLOCKS * BLOCK_RATE), **few)
+        found.append(Case("block", filters, block, one, many))
+    return found
+
+
+def task() -> Task:
+    rng = np.random.default_rng(1)
+    patients = np.repeat(np.arange(PATIENTS), IMAGES)
+    return Task(
+        site="benchmark",
+        images=rng.random((len(patients), 1, 32, 32), dtype=np.float32).astype(np.float16),
+        labels=patients % LABELS,
+        patients=patients,
+        label_names=tuple("abcde"),
+        patient_tokens=tuple(str(number).encode() for number in range(PATIENTS)),
+    )
+
+
+def measure(case: Case, data: Task, repeats: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        policy = read_policy_file(set_up(Path(folder), {"site": case.policy})["site"])
+        private = _rounds(case, case.private, policy, data)
+        plain = _rounds(case, case.plain, NoPrivacy(), data)
+        times: dict[str, list[float]] = {"private": [], "plain": []}
+        for repeat in range(repeats + 1):
+            for name, work in (("plain", plain), ("private", private)):
+                began = time.perf_counter()
+                work(repeat)
+                if repeat:  # the first warms up, and asks the accountant once
+                    times[name].append(time.perf_counter() - began)
+    median = {name: statistics.median(values) for name, values in times.items()}
+    return {
+        "mechanism": case.name,
+        "filters": case.filters,
+        "private_s": median["private"],
+        "plain_s": median["plain"],
+        "ratio": median["private"] / median["plain"],
+    }
+
+
+def _rounds(case: Case, learner: LearnerSettings, policy: Any, data: Task) -> Any:
+    study = Study(rounds=1000, model=ModelSettings(filters=case.filters), learner=learner)
+    theta, source = initial_theta(study), os_noise()
+
+    def work(round_index: int) -> None:
+        asked = AskedRound(study, round_index, theta, (0, 1, round_index), 1)
+        release(asked, lambda: data, policy, source)
+
+    return work
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--quick", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    data = task()
+    repeats = 2 if arguments.quick else arguments.repeats
+    results = [measure(case, data, repeats) for case in cases()]
+    table = Table("mechanism", "filters", "plain round", "private round", "ratio")
+    for result in results:
+        table.add_row(
+            result["mechanism"],
+            str(result["filters"]),
+            f"{1000 * result['plain_s']:.0f} ms",
+            f"{1000 * result['private_s']:.0f} ms",
+            f"{result['ratio']:.2f}",
+        )
+    Console().print(table)
+    save(__file__, {"rows": results})
+
+
+if __name__ == "__main__":
+    main()
