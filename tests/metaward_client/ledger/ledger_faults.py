@@ -26,7 +26,7 @@ TERMS = Terms("dp-sgd", 1.0, 0.5, STEPS, 1.0, 10.0)
 OTHER = Terms("dp-sgd", 2.0, 0.5, STEPS, 1.0, 10.0)
 BLOCK = Terms("block", 1.0, 0.5, 1, 1.0, 4.0)
 A, B, C = "a" * 64, "b" * 64, "c" * 64
-NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
+NOON = datetime(2020, 7, 1, 12, tzinfo=UTC)
 
 
 def cost(composition: Composition, relation: Relation) -> float:
