@@ -13,11 +13,15 @@ from flwr.app import Context, Message, Metadata, RecordDict
 from metaward.arrays import to_arrays
 from metaward.errors import ConfigError, DataError, PrivacyError, ProtocolError
 from metaward.models.body import build_body
-from metaward.study import FomamlSettings, ModelSettings, Study
+from metaward.study import FomamlSettings, ModelSettings, PrototypicalSettings, Study
 from metaward.tasks import Task
 from metaward.wire import RoundOrder, SiteRefusal, decode_update, encode_order, spec_of
 from metaward_client.app import app, open_site
-from metaward_client.site_work import SiteAtWork, answer_message, answer_order, site_rng
+from metaward_client.privacy.ledger import BudgetExceeded
+from metaward_client.privacy.noise import os_noise
+from metaward_client.privacy.policy import NoPrivacy, ProtectedSettings
+from metaward_client.site_work import SiteAtWork, answer_message, answer_order, site_seed
+from private_site import TOY, block, create_ledger, dp_sgd
 
 STUDY = Study(
     seed=5,
@@ -44,13 +48,23 @@ def a_task(site: str = "north") -> Task:
     images = np.stack([ramp[None, :].repeat(16, 0) if y else ramp[:, None].repeat(16, 1)
                        for y in labels])[:, None]  # fmt: skip
     noise = rng.uniform(0, 0.2, images.shape).astype(np.float32)
-    return Task(site, images + noise, labels, np.arange(16), ("a", "b"))
+    tokens = tuple(bytes([number]) for number in range(16))
+    return Task(site, images + noise, labels, np.arange(16), ("a", "b"), tokens)
 
 
 @pytest.fixture
 def site_of(tmp_path: Path) -> Callable[..., SiteAtWork]:
-    def build(load_task: Callable[[Study], Task] = lambda _: a_task()) -> SiteAtWork:
-        return SiteAtWork(load_task=load_task, round_log=tmp_path / "logs" / "north.jsonl")
+    def build(
+        load_task: Callable[[Study], Task] = lambda _: a_task(),
+        policy: NoPrivacy | ProtectedSettings | None = None,
+    ) -> SiteAtWork:
+        return SiteAtWork(
+            load_task=load_task,
+            round_log=tmp_path / "logs" / "north.jsonl",
+            name="north",
+            policy=policy or NoPrivacy(),
+            source=os_noise(),
+        )
 
     return build
 
@@ -94,12 +108,9 @@ def test_another_round_or_seed_gets_other_episodes(site_of: Any) -> None:
     assert len({delta_bytes(answer_order(order, site_of())) for order in answers}) == 3
 
 
-def test_randomness_depends_on_seed_site_and_round_alone() -> None:
-    def draw(seed: int, site: str, round_index: int) -> float:
-        return site_rng(seed, site, round_index).random()
-
-    assert draw(1, "north", 2) == draw(1, "north", 2)
-    assert len({draw(s, n, r) for s in (1, 2) for n in ("north", "south") for r in (0, 1)}) == 8
+def test_randomness_depends_on_seed_and_site_alone() -> None:
+    assert site_seed(1, "north") == site_seed(1, "north")
+    assert len({site_seed(s, n) for s in (1, 2) for n in ("north", "south")}) == 4
 
 
 def test_the_loss_stays_in_the_sites_own_log(site_of: Any) -> None:
@@ -126,7 +137,8 @@ def raising(error: Exception) -> Callable[[Study], Task]:
     [
         (DataError("2 patients with label 'a'"), SiteRefusal.DATA),
         (ConfigError("no site.yaml"), SiteRefusal.STUDY),
-        (PrivacyError("no budget"), SiteRefusal.PRIVACY),
+        (PrivacyError("no ledger"), SiteRefusal.PRIVACY),
+        (BudgetExceeded("no budget"), SiteRefusal.BUDGET),
         (ProtocolError("bad theta"), SiteRefusal.PROTOCOL),
         (ValueError("/home/DOE^JOHN.dcm"), SiteRefusal.INTERNAL),
         (MemoryError(), SiteRefusal.INTERNAL),
@@ -182,11 +194,114 @@ def test_a_delta_that_is_not_finite_does_not_leave(site_of: Any) -> None:
     assert answer_order(an_order(huge), site_of()) is SiteRefusal.PRIVACY
 
 
+@pytest.fixture
+def private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], ProtectedSettings]:
+    """A policy with a ledger into which three rounds fit."""
+    monkeypatch.setattr("metaward_client.privacy.ledger.ledger.accountant_of_record", lambda: TOY)
+
+    def make(which: Any) -> ProtectedSettings:
+        policy: ProtectedSettings = which(tmp_path)
+        create_ledger(policy)
+        return policy
+
+    return make
+
+
+MECHANISMS = pytest.mark.parametrize("which", [dp_sgd, block])
+
+
+@MECHANISMS
+def test_under_a_mechanism_a_round_is_answered_and_answered_again(
+    which: Any, private: Any, site_of: Any
+) -> None:
+    site = site_of(policy=private(which))
+    first, again = answer_order(an_order(), site), answer_order(an_order(), site)
+    assert delta_bytes(first) == delta_bytes(again)
+    one, two = log_of(site)
+    assert (one["outcome"], two["outcome"]) == ("sent", "sent again")
+    assert one["mechanism"] == site.policy.label
+
+
+@MECHANISMS
+def test_under_a_mechanism_no_refusal_speaks_of_the_data(
+    which: Any, private: Any, site_of: Any
+) -> None:
+    site = site_of(raising(DataError("2 patients with label 'a'")), private(which))
+    assert answer_order(an_order(), site) is SiteRefusal.INTERNAL
+
+
+@MECHANISMS
+def test_a_spent_budget_is_a_refusal_of_its_own_and_no_data_is_read(
+    which: Any, private: Any, site_of: Any
+) -> None:
+    policy = private(which)
+    for round_index in range(3):
+        assert isinstance(
+            answer_order(an_order(round_index=round_index), site_of(policy=policy)), RecordDict
+        )
+    spent = site_of(raising(AssertionError("data was read")), policy)
+    assert answer_order(an_order(round_index=3), spent) is SiteRefusal.BUDGET
+    assert isinstance(answer_order(an_order(round_index=1), spent), RecordDict)
+
+
+def test_a_study_that_cannot_be_private_is_refused_as_a_study(private: Any, site_of: Any) -> None:
+    study = STUDY.model_copy(update={"learner": PrototypicalSettings()})
+    site = site_of(raising(AssertionError("data was read")), private(dp_sgd))
+    assert answer_order(an_order(study), site) is SiteRefusal.STUDY
+    assert isinstance(answer_order(an_order(), site_of(policy=site.policy)), RecordDict)
+
+
+@MECHANISMS
+def test_a_ledger_that_is_not_as_it_was_left_is_a_refusal(
+    which: Any, private: Any, site_of: Any
+) -> None:
+    policy = private(which)
+    (policy.ledger / "ledger.jsonl").write_bytes(b"")
+    site = site_of(raising(AssertionError("data was read")), policy)
+    assert answer_order(an_order(), site) is SiteRefusal.PRIVACY
+
+
+SITE_YAML = "name: north\ndata: {root: images}\n"
+
+
+def a_site(tmp_path: Path, privacy: str) -> dict[str, Any]:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "site.yaml").write_text(SITE_YAML + privacy)
+    return {"site": str(tmp_path), "round-log": "y"}
+
+
 def test_the_node_says_where_the_site_is(tmp_path: Path) -> None:
     for config in ({}, {"site": "x"}, {"site": 3, "round-log": "y"}):
         with pytest.raises(ConfigError, match="site=PATH round-log=PATH"):
             open_site(config)
-    assert open_site({"site": "x", "round-log": "y"}).round_log == Path("y")
+    site = open_site(a_site(tmp_path, "privacy: {mechanism: none}\n"))
+    assert (site.name, site.round_log, site.policy) == ("north", Path("y"), NoPrivacy())
+
+
+def test_a_site_whose_file_says_nothing_of_privacy_answers_no_study(tmp_path: Path) -> None:
+    node = a_site(tmp_path, "")
+    with pytest.raises(ConfigError, match="no privacy policy"):
+        open_site(node)
+    reply = app(a_message(an_order()), Context(1, 7, node, RecordDict(), {}))
+    assert (reply.error.code, reply.error.reason) == (SiteRefusal.STUDY.value, None)
+
+
+def test_noise_comes_from_the_operating_system_and_is_another_each_time(tmp_path: Path) -> None:
+    node = a_site(tmp_path, "privacy: {mechanism: none}\n")
+    draws = [open_site(node).source.normals(4).tolist() for _ in range(2)]
+    assert draws[0] != draws[1]
+
+
+def test_a_simulation_names_a_policy_file(tmp_path: Path) -> None:
+    node = a_site(tmp_path, "privacy: {mechanism: none}\n")
+    (tmp_path / "p.yaml").write_text(
+        "privacy: {mechanism: block, target_epsilon: 8, target_delta: 1.0e-5, population: 100}\n"
+    )
+    policy = open_site(node | {"policy": str(tmp_path / "p.yaml")}).policy
+    assert policy.label == "block release"
+    (tmp_path / "p.yaml").unlink()
+    with pytest.raises(ConfigError):
+        open_site(node | {"policy": str(tmp_path / "p.yaml")})
 
 
 def test_a_node_without_settings_refuses_and_tells_nothing() -> None:
