@@ -124,3 +124,87 @@ def test_tests_are_named_so_that_they_are_found() -> None:
     helpers |= {"ledger_faults.py", "ledger_children.py", "private_site.py"}
     for path in (REPOSITORY / "tests").rglob("*.py"):
         assert path.name.startswith("test_") or path.name in helpers, path
+
+
+def calls_in(source: str, name: str) -> set[str]:
+    """Names of the functions in which ``name(...)`` is called; "" for the module itself."""
+    found: set[str] = set()
+
+    def walk(node: ast.AST, function: str) -> None:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            function = node.name
+        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == name:
+            found.add(function)
+        if isinstance(node, ast.ImportFrom | ast.Import):
+            # another name for it would hide a call from this test
+            assert not any(alias.name == name and alias.asname for alias in node.names)
+        for child in ast.iter_child_nodes(node):
+            walk(child, function)
+
+    walk(ast.parse(source), "")
+    return found
+
+
+def callers_of(name: str) -> dict[str, set[str]]:
+    """Return file -> functions of all packages in which ``name(...)`` is called."""
+    found = {name_of(path): calls_in(path.read_text(encoding="utf-8"), name) for path in SOURCES}
+    return {file: functions for file, functions in found.items() if functions}
+
+
+PRIVACY = "metaward_client/privacy"
+
+
+def test_only_the_door_and_the_decoder_build_an_update() -> None:
+    assert callers_of("Update") == {
+        "metaward/wire.py": {"decode_update"},  # reads what another released
+        f"{PRIVACY}/release.py": {"release"},
+    }
+
+
+def test_only_the_clients_work_passes_the_door_and_encodes_an_update() -> None:
+    assert callers_of("encode_update") == {"metaward_client/site_work.py": {"_work"}}
+    assert "metaward_client/site_work.py" in callers_of("release")
+
+
+def test_noise_is_added_in_one_place() -> None:
+    assert callers_of("normals") == {f"{PRIVACY}/noised_sum.py": {"release"}}
+
+
+def test_noise_and_samples_come_from_the_operating_system_alone() -> None:
+    """Nobody but a test gives a key; numpy's and torch's seeded normals are not for data."""
+    assert callers_of("NoiseSource") == {f"{PRIVACY}/noise.py": {"os_noise"}}
+    assert callers_of("os_noise") == {"metaward_client/app.py": {"open_site"}}
+    for generator in ("standard_normal", "randn", "randn_like", "normal_", "poisson"):
+        assert not [file for file in callers_of(generator) if file.startswith(PRIVACY)], generator
+
+
+def test_patients_and_blocks_are_drawn_as_poisson_samples_only() -> None:
+    assert callers_of("poisson_sample") == {
+        f"{PRIVACY}/dp_sgd.py": {"__call__"},
+        f"{PRIVACY}/block_release.py": {"block_release"},
+    }
+
+
+@pytest.mark.parametrize("mechanism", ["dp_sgd", "block_release"])
+def test_only_the_door_uses_a_mechanism(mechanism: str) -> None:
+    """An audit measures them too; what it computes goes nowhere."""
+    module = f"metaward_client.privacy.{mechanism}"
+    users = {
+        name_of(path)
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.ImportFrom) and node.module == module)
+        or (isinstance(node, ast.Import) and module in {alias.name for alias in node.names})
+        or (isinstance(node, ast.ImportFrom) and node.module == "metaward_client.privacy"
+            and mechanism in {alias.name for alias in node.names})
+    }  # fmt: skip
+    outside = {user for user in users if not user.startswith("metaward_client/privacy_audit/")}
+    assert outside == {f"{PRIVACY}/release.py"}
+
+
+def test_the_search_for_calls_finds_them() -> None:
+    assert calls_in("import w\ndef send(d):\n    return w.Update('x', 0, d)", "Update") == {"send"}
+    assert calls_in("u = Update('x', 0, {})", "Update") == {""}
+    assert calls_in("def f():\n    return UpdateLog()", "Update") == set()
+    with pytest.raises(AssertionError):
+        calls_in("from w import Update as U", "Update")

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from metaward.errors import ConfigError
-from metaward_client.site_config import read_site_config
+from metaward_client.privacy.policy import BlockPolicy, NoPrivacy
+from metaward_client.site_config import read_policy, read_site_config
 
 
 def _site(folder: Path, text: str) -> Path:
@@ -69,3 +70,34 @@ def test_a_wrong_key_or_value_is_named(tmp_path: Path, text: str, message: str) 
 def test_a_missing_path_is_a_configuration_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         read_site_config(tmp_path / "nowhere")
+
+
+BLOCK = (
+    "privacy: {mechanism: block, target_epsilon: 8, target_delta: 1.0e-5, population: 100,"
+    " ledger: ../books/north, witness: ../seals/north}\n"
+)
+SITE = "name: north\ndata: {root: images}\n"
+
+
+def test_the_policy_stands_in_the_site_file_with_paths_from_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    policy = read_policy(_site(tmp_path / "site", SITE + BLOCK))
+    assert isinstance(policy, BlockPolicy)
+    assert policy.ledger == tmp_path / "books" / "north"
+    assert policy.witness == tmp_path / "seals" / "north"
+    assert read_site_config(tmp_path / "site").privacy == policy
+
+
+def test_no_mechanism_has_to_be_written_down(tmp_path: Path) -> None:
+    path = _site(tmp_path, SITE)
+    assert read_site_config(path).privacy is None
+    with pytest.raises(ConfigError, match="no privacy policy"):
+        read_policy(path)
+    assert isinstance(
+        read_policy(_site(tmp_path, SITE + "privacy: {mechanism: none}\n")), NoPrivacy
+    )
+
+
+def test_a_folder_without_a_site_file_has_no_policy(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no privacy policy"):
+        read_policy(tmp_path)

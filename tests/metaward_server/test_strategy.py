@@ -152,6 +152,7 @@ def bad_nodes(honest: Callable[[Message], Update]) -> dict[str, tuple[Node, Refu
         "crash": (lambda _: Error(8, "Traceback: /home/patients"), Refusal.NODE_ERROR),
         "no data": (lambda _: Error(int(SiteRefusal.DATA)), Refusal.SITE_DATA),
         "privacy": (lambda _: Error(int(SiteRefusal.PRIVACY)), Refusal.SITE_PRIVACY),
+        "budget": (lambda _: Error(int(SiteRefusal.BUDGET)), Refusal.SITE_BUDGET),
         "internal": (lambda _: Error(int(SiteRefusal.INTERNAL)), Refusal.SITE_INTERNAL),
         "study": (lambda _: Error(int(SiteRefusal.STUDY)), Refusal.SITE_STUDY),
         "protocol": (lambda _: Error(int(SiteRefusal.PROTOCOL)), Refusal.SITE_PROTOCOL),

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from metaward_client.privacy.clip_norm import (
@@ -40,6 +40,8 @@ def test_no_clipped_norm_is_above_the_bound(norms: list[float], bound: float) ->
     assert (clipped <= bound).all()
 
 
+@example([1.0], math.inf, 1.0)
+@example([1.0], math.nan, 1.0)
 @given(NORMS, ANY_FLOAT.map(abs), C)
 def test_one_unit_moves_the_sum_of_bits_by_half(norms: list[float], new: float, c: float) -> None:
     before = centred_bits(np.asarray(norms, dtype=np.float64), c)
