@@ -27,8 +27,9 @@ LEARNING_RATE = 0.2
 """eta, from the paper's section 3."""
 QUANTILE = 0.5
 """gamma: the median."""
-ROUNDING_MARGIN = 1.0 - 1.0e-9
-"""A clipped vector stays below C after float64 rounding."""
+ROUNDING_MARGIN = 1.0 - 1.0e-4
+"""Part of C that a clipped vector has at most. The rest is for float32: in a shared batch another
+patient moves a gradient by a few millionths of its length."""
 
 
 @dataclass(frozen=True)

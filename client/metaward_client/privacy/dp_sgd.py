@@ -10,10 +10,11 @@ A patient adds one vector of norm at most C to each answer, whatever phi is; the
 So each answer is one Poisson-subsampled Gaussian mechanism under adding or removing one patient,
 and everything that a learner makes of the answers is post-processing (docs/threat-model.md).
 
-That holds only if g_p is a function of phi, of patient p and of randomness of p's own. So each
-patient's images are chosen, changed and differentiated alone: with a shared random stream, or in a
-shared batch, who comes first moves the gradients of all who come later. It costs 1.3 times what
-``vmap`` over 20 patients does (32 x 32 pixels, one CPU thread).
+That holds only if g_p is a function of phi, of patient p and of randomness of p's own: each
+patient's images are chosen and changed with a stream of their own. The gradients are computed
+together (``vmap``), a tenth of the time of one after the other; which patients share a batch then
+moves a gradient by its last bits, which the clip norm's margin covers
+(:data:`~metaward_client.privacy.clip_norm.ROUNDING_MARGIN`).
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.func import functional_call
+from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from metaward.arrays import Tensors
@@ -39,6 +40,8 @@ from metaward_client.privacy.poisson import poisson_sample
 
 HEAD_WEIGHT, HEAD_BIAS = "head.weight", "head.bias"
 """Names of the head's leaves in a sum; no body has leaves of these names."""
+PATIENTS_AT_ONCE = 32
+"""Gradients that are held at the same time. Of 16, 32 and 64 the fastest over all widths."""
 MIXES_PATIENTS = (
     torch.nn.modules.batchnorm._BatchNorm,
     torch.nn.modules.instancenorm._InstanceNorm,
@@ -138,27 +141,63 @@ def clipped_sum(
     """
     shapes = {name: tuple(leaf.shape) for name, leaf in flat.items()}
     total = ClippedSum.empty(shapes, site.sums.max_grad_norm)
-    losses: list[float] = []
+    chosen: list[Examples] = []
     for patient in drawn:
         rng = np.random.default_rng(int(seeds[patient] * 2**53))
         images = _images_of(site, int(patient), classes, rng)
         if images is not None:
-            gradient, loss = patient_gradient(site.body, flat, images)
-            total.add({name: leaf.numpy()[None] for name, leaf in gradient.items()})
-            losses.append(loss)
+            chosen.append(images)
+    losses: list[float] = []
+    for start in range(0, len(chosen), PATIENTS_AT_ONCE):
+        batch = chosen[start : start + PATIENTS_AT_ONCE]
+        gradients, loss = patient_gradients(site.body, flat, batch)
+        total.add({name: leaf.numpy() for name, leaf in gradients.items()})
+        losses += loss.tolist()
     site.loss = float(np.mean(losses)) if losses else float("nan")
     return total
 
 
-def patient_gradient(body: Body, flat: Tensors, images: Examples) -> tuple[Tensors, float]:
-    """Return the gradient of the mean cross-entropy of one patient's images, and the loss."""
-    leaves = {name: leaf.detach().requires_grad_() for name, leaf in flat.items()}
-    own = {name: leaf for name, leaf in leaves.items() if name not in _HEAD}
-    features = functional_call(body, own, (images.images,))
-    logits = features @ leaves[HEAD_WEIGHT].T + leaves[HEAD_BIAS]
-    loss = F.cross_entropy(logits, images.labels)
-    gradients = torch.autograd.grad(loss, list(leaves.values()))
-    return dict(zip(leaves, gradients, strict=True)), float(loss.detach())
+def patient_gradients(
+    body: Body, flat: Tensors, patients: Sequence[Examples]
+) -> tuple[Tensors, torch.Tensor]:
+    """Return each patient's gradient and loss.
+
+    Args:
+        body: The network.
+        flat: Parameters of body and head.
+        patients: At least one image each; a patient's loss is their mean cross-entropy.
+
+    Returns:
+        Leaf name -> (n_patients, *shape), and (n_patients,).
+    """
+
+    def loss_of_one(
+        parameters: Tensors, images: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        own = {name: leaf for name, leaf in parameters.items() if name not in _HEAD}
+        features = functional_call(body, own, (images,))
+        logits = features @ parameters[HEAD_WEIGHT].T + parameters[HEAD_BIAS]
+        loss = (F.cross_entropy(logits, labels, reduction="none") * weights).sum()
+        return loss, loss
+
+    images, labels, weights = _padded(patients)
+    gradients_of = vmap(grad(loss_of_one, has_aux=True), in_dims=(None, 0, 0, 0))
+    still = {name: leaf.detach() for name, leaf in flat.items()}
+    gradients, losses = gradients_of(still, images, labels, weights)
+    return {name: leaf.detach() for name, leaf in gradients.items()}, losses.detach()
+
+
+def _padded(patients: Sequence[Examples]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Stack patients; who has fewer images than others is filled up with copies that weigh 0."""
+    most = max(len(patient.labels) for patient in patients)
+    images, labels, weights = [], [], []
+    for patient in patients:
+        n = len(patient.labels)
+        rows = torch.arange(most) % n
+        images.append(patient.images[rows])
+        labels.append(patient.labels[rows])
+        weights.append((torch.arange(most) < n).to(patient.images.dtype) / n)
+    return torch.stack(images), torch.stack(labels), torch.stack(weights)
 
 
 _HEAD = frozenset((HEAD_WEIGHT, HEAD_BIAS))

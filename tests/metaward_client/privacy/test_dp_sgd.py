@@ -7,22 +7,22 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call
 from torch.nn import functional as F
 
-from metaward.arrays import Tensors
 from metaward.episodes import Examples
 from metaward.errors import PrivacyError
 from metaward.meta.noised import Parameters, public_head
 from metaward.models.body import Body, build_body
 from metaward.tasks import Task
+from metaward_client.privacy.clip_norm import ROUNDING_MARGIN
 from metaward_client.privacy.dp_sgd import (
     HEAD_BIAS,
     HEAD_WEIGHT,
     Cohort,
     PatientGradients,
     clipped_sum,
-    patient_gradient,
+    patient_gradients,
     refuse_shared_statistics,
 )
 from metaward_client.privacy.noised_sum import ClippedSum, NoisedSums
@@ -71,7 +71,7 @@ def by_hand(task: Task, rows: list[int]) -> np.ndarray:
 def test_a_patient_counts_once_however_many_images_there_are() -> None:
     task = task_of({"one": [0], "four": [0, 1, 0, 1]})
     expected = by_hand(task, [0]) + by_hand(task, [1, 2, 3, 4])
-    np.testing.assert_allclose(flat(summed(site(task))), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(flat(summed(site(task))), expected, rtol=3e-4, atol=1e-6)
 
 
 def test_each_patients_vector_is_clipped_over_body_and_head_together() -> None:
@@ -79,29 +79,34 @@ def test_each_patients_vector_is_clipped_over_body_and_head_together() -> None:
     parts = [by_hand(task, [0]), by_hand(task, [1])]
     norm = 0.5 * min(np.linalg.norm(part) for part in parts)
     expected = sum(part * norm / np.linalg.norm(part) for part in parts)
-    np.testing.assert_allclose(flat(summed(site(task, norm=norm))), expected, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(flat(summed(site(task, norm=norm))), expected, rtol=3e-4, atol=1e-7)
     alone = np.linalg.norm(flat(summed(site(task, norm=norm), drawn=[0])))
-    assert alone == pytest.approx(norm, rel=1e-8)
+    assert alone == pytest.approx(norm, rel=2e-4)
     assert alone <= norm
 
 
-def test_gradients_equal_those_of_vmap_in_float64() -> None:
+def test_gradients_equal_those_of_plain_autograd_one_patient_after_the_other_in_float64() -> None:
     generator = torch.Generator().manual_seed(2)
-    images = torch.randn(3, 4, 1, SIDE, SIDE, generator=generator, dtype=torch.float64)
-    labels = torch.randint(0, 2, (3, 4), generator=generator)
+    patients = [
+        Examples(
+            torch.randn(n, 1, SIDE, SIDE, generator=generator, dtype=torch.float64),
+            torch.randint(0, 2, (n,), generator=generator),
+            2,
+        )
+        for n in (4, 1, 3)
+    ]
     wide = {name: leaf.double() for name, leaf in FLAT.items()}
-
-    def loss(leaves: Tensors, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    together, losses = patient_gradients(BODY, wide, patients)
+    for number, patient in enumerate(patients):
+        leaves = {name: leaf.clone().requires_grad_() for name, leaf in wide.items()}
         body = {name: leaf for name, leaf in leaves.items() if not name.startswith("head")}
-        features = functional_call(BODY, body, (x,))
-        return F.cross_entropy(features @ leaves[HEAD_WEIGHT].T + leaves[HEAD_BIAS], y)
-
-    together = vmap(grad(loss), in_dims=(None, 0, 0))(wide, images, labels)
-    for patient in range(3):
-        alone, value = patient_gradient(BODY, wide, Examples(images[patient], labels[patient], 2))
-        assert value == pytest.approx(float(loss(wide, images[patient], labels[patient])))
-        for name, leaf in alone.items():
-            torch.testing.assert_close(leaf, together[name][patient], rtol=1e-9, atol=1e-12)
+        features = functional_call(BODY, body, (patient.images,))
+        logits = features @ leaves[HEAD_WEIGHT].T + leaves[HEAD_BIAS]
+        loss = F.cross_entropy(logits, patient.labels)
+        alone = torch.autograd.grad(loss, list(leaves.values()))
+        assert float(losses[number]) == pytest.approx(float(loss.detach()))
+        for name, leaf in zip(leaves, alone, strict=True):
+            torch.testing.assert_close(together[name][number], leaf, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.slow
@@ -140,14 +145,15 @@ def test_one_step_without_noise_equals_that_of_opacus() -> None:
 
 @pytest.mark.parametrize("augment", ["none", "dihedral"])
 @pytest.mark.parametrize("newcomer", ["first", "last"])
-def test_a_patient_more_leaves_what_others_add_as_it_was_to_the_bit(
+def test_a_patient_more_leaves_what_others_add_as_it_was_within_the_margin(
     augment: str, newcomer: str
 ) -> None:
     old = {"p": [0, 0, 0, 1, 1], "q": [1, 0, 1], "r": [0] * 7}
     new = {"x": [0, 1] * 5}
     first = newcomer == "first"
-    before = site(task_of(old), m=2, augment=augment)
-    after = site(task_of(new | old if first else old | new), m=2, augment=augment)
+    before = site(task_of(old), norm=0.5, m=2, augment=augment)
+    mixed = task_of(new | old if first else old | new)
+    after = site(mixed, norm=0.5, m=2, augment=augment)
     seeds = np.array([0.2, 0.4, 0.6])
     seeds_after = np.array([0.9, *seeds] if first else [*seeds, 0.9])
     numbers = np.array([1, 2, 3] if first else [0, 1, 2])
@@ -155,10 +161,14 @@ def test_a_patient_more_leaves_what_others_add_as_it_was_to_the_bit(
 
     total = clipped_sum(before, FLAT, np.array([0, 1, 2]), seeds, (0, 1))
     others = clipped_sum(after, FLAT, numbers, seeds_after, (0, 1))
-    np.testing.assert_array_equal(flat(others), flat(total))
+    np.testing.assert_allclose(flat(others), flat(total), rtol=0, atol=1e-6)
     everybody = clipped_sum(after, FLAT, np.arange(4), seeds_after, (0, 1))
     alone = clipped_sum(after, FLAT, np.array([x]), seeds_after, (0, 1))
-    np.testing.assert_allclose(flat(everybody) - flat(total), flat(alone), rtol=0, atol=1e-15)
+    moved = flat(everybody) - flat(total)
+    np.testing.assert_allclose(moved, flat(alone), rtol=0, atol=1e-6)
+    norm = before.sums.max_grad_norm
+    assert np.linalg.norm(moved - flat(alone)) < 0.1 * (1 - ROUNDING_MARGIN) * norm
+    assert np.linalg.norm(moved) <= norm
 
 
 @settings(max_examples=25, deadline=None)
@@ -199,7 +209,8 @@ def test_an_image_that_is_no_image_makes_its_patient_add_zero(value: float) -> N
     images = task.images.copy()
     images[1, 0, 3, 3] = value
     broken = summed(site(replace(task, images=images)))
-    np.testing.assert_array_equal(flat(broken), flat(summed(site(task), drawn=[0, 2])))
+    others = flat(summed(site(task), drawn=[0, 2]))
+    np.testing.assert_allclose(flat(broken), others, rtol=0, atol=1e-6)
 
 
 def test_parameters_that_are_not_finite_make_everybody_add_zero() -> None:
