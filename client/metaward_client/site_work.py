@@ -89,7 +89,7 @@ def answer_order(content: RecordDict, site: SiteAtWork) -> RecordDict | SiteRefu
         answer, outcome = _work(order, site)
     except Exception as error:  # noqa: BLE001 (no text of any exception may leave the site)
         answer = _refusal_of(error, private=not isinstance(site.policy, NoPrivacy))
-        outcome = {"outcome": answer.name.lower(), "reason": _explain(error)}
+        outcome = {"outcome": answer.name.lower(), "reason": _explain_work(error)}
     entry |= outcome | {"seconds": round(time.perf_counter() - started, 4)}
     _append(site.round_log, entry)
     return answer
@@ -157,6 +157,16 @@ def _refusal_of(error: Exception, *, private: bool) -> SiteRefusal:
 def _explain(error: Exception) -> str:
     """Our own errors hold no patient data; of any other only the type's name is kept."""
     return str(error) if isinstance(error, MetawardError) else type(error).__name__
+
+
+def _explain_work(error: Exception) -> str:
+    """What a hospital's data and tables look like stays out of the log: labels, rows, counts.
+
+    `metaward site scan` shows them to whom asks.
+    """
+    if isinstance(error, DataError | ConfigError):
+        return f"{type(error).__name__}: {error.next_step}"
+    return _explain(error)
 
 
 def _append(path: Path, entry: dict[str, object]) -> None:
