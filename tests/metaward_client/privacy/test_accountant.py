@@ -22,7 +22,7 @@ from metaward_client.privacy.accountant import (
     plus,
     rounds_within,
 )
-from metaward_client.privacy.privacy_loss import neighboring_relation, step_loss
+from metaward_client.privacy.privacy_loss import composed_epsilon, neighboring_relation, step_loss
 from metaward_client.privacy.terms import Budget, Composition, GaussianStep, Relation
 
 ADD = Relation.ADD_OR_REMOVE_ONE
@@ -136,6 +136,13 @@ def test_noise_that_promises_nothing_costs_infinitely_much(composition: Composit
     for relation in Relation:
         assert epsilon(composition, target_delta=1e-5, relation=relation) == math.inf
         assert rounds_within({}, composition, Budget(100.0, 1e-5), relation) == 0
+
+
+def test_on_a_coarse_grid_too_large_losses_do_not_overflow() -> None:
+    for count in (100, 1500, 3000):
+        found = composed_epsilon(steps((1.0, 1.0, count)), 1e-5, ADD, interval=1e-3)
+        exact = gaussian_epsilon(1 / math.sqrt(count), 1e-5, moved=1.0) if count == 100 else 600.0
+        assert found == math.inf or exact <= found <= exact + 0.01
 
 
 def test_a_target_delta_that_float64_cannot_carry_costs_infinitely_much() -> None:

