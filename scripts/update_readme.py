@@ -1,21 +1,28 @@
-"""Write the README's tables of results from the reports in docs/results.
+"""Write the tables of results in README.md and docs/privacy.md from the files in docs/results.
 
 Usage: python scripts/update_readme.py [--check]
 
 Each block between `<!-- results: NAME -->` and `<!-- end -->` is made from docs/results/NAME.json,
-a report.json as `metaward simulate` wrote it. With --check nothing is written, and the exit code
-is 1 when the README is not what the reports say.
+a report.json as `metaward simulate` wrote it; each block between `<!-- privacy: NAME -->` and
+`<!-- end -->` from the figures of `benchmarks/bench_privacy.py`. With --check nothing is written,
+and the exit code is 1 when a page is not what the files say.
 """
 
+import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from metaward.report.answer import answer
 from metaward.report.schema import Report, read_report_json
 
 ROOT = Path(__file__).resolve().parent.parent
-BLOCK = re.compile(r"(<!-- results: (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+PAGES = ("README.md", "docs/privacy.md")
+BLOCK = re.compile(
+    r"(<!-- (?P<kind>results|privacy): (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL
+)
 
 
 def table(report: Report) -> str:
@@ -56,25 +63,67 @@ def table(report: Report) -> str:
     )
 
 
+def privacy_table(content: dict[str, Any]) -> str:
+    """Return accuracy against epsilon as a Markdown table, then where the figures come from."""
+    untrained, *runs = content["results"]["runs"]
+    budgets = sorted({run["target_epsilon"] for run in runs if run["target_epsilon"]}, reverse=True)
+    heads = [f"epsilon {budget:g} (noise alone)" for budget in budgets]
+    lines = [
+        "| learner | mechanism | not private | " + " | ".join(heads) + " |",
+        "| --- " * (3 + len(heads)) + "|",
+    ]
+    by_key = {
+        (run["learner"], run["mechanism"], run["target_epsilon"], run["noise_only"]): run[
+            "accuracy"
+        ]
+        for run in runs
+    }
+    for learner, mechanism in dict.fromkeys((run["learner"], run["mechanism"]) for run in runs):
+        cells = [f"{100 * by_key[learner, mechanism, None, False]:.1f}"]
+        for budget in budgets:
+            private, control = (by_key[learner, mechanism, budget, only] for only in (False, True))
+            cells.append(f"{100 * private:.1f} ({100 * control:.1f})")
+        lines.append(f"| {learner} | {mechanism} | " + " | ".join(cells) + " |")
+    sites = ", ".join(untrained["sites"])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"5-shot accuracy in per cent, mean over {sites}; untrained: "
+            f"{100 * untrained['accuracy']:.1f}. One seed, {runs[0]['rounds']} rounds, "
+            f"{runs[0]['filters']} filters. `{content['command']}`, commit "
+            f"`{content['commit'][:12]}`, {content['machine']}.",
+        ]
+    )
+
+
 def updated(text: str) -> str:
-    """Return the README's text with every block made anew."""
+    """Return a page's text with every block made anew."""
+    results = ROOT / "docs" / "results"
 
     def block(match: re.Match[str]) -> str:
-        report = read_report_json(ROOT / "docs" / "results" / f"{match['name']}.json")
-        return f"{match[1]}\n{table(report)}\n\n{match[3]}"
+        path = results / f"{match['name']}.json"
+        make: Callable[[], str] = (
+            (lambda: table(read_report_json(path)))
+            if match["kind"] == "results"
+            else (lambda: privacy_table(json.loads(path.read_text(encoding="utf-8"))))
+        )
+        return f"{match[1]}\n{make()}\n\n{match[4]}"
 
     return BLOCK.sub(block, text)
 
 
 def main() -> int:
-    """Write or check the README."""
-    path = ROOT / "README.md"
-    before = path.read_text(encoding="utf-8")
-    after = updated(before)
-    if "--check" in sys.argv[1:]:
-        return int(before != after)
-    path.write_text(after, encoding="utf-8")
-    return 0
+    """Write or check the pages."""
+    stale = False
+    for page in PAGES:
+        path = ROOT / page
+        before = path.read_text(encoding="utf-8")
+        after = updated(before)
+        stale |= before != after
+        if "--check" not in sys.argv[1:]:
+            path.write_text(after, encoding="utf-8")
+    return int(stale and "--check" in sys.argv[1:])
 
 
 if __name__ == "__main__":
