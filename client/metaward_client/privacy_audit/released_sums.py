@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from metaward.meta.compose import build_learner, build_noised_learner
-from metaward.meta.head import Head
 from metaward.meta.noised import NoisedWork, Parameters
 from metaward.models.body import Body
 from metaward.study import (
@@ -61,7 +59,7 @@ class PlacesAsked:
     def __call__(self, at: Parameters, classes: Sequence[int]) -> Parameters:
         """Return the mean clipped gradient."""
         self.asked.append((at, tuple(classes)))
-        return _answer(self.body, self.task, self.labels, at, classes)
+        return answer_without_noise(self.body, self.task, self.labels, at, classes)
 
 
 def dp_sgd_sums(
@@ -75,9 +73,7 @@ def dp_sgd_sums(
 
     def sum_at(at: Parameters, classes: tuple[int, ...]) -> VectorSum:
         def vector_sum(world: Task) -> dict[str, NDArray[np.floating]]:
-            answer = _answer(body, world, labels, at, classes)
-            leaves = {**answer.body, "head.weight": answer.head.weight, "bias": answer.head.bias}
-            return {name: leaf.numpy().astype(np.float64) for name, leaf in leaves.items()}
+            return leaves_of(answer_without_noise(body, world, labels, at, classes))
 
         return vector_sum
 
@@ -104,17 +100,27 @@ def block_sum(body: Body, learner: LearnerSettings) -> VectorSum:
     return vector_sum
 
 
-def _answer(
-    body: Body, task: Task, labels: tuple[str, ...], at: Parameters, classes: Sequence[int]
+def leaves_of(answer: Parameters) -> dict[str, NDArray[np.floating]]:
+    """Return body and head as float64 arrays."""
+    leaves = {**answer.body, "head.weight": answer.head.weight, "head.bias": answer.head.bias}
+    return {name: leaf.numpy().astype(np.float64) for name, leaf in leaves.items()}
+
+
+def answer_without_noise(
+    body: Body,
+    task: Task,
+    labels: tuple[str, ...],
+    at: Parameters,
+    classes: Sequence[int],
+    max_grad_norm: float = TIGHT_NORM,
 ) -> Parameters:
-    terms = Terms(DP_SGD, 1.0, 1.0, 1, TIGHT_NORM, divisor=1.0)
+    """Return the product's sum of the clipped gradients of all patients of ``task``."""
+    terms = Terms(DP_SGD, 1.0, 1.0, 1, max_grad_norm, divisor=1.0)
     gradient = PatientGradients(
         body,
         Cohort.of(task, labels),
-        NoisedSums(terms, NoNoise(), TIGHT_NORM),
+        NoisedSums(terms, NoNoise(), max_grad_norm),
         images_per_patient=IMAGES_PER_PATIENT,
         augment="dihedral",
     )
-    answer = gradient(at, classes)
-    head = Head(answer.head.weight.to(torch.float32), answer.head.bias)
-    return Parameters(answer.body, head)
+    return gradient(at, classes)

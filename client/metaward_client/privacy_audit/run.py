@@ -1,0 +1,273 @@
+"""One audit from data to findings."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from metaward.meta.noised import public_head
+from metaward.models.body import Body, build_body
+from metaward.study import ModelSettings
+from metaward.tasks import Task
+from metaward_client.privacy.accountant import accountant_name, epsilon
+from metaward_client.privacy.dp_sgd import refuse_shared_statistics
+from metaward_client.privacy.noise import os_noise
+from metaward_client.privacy.noised_sum import Normals
+from metaward_client.privacy.poisson import poisson_sample
+from metaward_client.privacy.policy import ProtectedSettings, statement_of_relation
+from metaward_client.privacy.terms import BLOCK, DP_SGD, Relation, Terms
+from metaward_client.privacy_audit import inversion, membership, noise_scale, sampling
+from metaward_client.privacy_audit.findings import Audit, Finding
+from metaward_client.privacy_audit.one_run import one_run_finding, one_run_lower_bound
+from metaward_client.privacy_audit.product_site import product_site
+from metaward_client.privacy_audit.released_sums import (
+    ALL_LEARNERS,
+    GRADIENT_LEARNERS,
+    TIGHT_NORM,
+    block_sum,
+    dp_sgd_sums,
+)
+from metaward_client.privacy_audit.self_audit import counts_of, self_audit_finding
+from metaward_client.privacy_audit.sensitivity import sensitivity_finding, worst_ratio
+from metaward_client.privacy_audit.shared_statistics import let_through, shared_statistics_finding
+from metaward_client.privacy_audit.two_worlds import (
+    TEST_DELTA,
+    two_world_finding,
+    two_world_lower_bound,
+)
+from metaward_client.privacy_audit.unit_release import audit_terms, product_release
+from metaward_client.privacy_audit.worlds import neighbouring_worlds, small_part
+
+SENSITIVITY_PATIENTS = 13
+MEMBERSHIP_PATIENTS = 24
+ONE_RUN_DELTA = 1.0e-5
+LIMITS = (
+    "An audit can find a broken promise; it cannot prove a kept one. The proof is in the text on "
+    "the mechanisms, and it holds for real numbers, not for floating point.",
+    "The audit runs the installed code on this machine. It cannot see other software, somebody "
+    "who reads the hospital's disk, or code that knows that it is audited.",
+    "The statistical checks use vectors of their own and one sum over everybody, at a small "
+    "epsilon where such checks see most; the policy's own numbers enter through the accountant.",
+    "An epsilon a little above the claim would not be noticed: the one-run audit misses noise of "
+    "half the size, which the noise scale and the two-world test find.",
+    "Membership inference and gradient inversion are figures of two attacks, not of all.",
+    "Size and existence of a hospital, and the time an answer takes, are outside the promise.",
+)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long each check works."""
+
+    draws: int = 20_000
+    releases: int = 20_000
+    attacks: int = 400
+    search_steps: int = 600
+
+    @classmethod
+    def quick(cls) -> "Effort":
+        """Return what fits into some seconds."""
+        return cls(draws=2_000, releases=2_000, attacks=120, search_steps=80)
+
+
+@dataclass
+class Pictures:
+    """What the page draws beside the findings.
+
+    Attributes:
+        attacks: Attack without mechanism, attack on the private release.
+        images: Name -> (size, size) image of the inversion; empty unless the data is drawn.
+    """
+
+    attacks: "tuple[membership.AttackResult, membership.AttackResult] | None" = None
+    images: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+def run_audit(
+    task: Task,
+    policy: ProtectedSettings,
+    *,
+    data: str,
+    synthetic: bool,
+    effort: Effort,
+    on_check: Callable[[Finding], None],
+    new_source: Callable[[], Normals] = os_noise,
+    rng: np.random.Generator | None = None,
+) -> tuple[Audit, Pictures]:
+    """Run every check.
+
+    Args:
+        task: The data; at most a few dozen random patients of it are used.
+        policy: Whose promise is audited.
+        data: What the data is, in words.
+        synthetic: Whether the audit drew it; only then pictures are kept.
+        effort: How long.
+        on_check: Told each finding when it is there.
+        new_source: Of noise; the operating system's.
+        rng: Of the audit's own choices; by default from the operating system.
+    """
+    rng = rng or np.random.default_rng()
+    pictures = Pictures()
+    side, channels = task.images.shape[-1], task.images.shape[1]
+    model = ModelSettings(filters=8, groups=1, image_size=side, channels=3 if channels == 3 else 1)
+    findings = []
+    for finding in _checks(task, policy, model, effort, new_source, rng, pictures, synthetic):
+        findings.append(finding)
+        on_check(finding)
+    return Audit(data, synthetic, promise(policy), claim(policy), findings, LIMITS), pictures
+
+
+def promise(policy: ProtectedSettings) -> str:
+    """Return the promise in one sentence."""
+    return (
+        "Whoever sees everything that leaves this hospital, over all rounds, studies and "
+        f"restarts, learns at most epsilon {policy.target_epsilon:g} at delta "
+        f"{policy.target_delta:g} about any one patient, all images of the patient together."
+    )
+
+
+def claim(policy: ProtectedSettings) -> dict[str, str]:
+    """Return the figures that the promise rests on."""
+    terms = policy.terms()
+    one = epsilon(terms.per_round(), target_delta=policy.target_delta, relation=terms.relation)
+    return {
+        "mechanism": policy.label,
+        "unit": policy.unit,
+        "neighbouring data sets": statement_of_relation(policy),
+        "sampling": f"Poisson, rate {terms.sample_rate:g}",
+        "noise": f"{terms.noise_multiplier:g} times the clip norm {terms.max_grad_norm:g}",
+        "noised sums per round": str(terms.steps),
+        "one round alone": f"epsilon {one:.3f} at delta {policy.target_delta:g}",
+        "all rounds together": f"epsilon at most {policy.target_epsilon:g}, by the ledger",
+        "accountant": accountant_name(),
+    }
+
+
+def _checks(
+    task: Task,
+    policy: ProtectedSettings,
+    model: ModelSettings,
+    effort: Effort,
+    new_source: Callable[[], Normals],
+    rng: np.random.Generator,
+    pictures: Pictures,
+    synthetic: bool,
+) -> Iterator[Finding]:
+    body = build_body(model, 0)
+    yield from _sensitivity(task, body, rng)
+    yield shared_statistics_finding(let_through(refuse_shared_statistics))
+    yield from _statistics(effort, new_source, rng)
+    for mechanism in (DP_SGD, BLOCK):
+        part = small_part(task, rng, SENSITIVITY_PATIENTS)
+        with product_site(mechanism, model, part, new_source()) as site:
+            yield self_audit_finding(mechanism, counts_of(site))
+    yield _membership(task, body, policy, effort, new_source, rng, pictures)
+    yield _inversion(task, policy, model, effort, new_source, rng, pictures if synthetic else None)
+
+
+def _sensitivity(task: Task, body: Body, rng: np.random.Generator) -> Iterator[Finding]:
+    worlds = neighbouring_worlds(small_part(task, rng, SENSITIVITY_PATIENTS), rng)
+    as_found = worlds.present["as found"]
+    relation = Relation.ADD_OR_REMOVE_ONE
+    for learner in GRADIENT_LEARNERS:
+        ratios = {
+            f"step {number}": worst_ratio(
+                vector_sum, worlds, max_grad_norm=TIGHT_NORM, relation=relation
+            )
+            for number, vector_sum in enumerate(dp_sgd_sums(body, as_found, learner), start=1)
+        }
+        yield sensitivity_finding(f"{learner.name} under {DP_SGD}", ratios, relation)
+    relation = Relation.REPLACE_ONE
+    for any_learner in ALL_LEARNERS:
+        ratio = worst_ratio(
+            block_sum(body, any_learner), worlds, max_grad_norm=TIGHT_NORM, relation=relation
+        )
+        name = f"{any_learner.name} under {BLOCK}"
+        yield sensitivity_finding(name, {"block sum": ratio}, relation)
+
+
+def _statistics(
+    effort: Effort, new_source: Callable[[], Normals], rng: np.random.Generator
+) -> Iterator[Finding]:
+    terms = audit_terms()
+    release = product_release(terms)
+    adaptive = audit_terms(adaptive_clipping=True)
+    yield noise_scale.noise_finding(
+        {
+            "empty sample": _noise(terms, new_source, patients=0),
+            "patients that add zero": _noise(terms, new_source, patients=2),
+            "adaptive clipping": _noise(adaptive, new_source, patients=0),
+        }
+    )
+    seen = sampling.samples_seen(poisson_sample, 0.2, new_source(), effort.draws)
+    yield sampling.sampling_finding(seen, effort.draws)
+    relation = Relation.ADD_OR_REMOVE_ONE
+    claimed = epsilon(terms.per_round(), target_delta=ONE_RUN_DELTA, relation=relation)
+    bound = one_run_lower_bound(release, new_source(), rng, target_delta=ONE_RUN_DELTA)
+    yield one_run_finding(bound, claimed, ONE_RUN_DELTA)
+    claimed = epsilon(terms.per_round(), target_delta=TEST_DELTA, relation=relation)
+    bound = two_world_lower_bound(release, new_source(), releases=effort.releases)
+    yield two_world_finding(bound, claimed, effort.releases)
+
+
+def _noise(
+    terms: Terms, new_source: Callable[[], Normals], *, patients: int
+) -> noise_scale.NoiseSeen:
+    from metaward_client.privacy.clip_norm import noise_shares
+
+    share = noise_shares(terms.noise_multiplier, adaptive=terms.adaptive_clipping).vectors
+    std = share * terms.max_grad_norm / terms.divisor
+    return noise_scale.noise_seen(product_release(terms), new_source, std, patients=patients)
+
+
+def _membership(
+    task: Task,
+    body: Body,
+    policy: ProtectedSettings,
+    effort: Effort,
+    new_source: Callable[[], Normals],
+    rng: np.random.Generator,
+    pictures: Pictures,
+) -> Finding:
+    vectors = membership.patient_vectors(body, small_part(task, rng, MEMBERSHIP_PATIENTS))
+    sigma, q, norm = policy.noise_multiplier, policy.sample_rate, policy.max_grad_norm
+    terms = Terms(DP_SGD, sigma, q, 1, norm, divisor=1.0)
+    source = new_source()
+    plain = membership.attack(membership.plain_release, vectors, source, rng, runs=effort.attacks)
+    private = membership.attack(product_release(terms), vectors, source, rng, runs=effort.attacks)
+    pictures.attacks = (plain, private)
+    return membership.membership_finding(plain, private)
+
+
+def _inversion(
+    task: Task,
+    policy: ProtectedSettings,
+    model: ModelSettings,
+    effort: Effort,
+    new_source: Callable[[], Normals],
+    rng: np.random.Generator,
+    pictures: Pictures | None,
+) -> Finding:
+    body = build_body(model.model_copy(update={"filters": 16}), 1)
+    theta = body.initial_parameters()
+    n_way = len(task.label_names)
+    head = public_head(body.features, range(n_way), n_way, seed=0)
+    row = int(rng.integers(task.n_images))
+    image, label = task.take(np.array([row])), int(task.labels[row])
+    raw = inversion.gradient_of(body, theta, head, image, label)
+    private = inversion.private_gradient(
+        raw, policy.noise_multiplier, policy.max_grad_norm, new_source()
+    )
+    guesses = [
+        inversion.invert(
+            body, theta, head, seen, label, tuple(image.shape), steps=effort.search_steps
+        )
+        for seen in (raw, private)
+    ]
+    if pictures is not None:
+        names = ("the image", "from the raw gradient", "from the private release")
+        pictures.images = dict(zip(names, (t[0].mean(0) for t in (image, *guesses)), strict=True))
+    blank = inversion.psnr(image, torch.zeros_like(image))
+    from_raw, from_private = (inversion.psnr(image, guess) for guess in guesses)
+    return inversion.inversion_finding(from_raw, from_private, blank)
