@@ -81,6 +81,8 @@ def neighbouring_worlds(task: Task, rng: np.random.Generator) -> Worlds:
     broken = images.copy()
     broken[0] = np.nan
     infinite = np.full_like(images, np.inf)
+    points = np.zeros((MANY_IMAGES, *images.shape[1:]), dtype=np.float32)
+    points[..., 0, 0] = 1.0  # one bright pixel: as far from all other images as can be
     forms: dict[str, tuple[NDArray[np.float32], NDArray[np.int64]]] = {
         "as found": (images, labels),
         "huge pixels": (images * np.float32(HUGE), wrong),
@@ -90,6 +92,7 @@ def neighbouring_worlds(task: Task, rng: np.random.Generator) -> Worlds:
             np.concatenate([labels, wrong]),
         ),
         "many images": (noisy, np.resize(wrong, MANY_IMAGES)),
+        "many images of one point": (points, np.resize(wrong, MANY_IMAGES)),
         "one image not a number": (broken, labels),
         "infinite pixels": (infinite, labels),
     }

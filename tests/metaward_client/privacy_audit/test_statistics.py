@@ -1,0 +1,151 @@
+"""Noise, samples and releases that are not what was claimed are found; the product's pass."""
+
+import itertools
+import math
+from collections.abc import Callable
+
+import mutants
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from metaward_client.privacy.accountant import epsilon
+from metaward_client.privacy.noise import NoiseSource
+from metaward_client.privacy.poisson import poisson_sample
+from metaward_client.privacy.terms import Relation
+from metaward_client.privacy_audit.findings import Verdict
+from metaward_client.privacy_audit.noise_scale import (
+    noise_finding,
+    noise_seen,
+    threshold_noise_ratio,
+)
+from metaward_client.privacy_audit.one_run import epsilon_lower_bound, one_run_lower_bound
+from metaward_client.privacy_audit.sampling import Sampler, samples_seen
+from metaward_client.privacy_audit.two_worlds import TEST_DELTA, two_world_lower_bound
+from metaward_client.privacy_audit.unit_release import Release, audit_terms, product_release
+
+TERMS = audit_terms()
+PRODUCT = product_release(TERMS)
+STD = TERMS.noise_multiplier * TERMS.max_grad_norm / TERMS.divisor
+ADD = Relation.ADD_OR_REMOVE_ONE
+RELEASES = 3000
+RELEASES_FOR_HALF_NOISE = 20_000
+
+
+def known_sources(start: int = 0) -> Callable[[], NoiseSource]:
+    """Return fresh sources, the same ones in every run of the tests."""
+    keys = itertools.count(start + 1)
+    return lambda: NoiseSource(next(keys).to_bytes(32, "big"))
+
+
+def claim(target_delta: float) -> float:
+    return epsilon(TERMS.per_round(), target_delta=target_delta, relation=ADD)
+
+
+@pytest.mark.parametrize("patients", [0, 2])
+def test_the_products_noise_is_what_it_claims(patients: int) -> None:
+    assert noise_seen(PRODUCT, known_sources(), STD, patients=patients).sound
+    assert noise_seen(mutants.SOUND, known_sources(), STD, patients=patients).sound
+
+
+@pytest.mark.parametrize(
+    ("mutant", "patients"),
+    [
+        (mutants.NO_NOISE, 0),
+        (mutants.HALF_NOISE, 0),
+        (mutants.NOISE_OVER_BATCH, 2),
+        (mutants.EMPTY_SKIPPED, 0),
+        (mutants.noise_reused, 0),
+    ],
+    ids=["no noise", "half noise", "noise over batch", "empty batch skipped", "noise reused"],
+)
+def test_noise_that_is_missing_small_or_reused_is_caught(mutant: Release, patients: int) -> None:
+    seen = noise_seen(mutant, known_sources(), STD, patients=patients)
+    assert not seen.sound
+    assert noise_finding({"mutant": seen}).verdict is Verdict.FAIL
+
+
+def test_noise_that_is_two_per_cent_too_small_is_caught() -> None:
+    almost = mutants.Recipe(noise=lambda _n: 0.98)
+    assert not noise_seen(almost, known_sources(), STD, patients=0).sound
+
+
+def test_the_bits_of_adaptive_clipping_get_the_noise_that_pays_for_them() -> None:
+    found = threshold_noise_ratio(audit_terms(adaptive_clipping=True), known_sources(), 2000)
+    assert abs(found - 1) < 0.07  # 4.4 standard errors of 1 / sqrt(2 * 2000)
+
+
+def test_the_products_samples_are_poisson_samples() -> None:
+    seen = samples_seen(poisson_sample, 0.2, known_sources()(), 4000)
+    assert seen.sound
+
+
+@pytest.mark.parametrize(
+    ("mutant", "by"),
+    [
+        (mutants.shuffled_batches, "p_size"),
+        (mutants.class_balanced, "p_units"),
+        (mutants.families_together, "p_pairs"),
+    ],
+    ids=["shuffled batches", "class balanced", "families together"],
+)
+def test_samples_that_are_no_poisson_samples_are_caught(mutant: Sampler, by: str) -> None:
+    seen = samples_seen(mutant, 0.2, known_sources()(), 4000)
+    assert getattr(seen, by) < 1e-6
+    assert not seen.sound
+
+
+def one_run(release: Release) -> float:
+    rng = np.random.default_rng(1)
+    return one_run_lower_bound(release, known_sources(50)(), rng, target_delta=1e-5)
+
+
+def test_one_run_finds_no_more_than_the_claim_in_the_product() -> None:
+    assert claim(1e-5) < 2
+    assert one_run(PRODUCT) <= claim(1e-5)
+    assert one_run(mutants.SOUND) <= claim(1e-5)
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [mutants.NO_NOISE, mutants.NOISE_OVER_BATCH, mutants.NO_CLIP, mutants.RECORD_CLIP],
+    ids=["no noise", "noise over batch", "no clip", "record clip"],
+)
+def test_one_run_catches_gross_mistakes(mutant: Release) -> None:
+    found = one_run(mutant)
+    print(f"one run: {found:.2f} of {claim(1e-5):.2f}")  # noqa: T201 (a figure; pytest -rP)
+    assert found > 1.5 * claim(1e-5)
+
+
+def test_two_worlds_are_told_apart_no_better_than_claimed_in_the_product() -> None:
+    found = two_world_lower_bound(PRODUCT, known_sources(60)(), releases=RELEASES)
+    assert 0 < found <= claim(TEST_DELTA)
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [mutants.HALF_NOISE, mutants.NO_NOISE, mutants.NOISE_OVER_BATCH, mutants.NO_CLIP,
+     mutants.RECORD_CLIP],
+    ids=["half noise", "no noise", "noise over batch", "no clip", "record clip"],
+)  # fmt: skip
+def test_two_worlds_are_told_apart_where_noise_or_clip_is_wrong(mutant: Release) -> None:
+    releases = RELEASES_FOR_HALF_NOISE if mutant is mutants.HALF_NOISE else RELEASES
+    found = two_world_lower_bound(mutant, known_sources(70)(), releases=releases)
+    print(f"two worlds: {found:.2f} of {claim(TEST_DELTA):.2f}")  # noqa: T201 (a figure; pytest -rP)
+    assert found > 1.2 * claim(TEST_DELTA)
+
+
+def test_the_bound_of_one_run_is_the_binomials_where_delta_is_zero() -> None:
+    # 100 of 100 right under pure epsilon: (e^x / (1 + e^x))^100 = 0.05
+    accuracy = 0.05 ** (1 / 100)
+    expected = math.log(accuracy / (1 - accuracy))
+    assert epsilon_lower_bound(100, 100, 1000, 0.0) == pytest.approx(expected, abs=1e-6)
+
+
+@given(st.integers(0, 200), st.floats(0, 1e-3), st.floats(0, 1e-3))
+@settings(max_examples=30, deadline=None)
+def test_a_larger_delta_never_raises_the_bound(right: int, one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    at_low, at_high = (epsilon_lower_bound(right, 200, 1000, d) for d in (low, high))
+    assert at_high <= at_low + 1e-6
