@@ -223,6 +223,20 @@ def test_under_a_mechanism_a_round_is_answered_and_answered_again(
 
 
 @MECHANISMS
+def test_the_round_log_holds_what_it_says_and_no_more(
+    which: Any, private: Any, site_of: Any
+) -> None:
+    policy = private(which)
+    answer_order(an_order(), site_of(policy=policy))
+    answer_order(an_order(round_index=3), site_of(raising(DataError("2 patients")), policy))
+    sent, refused = log_of(site_of())
+    both = {"round_index", "study", "outcome", "seconds"}
+    assert sent.keys() == both | {"loss", "delta_norm", "mechanism"}
+    assert refused.keys() == both | {"reason"}
+    assert "patients" not in refused["reason"]
+
+
+@MECHANISMS
 def test_under_a_mechanism_no_refusal_speaks_of_the_data(
     which: Any, private: Any, site_of: Any
 ) -> None:
