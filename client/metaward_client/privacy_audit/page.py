@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from metaward_client.privacy_audit.run import Pictures
 
+WIDEST = 5.0
+"""Ratio at which the plot of the sensitivity ends; the figures are in the text."""
 SCALE = 6
 """Page pixels per pixel of a small picture."""
 
@@ -61,7 +63,7 @@ def _ratio_plot(audit: Audit) -> str:
 
     rows = [f for f in audit.findings if f.check.startswith("sensitivity")][::-1]
     with drawing(4.6, 2.8) as (figure, axes):
-        worst = [max(f.figures.values()) for f in rows]
+        worst = [min(max(f.figures.values()), WIDEST) for f in rows]  # may be infinite
         axes.barh(range(len(rows)), worst, color=SERIES[0], height=0.6)
         axes.set_yticks(range(len(rows)), [f.check.removeprefix("sensitivity, ") for f in rows])
         axes.axvline(1.0, color=INK, linewidth=1)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from metaward.tasks import Task
 from metaward_client.privacy.terms import Relation
-from metaward_client.privacy_audit.findings import Finding, verdict_of
+from metaward_client.privacy_audit.findings import Finding, Verdict, verdict_of
 from metaward_client.privacy_audit.worlds import Worlds
 
 VectorSum = Callable[[Task], Mapping[str, NDArray[np.floating]]]
@@ -48,8 +48,12 @@ def worst_ratio(
 
 
 def sensitivity_finding(name: str, ratios: Mapping[str, float], relation: Relation) -> Finding:
-    """Say whether one patient moved any of the sums further than claimed."""
+    """Say whether one patient moved any of the sums further than claimed.
+
+    Sums that no patient moves, because the data is too few to learn from, show nothing.
+    """
     worst = max(ratios.values())
+    verdict = verdict_of(worst <= 1 + ROUNDING) if worst > 0 else Verdict.NOT_SHOWN
     return Finding(
         check=f"sensitivity, {name}",
         question="Can one patient, whatever their images and labels, move what is computed by "
@@ -59,7 +63,7 @@ def sensitivity_finding(name: str, ratios: Mapping[str, float], relation: Relati
         "contradictory labels, and many images. All randomness was the same, and the bound so "
         "small that every patient meets it.",
         seen=f"The largest change was {worst:.4f} of what the mechanism claims at most.",
-        verdict=verdict_of(worst <= 1 + ROUNDING),
+        verdict=verdict,
         figures=dict(ratios),
     )
 

@@ -114,3 +114,8 @@ def test_a_part_of_the_data_holds_whole_patients_under_new_names() -> None:
     assert part.n_patients == 5
     assert sorted(np.bincount(part.patients)) == [4] * 5
     assert not set(part.patient_tokens) & set(TASK.patient_tokens)
+
+
+def test_sums_that_nobody_moves_show_nothing() -> None:
+    assert sensitivity_finding("too few", {"sum": 0.0}, ADD).verdict is Verdict.NOT_SHOWN
+    assert sensitivity_finding("enough", {"sum": 1.0}, ADD).verdict is Verdict.PASS

@@ -1,0 +1,97 @@
+"""`metaward privacy audit` gives its evidence, releases nothing, and names nobody."""
+
+import json
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dicom_factory import write_dicom
+from metaward import cli
+from metaward_client import privacy_command
+from metaward_client.privacy_audit import run
+from metaward_client.privacy_audit.findings import Verdict
+
+POLICY = """
+name: north
+data: {root: images}
+privacy:
+  mechanism: dp-sgd
+  target_epsilon: 8.0
+  target_delta: 1.0e-5
+  population: 1000
+  labels: [opaque, clear]
+"""
+
+
+@pytest.fixture(autouse=True)
+def _only_this_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = EntryPoint("privacy", "metaward_client.privacy_command:register", "metaward.commands")
+    monkeypatch.setattr(cli, "entry_points", lambda **_: [entry])
+
+
+@pytest.fixture
+def hospital(tmp_path: Path) -> Path:
+    """Seventeen patients with two images each, one folder per label."""
+    rng = np.random.default_rng(0)
+    for patient in range(17):
+        label = ("opaque", "clear")[patient % 2]
+        for image in range(2):
+            write_dicom(
+                path=tmp_path / "site" / "images" / label / f"{patient}-{image}",
+                patient_id=f"SECRET{patient}",
+                pixels=rng.integers(0, 4000, (32, 32), dtype=np.uint16),
+            )
+    (tmp_path / "site" / "site.yaml").write_text(POLICY)
+    return tmp_path / "site"
+
+
+def test_help_shows_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["privacy", "audit", "--help"]) == 0
+    assert "metaward privacy audit /data/north/site.yaml" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_a_hospital_gets_its_evidence_and_nothing_of_a_patient_is_in_it(
+    hospital: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "audit"
+    site = str(hospital / "site.yaml")
+    assert cli.run(["privacy", "audit", site, "--quick", "--json", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    page = (out / "audit.html").read_text()
+    said = json.loads(printed)
+    assert said == json.loads((out / "audit.json").read_text())
+    assert said["verdict"] == "pass"
+    assert said["synthetic"] is False
+    for text in (page, printed):
+        for secret in ("SECRET", str(tmp_path), "opaque", "data:image", " 17 "):
+            assert secret not in text
+    assert not (hospital / "ledger").exists()
+    checks = {finding["check"]: finding["verdict"] for finding in said["findings"]}
+    assert len([name for name in checks if name.startswith("sensitivity")]) == 7
+    assert sorted(v for v in checks.values() if v != Verdict.PASS) == ["not shown"] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_a_broken_mechanism_ends_with_exit_code_4_and_a_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        run, "poisson_sample", lambda n, q, source: np.argsort(source.uniforms(n))[: int(n * q)]
+    )
+    assert cli.run(["privacy", "audit", "--quick", "--out", str(tmp_path)]) == 4
+    shown = capsys.readouterr()
+    assert "fail      sampling" in shown.out
+    assert "Privacy error" in shown.err
+    assert "1 of 14 checks FAILED" in (tmp_path / "audit.html").read_text()
+
+
+def test_without_a_site_the_data_is_drawn_and_said_to_be() -> None:
+    task, policy, data = privacy_command._drawn()
+    assert "no patient's" in data
+    assert task.n_patients == 40
+    assert policy.target_epsilon == 8.0
