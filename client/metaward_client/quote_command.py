@@ -1,0 +1,224 @@
+"""`metaward site quote`: what a privacy policy costs, before any data is touched."""
+
+import json
+import math
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from metaward.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from metaward_client.privacy.cross_check import CrossCheck
+    from metaward_client.privacy.quote import Quote
+
+EXAMPLE = "Example:  metaward site quote --epsilon 8 --rounds 100 --patients 1000"
+OPEN = ("--epsilon", "--rounds", "--noise-multiplier")
+DEFAULT_STEPS = 5
+
+
+class Mechanism(StrEnum):
+    """The mechanisms that have a cost; the words of site.yaml."""
+
+    DP_SGD = "dp-sgd"
+    BLOCK = "block"
+
+
+def quote(
+    mechanism: Annotated[
+        Mechanism, typer.Option(help="How updates are made private.")
+    ] = Mechanism.DP_SGD,
+    epsilon: Annotated[
+        float | None, typer.Option(help="What a patient may lose in all rounds together.")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds, of all studies.")] = None,
+    noise_multiplier: Annotated[
+        float | None, typer.Option(help="sigma: the noise over the clip norm.")
+    ] = None,
+    target_delta: Annotated[
+        float | None, typer.Option(help="Delta; by default 1 / (10 patients).")
+    ] = None,
+    patients: Annotated[
+        int | None, typer.Option(min=10, help="Patients, as a public round number.")
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"Noised sums per round: {DEFAULT_STEPS}; for block always 1."),
+    ] = None,
+    sample_rate: Annotated[
+        float, typer.Option(help="q: chance of a patient, or block, to enter one noised sum.")
+    ] = 0.05,
+    cross_check: Annotated[
+        bool, typer.Option("--cross-check", help="Ask three other accountants too; takes seconds.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
+    ] = False,
+) -> None:
+    """Say what a privacy policy costs its patients; no data is read.
+
+    Leave out one of --epsilon, --rounds and --noise-multiplier: it is solved for. Exit code 4 where
+    no noise or no round fits into the budget, or accountants disagree.
+    """
+    from rich.console import Console
+
+    from metaward_client.privacy import quote as quotes
+
+    _require_one_open((epsilon, rounds, noise_multiplier))
+    for option, value, most in (
+        ("--epsilon", epsilon, math.inf),
+        ("--noise-multiplier", noise_multiplier, math.inf),
+        ("--sample-rate", sample_rate, 1.0),
+    ):
+        _require_positive(option, value, most)
+    plan = quotes.Plan(
+        mechanism=mechanism.value,
+        target_delta=_target_delta(target_delta, patients),
+        steps=_steps(mechanism, steps),
+        sample_rate=sample_rate,
+        target_epsilon=epsilon,
+        rounds=rounds,
+        noise_multiplier=noise_multiplier,
+    )
+    answer = quotes.quote(plan)
+    checked = _checked(answer) if cross_check else None
+    if as_json:
+        typer.echo(json.dumps(answer.to_json() | _check_as_json(checked), indent=2))
+    else:
+        _print(answer, checked, Console())
+
+
+def _require_one_open(values: tuple[float | None, ...]) -> None:
+    given = [option for option, value in zip(OPEN, values, strict=True) if value is not None]
+    if len(given) != len(OPEN) - 1:
+        raise ConfigError(
+            " and ".join(given) or "none of what a plan is made of",
+            expected=f"two of {', '.join(OPEN)}; the third is solved for",
+            where="metaward site quote",
+            next_step=EXAMPLE,
+        )
+
+
+def _require_positive(option: str, value: float | None, most: float) -> None:
+    if value is not None and not (0 < value <= most and math.isfinite(value)):
+        bound = "" if most == math.inf else f", at most {most:g}"
+        raise ConfigError(
+            f"{value:g}", expected=f"a number above 0{bound}", where=option, next_step=EXAMPLE
+        )
+
+
+def _target_delta(target_delta: float | None, patients: int | None) -> float:
+    from metaward_client.privacy.policy import MAX_DELTA_TIMES_POPULATION
+
+    most = None if patients is None else MAX_DELTA_TIMES_POPULATION / patients
+    if target_delta is None:
+        if most is None:
+            raise ConfigError(
+                "neither --patients nor --target-delta",
+                expected="one of them: epsilon means nothing without its delta",
+                where="metaward site quote",
+                next_step=EXAMPLE,
+            )
+        return most
+    if not 0 < target_delta < 1:
+        raise ConfigError(
+            f"{target_delta:g}", expected="a number between 0 and 1", where="--target-delta"
+        )
+    if most is not None and target_delta > most * (1 + 1e-9):
+        raise ConfigError(
+            f"{target_delta:g}",
+            expected=f"at most 1 / (10 patients), which is {most:g}",
+            where="--target-delta",
+            next_step="Leave it out, or lower it: a site.yaml with this value is refused.",
+        )
+    return target_delta
+
+
+def _steps(mechanism: Mechanism, steps: int | None) -> int:
+    if mechanism is Mechanism.DP_SGD:
+        return DEFAULT_STEPS if steps is None else steps
+    if steps not in (None, 1):
+        raise ConfigError(
+            f"{steps}",
+            expected="1, or nothing: a block is released once a round",
+            where="--steps",
+        )
+    return 1
+
+
+def _checked(answer: "Quote") -> "CrossCheck":
+    from metaward_client.privacy.cross_check import cross_check
+
+    return cross_check(answer.composition, answer.plan.target_delta, answer.plan.relation)
+
+
+def _check_as_json(checked: "CrossCheck | None") -> dict[str, object]:
+    if checked is None:
+        return {}
+    others = {"pld_own_composition": checked.pld_own_composition, "rdp": checked.rdp}
+    finite = {name: value if math.isfinite(value) else None for name, value in others.items()}
+    return {"cross_check": finite | {"prv_add_or_remove_one": checked.prv}}
+
+
+def _print(answer: "Quote", checked: "CrossCheck | None", console: "Console") -> None:
+    plan = answer.plan
+    console.print(
+        f"[bold]Quote[/]  epsilon {_number(answer.epsilon)} at delta {plan.target_delta:g} for "
+        f"every patient, {answer.rounds:,} rounds together; no data was read",
+        highlight=False,
+    )
+    console.print(_facts(answer, checked), highlight=False)
+    console.print("What fewer and more rounds cost at this noise:", highlight=False)
+    console.print(_other_rounds(answer), highlight=False)
+
+
+def _facts(answer: "Quote", checked: "CrossCheck | None") -> "Table":
+    from rich.table import Table
+
+    from metaward_client.privacy.accountant import accountant_name
+    from metaward_client.privacy.quote import SAMPLING, UNIT
+    from metaward_client.privacy.terms import BLOCK
+
+    plan = answer.plan
+    sampled = "block of patients" if plan.mechanism == BLOCK else "patient"
+    table = Table.grid(padding=(0, 2))
+    for name, value in (
+        ("unit", f"{UNIT}: all images of one patient together"),
+        ("relation", plan.relation.value),
+        ("sampling", f"{SAMPLING}, every {sampled} with chance {plan.sample_rate:g} in every sum"),
+        ("mechanism", plan.mechanism),
+        ("accountant", accountant_name()),
+        ("noise multiplier (sigma)", f"{answer.noise_multiplier:g} times the clip norm"),
+        ("rounds", f"{answer.rounds:,}"),
+        ("steps per round", f"{plan.steps}"),
+        ("solved for", plan.solved_for.replace("_", " ")),
+    ):
+        table.add_row(f"  {name}", value)
+    if plan.mechanism != BLOCK:
+        in_mixed = f"epsilon {_number(answer.epsilon_replace_one)} (replace one patient)"
+        table.add_row("  beside block releases", in_mixed)
+    if checked is not None:
+        prv = "none" if checked.prv is None else f"{checked.prv:.4f} (add or remove one)"
+        own = _number(checked.pld_own_composition)
+        others = f"own composition {own}, RDP {_number(checked.rdp)}, PRV {prv}"
+        table.add_row("  other accountants", others)
+    return table
+
+
+def _other_rounds(answer: "Quote") -> "Table":
+    from rich.table import Table
+
+    table = Table("rounds", "epsilon")
+    for rounds, cost in answer.other_rounds:
+        style = "bold" if rounds == answer.rounds else None
+        table.add_row(f"{rounds:,}", _number(cost), style=style)
+    return table
+
+
+def _number(value: float) -> str:
+    """Return an epsilon, rounded up, so that what is printed still holds."""
+    return f"{math.ceil(value * 1e4) / 1e4:.4f}" if math.isfinite(value) else "no promise at all"

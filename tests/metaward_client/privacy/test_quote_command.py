@@ -1,0 +1,181 @@
+"""A hospital learns what a policy costs before any data is touched."""
+
+import json
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from metaward import cli
+from metaward_client import quote_command
+from metaward_client.privacy.cross_check import CrossCheck
+from metaward_client.privacy.terms import Relation
+
+PLAN = ["--rounds", "100", "--target-delta", "1e-5"]
+
+
+@pytest.fixture(autouse=True)
+def _only_this_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = EntryPoint("site", "metaward_client.site_command:register", "metaward.commands")
+    monkeypatch.setattr(cli, "entry_points", lambda **_: [entry])
+    monkeypatch.setenv("COLUMNS", "160")
+
+
+def asked(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, object]:
+    assert cli.run(["site", "quote", *arguments, "--json"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    found: dict[str, object] = json.loads(captured.out)
+    return found
+
+
+def test_epsilon_is_said_with_all_that_it_means(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["site", "quote", *PLAN, "--noise-multiplier", "1"]) == 0
+    out = capsys.readouterr().out
+    for words in (
+        "epsilon 7.5237 at delta 1e-05 for every patient, 100 rounds together; no data was read",
+        "all images of one patient together",
+        "add or remove one patient",
+        "Poisson, every patient with chance 0.05 in every sum",
+        "dp-sgd",
+        "PLD, dp-accounting 0.6",
+        "1 times the clip norm",
+        "epsilon 12.1438 (replace one patient)",
+    ):
+        assert words in out
+    assert len(out.splitlines()) <= 24  # one screen
+
+
+def test_json_holds_the_same_and_what_other_rounds_cost(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = asked(capsys, *PLAN, "--noise-multiplier", "1")
+    assert found["epsilon"] == pytest.approx(7.5237, abs=1e-4)
+    assert found["epsilon_replace_one"] == pytest.approx(12.1438, abs=1e-4)
+    assert found["solved_for"] == "target_epsilon"
+    assert (found["unit"], found["sampling"], found["steps"]) == ("patient", "Poisson", 5)
+    others = found["other_rounds"]
+    assert isinstance(others, list)
+    assert [other["rounds"] for other in others] == [25, 50, 100, 200, 400]
+    costs = [other["epsilon"] for other in others]
+    assert costs == sorted(costs)
+    assert costs[2] == found["epsilon"]
+
+
+def test_noise_is_solved_for(capsys: pytest.CaptureFixture[str]) -> None:
+    found = asked(capsys, *PLAN, "--epsilon", "3")
+    assert found["solved_for"] == "noise_multiplier"
+    assert found["noise_multiplier"] == 1.764
+    assert 2.99 < float(str(found["epsilon"])) <= 3
+
+
+def test_rounds_are_solved_for(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = ["--noise-multiplier", "1.5", "--epsilon", "2", "--target-delta", "1e-6"]
+    found = asked(capsys, *plan)
+    assert (found["solved_for"], found["rounds"]) == ("rounds", 21)
+
+
+def test_a_block_is_quoted_under_replace_one_and_once_a_round(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plan = ["--mechanism", "block", "--sample-rate", "0.5", "--noise-multiplier", "4"]
+    found = asked(capsys, *plan, "--rounds", "20", "--target-delta", "1e-5")
+    assert found["relation"] == "replace one patient"
+    assert found["steps"] == 1
+    assert found["epsilon"] == pytest.approx(4.94, abs=0.005)
+    assert cli.run(["site", "quote", *plan, "--rounds", "20", "--target-delta", "1e-5"]) == 0
+    out = capsys.readouterr().out
+    assert "every block of patients with chance 0.5" in out
+    assert "beside block releases" not in out
+
+
+def test_the_number_of_patients_gives_the_target_delta(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = ["--rounds", "10", "--noise-multiplier", "4", "--patients", "2000"]
+    assert asked(capsys, *plan)["target_delta"] == pytest.approx(5e-5)
+    assert asked(capsys, *plan, "--target-delta", "1e-6")["target_delta"] == 1e-6
+
+
+def test_noise_that_promises_nothing_is_said_to(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = [*PLAN, "--noise-multiplier", "1", "--sample-rate", "1", "--steps", "100"]
+    assert asked(capsys, *plan)["epsilon"] is None
+    assert cli.run(["site", "quote", *plan]) == 0
+    assert "epsilon no promise at all at delta" in capsys.readouterr().out
+
+
+def test_what_is_printed_is_never_less_than_the_cost() -> None:
+    assert quote_command._number(1.00001) == "1.0001"
+    assert quote_command._number(2.0) == "2.0000"
+
+
+def test_the_other_accountants_are_asked_where_that_is_wanted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(composition: object, target_delta: float, relation: Relation) -> CrossCheck:
+        assert relation is Relation.ADD_OR_REMOVE_ONE
+        return CrossCheck(target_delta, relation, 7.5237, 7.5236, 8.2967, None, None)
+
+    monkeypatch.setattr("metaward_client.privacy.cross_check.cross_check", check)
+    plan = [*PLAN, "--noise-multiplier", "1"]
+    assert "cross_check" not in asked(capsys, *plan)
+    assert asked(capsys, *plan, "--cross-check")["cross_check"] == {
+        "pld_own_composition": 7.5236,
+        "rdp": 8.2967,
+        "prv_add_or_remove_one": None,
+    }
+    assert cli.run(["site", "quote", *plan, "--cross-check"]) == 0
+    assert "own composition 7.5236, RDP 8.2967, PRV none" in capsys.readouterr().out
+
+
+@pytest.mark.slow  # imports Opacus, about 5 s
+def test_opacus_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    found = asked(capsys, *PLAN, "--noise-multiplier", "1", "--cross-check")["cross_check"]
+    assert isinstance(found, dict)
+    assert found["prv_add_or_remove_one"] == pytest.approx(7.5341, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ("--rounds 9 --epsilon 3 --noise-multiplier 1", 2, "the third is solved for"),
+        ("--rounds 9 --patients 100", 2, "the third is solved for"),
+        ("--patients 100", 2, "none of what a plan is made of"),
+        ("--rounds 9 --noise-multiplier 1", 2, "epsilon means nothing without its delta"),
+        ("--rounds 9 --noise-multiplier 0 --patients 100", 2, "--noise-multiplier"),
+        ("--rounds 9 --noise-multiplier nan --patients 100", 2, "--noise-multiplier"),
+        ("--rounds 9 --epsilon -1 --patients 100", 2, "a number above 0"),
+        ("--rounds 9 --epsilon inf --patients 100", 2, "a number above 0"),
+        ("--rounds 9 --epsilon 1 --patients 100 --sample-rate 1.1", 2, "at most 1"),
+        ("--rounds 9 --epsilon 1 --target-delta 1", 2, "a number between 0 and 1"),
+        ("--rounds 9 --epsilon 1 --target-delta 0.01 --patients 100", 2, "1 / (10 patients)"),
+        ("--rounds 9 --epsilon 1 --patients 100 --mechanism block --steps 2", 2, "once a round"),
+        ("--rounds 0 --epsilon 1 --patients 100", 2, "x>=1"),
+        ("--rounds 9 --epsilon 1 --patients 5", 2, "x>=10"),
+        ("--noise-multiplier 1 --epsilon 0.5 --patients 100", 4, "Plan more noise"),
+        ("--rounds 999999 --sample-rate 1 --epsilon 0.001 --patients 100", 4, "Plan fewer rounds"),
+    ],
+)
+def test_a_plan_that_makes_no_sense_is_refused(
+    capsys: pytest.CaptureFixture[str], arguments: str, code: int, words: str
+) -> None:
+    assert cli.run(["site", "quote", *arguments.split()]) == code
+    captured = capsys.readouterr()
+    assert words in captured.err
+    assert captured.out == ""
+
+
+def test_the_example_in_the_help_works(capsys: pytest.CaptureFixture[str]) -> None:
+    line = quote_command.EXAMPLE.removeprefix("Example:").split()
+    assert line[0] == "metaward"
+    assert cli.run(line[1:]) == 0
+    assert cli.run(["site", "quote", "--help"]) == 0
+    assert "--cross-check" in capsys.readouterr().out
+
+
+def test_the_command_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, metaward_client.quote_command;"
+        "print({'torch','numpy','dp_accounting','opacus','scipy','rich.table'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
