@@ -1,6 +1,7 @@
 """Rules about the source itself that no other tool checks."""
 
 import ast
+import re
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -121,7 +122,7 @@ def test_a_part_has_a_readme_and_says_that_it_is_typed(package: object) -> None:
 
 def test_tests_are_named_so_that_they_are_found() -> None:
     helpers = {"conftest.py", "dicom_factory.py", "tiny_run.py", "toy_jobs.py", "toy_client_app.py"}
-    helpers |= {"ledger_faults.py", "ledger_children.py", "private_site.py"}
+    helpers |= {"ledger_faults.py", "ledger_children.py", "private_site.py", "mutants.py"}
     for path in (REPOSITORY / "tests").rglob("*.py"):
         assert path.name.startswith("test_") or path.name in helpers, path
 
@@ -145,19 +146,43 @@ def calls_in(source: str, name: str) -> set[str]:
     return found
 
 
+PRIVACY = "metaward_client/privacy/"
+AUDIT = "metaward_client/privacy_audit/"
+"""Attacks the mechanisms on made-up patients, with random numbers that it knows."""
+
+
 def callers_of(name: str) -> dict[str, set[str]]:
-    """Return file -> functions of all packages in which ``name(...)`` is called."""
+    """Return file -> functions in which ``name(...)`` is called, in all but the audit."""
     found = {name_of(path): calls_in(path.read_text(encoding="utf-8"), name) for path in SOURCES}
-    return {file: functions for file, functions in found.items() if functions}
+    return {
+        file: functions
+        for file, functions in found.items()
+        if functions and not file.startswith(AUDIT)
+    }
 
 
-PRIVACY = "metaward_client/privacy"
+def importers_of(module: str) -> set[str]:
+    """Return the files that import a module, or something in it; also inside functions."""
+
+    def imported(node: ast.AST) -> set[str]:
+        if isinstance(node, ast.Import):
+            return {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            return {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+        return set()
+
+    return {
+        name_of(path)
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if any(f"{name}.".startswith(f"{module}.") for name in imported(node))
+    }
 
 
 def test_only_the_door_and_the_decoder_build_an_update() -> None:
     assert callers_of("Update") == {
         "metaward/wire.py": {"decode_update"},  # reads what another released
-        f"{PRIVACY}/release.py": {"release"},
+        f"{PRIVACY}release.py": {"release"},
     }
 
 
@@ -167,12 +192,12 @@ def test_only_the_clients_work_passes_the_door_and_encodes_an_update() -> None:
 
 
 def test_noise_is_added_in_one_place() -> None:
-    assert callers_of("normals") == {f"{PRIVACY}/noised_sum.py": {"release"}}
+    assert callers_of("normals") == {f"{PRIVACY}noised_sum.py": {"release"}}
 
 
 def test_noise_and_samples_come_from_the_operating_system_alone() -> None:
     """Nobody but a test gives a key; numpy's and torch's seeded normals are not for data."""
-    assert callers_of("NoiseSource") == {f"{PRIVACY}/noise.py": {"os_noise"}}
+    assert callers_of("NoiseSource") == {f"{PRIVACY}noise.py": {"os_noise"}}
     assert callers_of("os_noise") == {"metaward_client/app.py": {"open_site"}}
     for generator in ("standard_normal", "randn", "randn_like", "normal_", "poisson"):
         assert not [file for file in callers_of(generator) if file.startswith(PRIVACY)], generator
@@ -180,26 +205,22 @@ def test_noise_and_samples_come_from_the_operating_system_alone() -> None:
 
 def test_patients_and_blocks_are_drawn_as_poisson_samples_only() -> None:
     assert callers_of("poisson_sample") == {
-        f"{PRIVACY}/dp_sgd.py": {"__call__"},
-        f"{PRIVACY}/block_release.py": {"block_release"},
+        f"{PRIVACY}dp_sgd.py": {"__call__"},
+        f"{PRIVACY}block_release.py": {"block_release"},
     }
 
 
 @pytest.mark.parametrize("mechanism", ["dp_sgd", "block_release"])
 def test_only_the_door_uses_a_mechanism(mechanism: str) -> None:
-    """An audit measures them too; what it computes goes nowhere."""
-    module = f"metaward_client.privacy.{mechanism}"
-    users = {
-        name_of(path)
-        for path in SOURCES
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if (isinstance(node, ast.ImportFrom) and node.module == module)
-        or (isinstance(node, ast.Import) and module in {alias.name for alias in node.names})
-        or (isinstance(node, ast.ImportFrom) and node.module == "metaward_client.privacy"
-            and mechanism in {alias.name for alias in node.names})
-    }  # fmt: skip
-    outside = {user for user in users if not user.startswith("metaward_client/privacy_audit/")}
-    assert outside == {f"{PRIVACY}/release.py"}
+    users = importers_of(f"metaward_client.privacy.{mechanism}")
+    assert {user for user in users if not user.startswith(AUDIT)} == {f"{PRIVACY}release.py"}
+
+
+def test_only_a_command_of_the_hospitals_starts_an_audit() -> None:
+    """No round of a study comes near it: it has mechanisms with known or missing noise."""
+    users = {user for user in importers_of("metaward_client.privacy_audit")
+             if not user.startswith(AUDIT)}  # fmt: skip
+    assert all(re.fullmatch(r"metaward_client/\w+_command\.py", user) for user in users), users
 
 
 def test_the_search_for_calls_finds_them() -> None:
@@ -208,3 +229,5 @@ def test_the_search_for_calls_finds_them() -> None:
     assert calls_in("def f():\n    return UpdateLog()", "Update") == set()
     with pytest.raises(AssertionError):
         calls_in("from w import Update as U", "Update")
+    assert "metaward_client/site_work.py" in importers_of("metaward_client.privacy.release")
+    assert "metaward_client/app.py" in importers_of("metaward_client.site")  # inside a function
