@@ -1,0 +1,66 @@
+"""The two attacks work on what would leave without a mechanism: else their figures say nothing."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from mutants import BODY
+
+from metaward.meta.noised import public_head
+from metaward.models.body import build_body
+from metaward.study import ModelSettings
+from metaward_client.privacy.noise import NoiseSource
+from metaward_client.privacy.terms import DP_SGD, Terms
+from metaward_client.privacy_audit.inversion import gradient_of, invert, private_gradient, psnr
+from metaward_client.privacy_audit.membership import attack, patient_vectors, plain_release
+from metaward_client.privacy_audit.unit_release import product_release
+from metaward_client.privacy_audit.worlds import synthetic_task
+
+TASK = synthetic_task(np.random.default_rng(0), n_patients=24)
+SOURCE = NoiseSource(bytes(32))
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_members_are_told_from_a_plain_mean_and_not_from_a_noised_sum() -> None:
+    vectors = patient_vectors(BODY, TASK)
+    rng = np.random.default_rng(0)
+    plain = attack(plain_release, vectors, SOURCE, rng, runs=200)
+    terms = Terms(DP_SGD, 1.0, 0.05, 1, 1.0, divisor=1.0)
+    private = attack(product_release(terms), vectors, SOURCE, rng, runs=200)
+    assert plain.auc > 0.62
+    assert abs(private.auc - 0.5) < 0.06
+    assert plain.true_rates[0] <= plain.true_rates[-1] <= 1
+
+
+def test_a_release_that_names_its_members_is_read_without_error() -> None:
+    vectors = np.eye(6)
+    exact = attack(
+        lambda records, _: records.sum(axis=(0, 1)), vectors, SOURCE, np.random.default_rng(0),
+        runs=60,
+    )  # fmt: skip
+    assert exact.auc == 1.0
+    assert exact.caught == 1.0
+
+
+@pytest.mark.slow
+def test_an_image_is_drawn_again_from_a_raw_gradient_and_not_from_a_release() -> None:
+    body = build_body(ModelSettings(filters=16, groups=1, image_size=16), 1)
+    theta, head = body.initial_parameters(), public_head(body.features, range(3), 3, seed=0)
+    image, shape = TASK.take(np.array([0])), (1, 1, 16, 16)
+    raw = gradient_of(body, theta, head, image, 0)
+    private = private_gradient(raw, 1.0, 1.0, SOURCE)
+    from_raw, from_private = (
+        psnr(image, invert(body, theta, head, seen, 0, shape, steps=1000)) for seen in (raw, private)
+    )
+    print(f"raw {from_raw:.1f} dB, private {from_private:.1f} dB")  # noqa: T201 (pytest -rP)
+    grey = psnr(image, torch.zeros(shape))
+    assert from_raw > grey + 5
+    assert from_private < grey + 1
+
+
+def test_likeness_ignores_shift_and_scale_and_is_the_mean_square_error_in_decibels() -> None:
+    image = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
+    assert psnr(image, 3 * image + 7) > 100
+    assert psnr(image, torch.ones(2, 2)) == pytest.approx(10 * math.log10(1 / 0.25))
