@@ -1,5 +1,6 @@
 """Several processes at one ledger: one works, the others wait, then refuse; readers do not wait."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ from ledger_children import noted
 from ledger_faults import BUDGET, TERMS, A, B, Place
 
 from metaward.errors import PrivacyError
-from metaward_client.privacy.ledger import RoundId, read_ledger
+from metaward_client.privacy.ledger import RoundId, durable, read_ledger
 from metaward_client.privacy.ledger.snapshot import verify_ledger
 
 CHILDREN = Path(__file__).with_name("ledger_children.py")
@@ -68,6 +69,21 @@ def test_a_second_opening_in_the_same_process_refuses_too(place: Place) -> None:
         pass
     with place.open() as ledger:
         ledger.reserve(FIRST, TERMS, BUDGET)
+
+
+def test_a_ledger_that_is_replaced_while_a_process_waits_for_it_is_refused(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = iter([False, True])
+
+    def another_has_it_and_replaces_it(_: int) -> bool:
+        shutil.copy(place.file, place.ledger / "other")
+        (place.ledger / "other").replace(place.file)
+        return next(tries)
+
+    monkeypatch.setattr(durable, "_try_lock", another_has_it_and_replaces_it)
+    with pytest.raises(PrivacyError, match="another file was put"), place.open(wait_s=5):
+        pass
 
 
 def test_a_reader_sees_whole_entries_only_while_rounds_run(place: Place) -> None:

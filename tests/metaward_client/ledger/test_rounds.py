@@ -40,6 +40,7 @@ def test_every_write_is_synced_before_the_next_file_is_touched(place: Place) -> 
 
     place.play([FIRST])
     with place.open(Noting()) as ledger:
+        effects.clear()
         ledger.reserve(RoundId(A, 1), TERMS, BUDGET)
         assert effects == ["write", "sync", "write", "sync", "rename", "sync"]
 

@@ -85,12 +85,12 @@ def test_any_changed_bit_of_the_ledger_is_refused(place: Place, bits: int) -> No
 
 
 @pytest.mark.parametrize("name", ["head", "key"])
-def test_any_changed_bit_of_the_witness_is_refused(used: Place, name: str) -> None:
+def test_any_changed_byte_of_the_witness_is_refused(used: Place, name: str) -> None:
     path = used.witness / name
     whole = path.read_bytes()
-    for bit in range(8 * len(whole)):
+    for byte in range(len(whole)):
         changed = bytearray(whole)
-        changed[bit // 8] ^= 1 << bit % 8
+        changed[byte] ^= 1 << byte % 8
         path.write_bytes(changed)
         refused(used, match="altered, or was not written with this site's key")
 

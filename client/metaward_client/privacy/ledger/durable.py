@@ -269,7 +269,7 @@ def _require_own_file(status: os.stat_result, path: Path) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise _not_ours("not a regular file", path)
     if status.st_nlink != 1:
-        raise _not_ours("a file with a second name (hard link)", path)
+        raise _not_ours("a file with a second name (hard link), or with none", path)
     _require_own(status, path, "0600 (chmod 600)")
 
 

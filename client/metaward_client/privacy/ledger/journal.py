@@ -162,7 +162,8 @@ def places(folder: Path, witness: Path | None) -> tuple[Path, Path]:
 
 
 def _put_right(journal: Journal, file: int, witness: Witness, chain: Chain, head: Head) -> None:
-    """Bring file and head together after a crash."""
+    """Bring file and head together after a crash, and both onto the disk."""
+    witness.folder.sync()  # the last head's name may not be on the disk
     if len(chain.entries) == 1:  # just made: its name may not be on the disk
         journal.folder.sync()
     if chain.head != head:
