@@ -369,6 +369,20 @@ def test_every_learner_works_under_block_release(learner: LearnerSettings, opene
 
 
 @BOTH
+def test_samples_are_of_all_patients_or_of_all_blocks(make: Make, opened: Any) -> None:
+    counted: list[int] = []
+
+    class Counting(KnownSource):
+        def uniforms(self, n: int) -> Any:
+            counted.append(n)
+            return super().uniforms(n)
+
+    release(asked(), twelve_patients, opened(make), Counting())
+    # dp-sgd: 12 patients, twice in each of two steps; block: four blocks, once
+    assert counted == ([12] * 4 if make is dp_sgd else [4])
+
+
+@BOTH
 def test_a_site_whose_data_cannot_teach_answers_all_the_same(make: Make, opened: Any) -> None:
     """One patient, one image: what leaves is noise, and no refusal tells that there is no more."""
     from private_site import task_of
