@@ -12,6 +12,7 @@ within a ball of radius C, so the sum by at most 2C: one Poisson-subsampled Gaus
 replace-one (docs/threat-model.md).
 """
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,6 +25,8 @@ from metaward.models.body import Body
 from metaward.tasks import Task
 from metaward_client.privacy.noised_sum import ClippedSum, NoisedSums
 from metaward_client.privacy.poisson import block_of, poisson_sample
+
+logger = logging.getLogger(__name__)
 
 
 def block_release(
@@ -78,10 +81,10 @@ def block_delta(
     patients: NDArray[np.int64],
     rng: np.random.Generator,
 ) -> dict[str, NDArray[np.float32]] | None:
-    """Return the delta of one block's patients; None, which counts as zero, where they are too few.
+    """Return the delta of one block's patients; None, which counts as zero, where it fails.
 
     Whether a block can learn at all depends on its patients, so it may not show: not as a refusal,
-    not in the divisor.
+    not in the divisor. That holds for every failure, too few patients or any other.
     """
     own = block_task(task, patients)
     if not own.n_images:
@@ -89,6 +92,9 @@ def block_delta(
     try:
         return to_arrays(learner.local_delta(body, theta, own, rng).delta)
     except DataError:
+        return None
+    except Exception as error:  # noqa: BLE001 (a refused round would tell that one block failed)
+        logger.warning("a block's work failed (%s) and counts as zero", type(error).__name__)
         return None
 
 

@@ -180,11 +180,13 @@ def patient_gradients(
         loss = (F.cross_entropy(logits, labels, reduction="none") * weights).sum()
         return loss, loss
 
-    images, labels, weights = _padded(patients)
+    n = len(patients)
+    # a batch of one is computed in another way, to other last bits
+    images, labels, weights = _padded(patients if n > 1 else [*patients, *patients])
     gradients_of = vmap(grad(loss_of_one, has_aux=True), in_dims=(None, 0, 0, 0))
     still = {name: leaf.detach() for name, leaf in flat.items()}
     gradients, losses = gradients_of(still, images, labels, weights)
-    return {name: leaf.detach() for name, leaf in gradients.items()}, losses.detach()
+    return {name: leaf.detach()[:n] for name, leaf in gradients.items()}, losses.detach()[:n]
 
 
 def _padded(patients: Sequence[Examples]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -244,3 +244,14 @@ def test_a_task_that_does_not_tell_its_patients_is_refused() -> None:
     task = replace(task_of(EVERYBODY), patient_tokens=())
     with pytest.raises(PrivacyError, match="does not tell its patients apart"):
         released(task, lambda _: [0.0, 0.0, 0.0])
+
+
+def test_a_block_that_fails_in_any_way_counts_as_zero_and_is_not_described(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(_: Task) -> list[float]:
+        raise RuntimeError("patient 4711 of block 3")
+
+    np.testing.assert_array_equal(released(task_of(EVERYBODY), fail), [0, 0, 0])
+    assert "4711" not in caplog.text
+    assert "RuntimeError" in caplog.text
