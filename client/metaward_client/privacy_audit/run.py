@@ -63,7 +63,7 @@ class Effort:
     draws: int = 20_000
     releases: int = 20_000
     attacks: int = 400
-    search_steps: int = 1000
+    search_steps: int = 600
 
     @classmethod
     def quick(cls) -> "Effort":
