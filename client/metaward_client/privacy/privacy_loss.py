@@ -122,7 +122,7 @@ def compose(
     """
     if any(largest_loss(step, relation) > LARGEST_LOSS for step in composition):
         return None
-    counts = {step_loss(s, relation, interval): composition[s] for s in sorted(composition)}
+    counts = {step_loss(step, relation, interval): n for step, n in composition.items()}
     composed = []
     for direction in range(max(len(losses) for losses in counts)):
         parts = {losses[min(direction, len(losses) - 1)]: n for losses, n in counts.items()}

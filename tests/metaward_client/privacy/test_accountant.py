@@ -301,6 +301,7 @@ def test_the_order_of_the_steps_changes_nothing(
 ) -> None:
     shuffled = list(composition.items())
     order.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert accountant._frozen(dict(shuffled)) == accountant._frozen(composition)
     accountant._epsilon.cache_clear()
     first = epsilon(composition, target_delta=1e-5, relation=relation)
     accountant._epsilon.cache_clear()
