@@ -242,8 +242,10 @@ class PowerDisk(StoppingDisk):
         self._ids: dict[int, int] = {}
         self._content: dict[int, bytes] = {}
         self._names: dict[Path, dict[str, int]] = {}
+        self._folders: dict[Path, set[Path]] = {}
+        self._newest = Path()
         for folder in [root, *(path for path in root.rglob("*") if path.is_dir())]:
-            self._names[folder] = {path.name: self._seen(path) for path in _files(folder)}
+            self._sync_names(folder)
 
     def open(self, path: str | Path, flags: int, folder: int | None = None) -> int:
         known = set() if folder is None else set(os.listdir(folder))  # noqa: PTH208
@@ -251,21 +253,30 @@ class PowerDisk(StoppingDisk):
         if flags & os.O_CREAT and str(path) not in known:
             self._ids[os.fstat(file).st_ino] = identity = next(self._next)
             self._content[identity] = b""
+            self._newest = Path(f"/proc/self/fd/{file}").readlink()
         return file
+
+    def rename(self, folder: int, old: str, new: str) -> None:
+        super().rename(folder, old, new)
+        self._newest = Path(f"/proc/self/fd/{folder}").readlink() / new
 
     def sync(self, descriptor: int) -> None:
         super().sync(descriptor)
         path = Path(f"/proc/self/fd/{descriptor}").readlink()
         if path.is_dir():
-            self._names[path] = {file.name: self._seen(file) for file in _files(path)}
+            self._sync_names(path)
         else:
             self._content[self._ids[os.fstat(descriptor).st_ino]] = path.read_bytes()
 
-    def lose_power(self, *, names: bool, content: str) -> None:
+    def _sync_names(self, folder: Path) -> None:
+        self._names[folder] = {path.name: self._seen(path) for path in _files(folder)}
+        self._folders[folder] = _folders(folder)
+
+    def lose_power(self, *, names: str, content: str) -> None:
         """Leave on the disk what was synced, and of the rest what is asked for.
 
         Args:
-            names: Whether names that were not synced are there.
+            names: ``"all"`` names that were not synced, the ``"newest"`` only, or ``"none"``.
             content: ``"all"``, ``"half"`` or ``"none"`` of what was not synced.
         """
         for folder in [path for path in self._names if path.is_dir()]:
@@ -273,7 +284,13 @@ class PowerDisk(StoppingDisk):
             cached = {self._seen(path): path.read_bytes() for path in _files(folder)}
             for path in _files(folder):
                 path.unlink()
-            for name, identity in (now if names else self._names[folder]).items():
+            after = {
+                "all": now,
+                "newest": self._names[folder]
+                | {name: i for name, i in now.items() if folder / name == self._newest},
+                "none": self._names[folder],
+            }[names]
+            for name, identity in after.items():
                 synced = self._content[identity]
                 left = {
                     "all": cached.get(identity, synced),
@@ -282,6 +299,9 @@ class PowerDisk(StoppingDisk):
                 }[content]
                 (folder / name).write_bytes(left)
                 (folder / name).chmod(0o600)
+            if names != "all":
+                for lost in _folders(folder) - self._folders[folder]:
+                    shutil.rmtree(lost)
 
     def _seen(self, path: Path) -> int:
         inode = path.stat().st_ino
@@ -293,6 +313,10 @@ class PowerDisk(StoppingDisk):
 
 def _files(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.is_file()]
+
+
+def _folders(folder: Path) -> set[Path]:
+    return {path for path in folder.iterdir() if path.is_dir()}
 
 
 def _half(synced: bytes, cached: bytes) -> bytes:

@@ -69,10 +69,10 @@ class Hospital(RuleBasedStateMachine):
         index=indices,
         at=effects,
         torn=st.sampled_from([0, 1, 300]),
-        names=st.booleans(),
+        names=st.sampled_from(["all", "newest", "none"]),
         content=st.sampled_from(["all", "half", "none"]),
     )
-    def crash(self, study: str, index: int, at: int, torn: int, names: bool, content: str) -> None:
+    def crash(self, study: str, index: int, at: int, torn: int, names: str, content: str) -> None:
         disk = PowerDisk(self.place.ledger.parent, at, torn)
         self.tried = b""
         charged, answers = list(self.charged), dict(self.answers)

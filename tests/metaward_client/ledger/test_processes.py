@@ -5,13 +5,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ledger_children import noted
 from ledger_faults import BUDGET, TERMS, A, B, Place
 
 from metaward.errors import PrivacyError
-from metaward_client.privacy.ledger import RoundId, durable, read_ledger
+from metaward_client.privacy.ledger import RoundId, durable, read_ledger, snapshot
+from metaward_client.privacy.ledger import state as state_module
 from metaward_client.privacy.ledger.snapshot import verify_ledger
 
 CHILDREN = Path(__file__).with_name("ledger_children.py")
@@ -113,6 +115,23 @@ def test_a_reader_accepts_a_ledger_in_the_midst_of_an_append(place: Place) -> No
         state = read_ledger(place.ledger, place.witness, clock=place.clock)
         assert state.entries == 5
         assert len(state.releases) == 1
+
+
+def test_verifying_accepts_that_an_old_answer_is_removed_meanwhile(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_module, "REPLIES_KEPT", 1)
+    place.play([FIRST])
+    verify_replies = snapshot._verify_replies
+    later = iter([[RoundId(A, 1)], [RoundId(A, 2)], []])
+
+    def meanwhile(*arguments: Any) -> None:
+        place.play(next(later))
+        verify_replies(*arguments)
+
+    monkeypatch.setattr(snapshot, "_verify_replies", meanwhile)
+    state = verify_ledger(place.ledger, place.witness, clock=place.clock)
+    assert len(state.releases) == 3
 
 
 def test_reading_writes_nothing(place: Place) -> None:

@@ -159,6 +159,26 @@ def test_a_step_that_a_limit_does_not_know_is_not_covered_by_it() -> None:
     assert limit.answers({known: 11, other: 1}, BUDGET, ADD, "toy") is False
 
 
+@pytest.mark.parametrize(
+    ("budget", "fits", "does_not_fit"),
+    [
+        (Budget(8.0, 1e-5), True, False),
+        (Budget(8.1, 1e-5), True, None),
+        (Budget(8.0, 2e-5), True, None),
+        (Budget(7.9, 1e-5), None, False),
+        (Budget(8.0, 0.5e-5), None, False),
+        (Budget(8.1, 0.5e-5), None, None),
+    ],
+)
+def test_what_fits_fits_greater_budgets_and_what_does_not_does_not_fit_smaller_ones(
+    budget: Budget, fits: bool | None, does_not_fit: bool | None
+) -> None:
+    step = GaussianStep(1.0, 0.5)
+    limit = Limit(BUDGET, ADD, "toy", {step: 10}, {step: 11})
+    assert limit.answers({step: 10}, budget, ADD, "toy") is fits
+    assert limit.answers({step: 11}, budget, ADD, "toy") is does_not_fit
+
+
 STEPS = [GaussianStep(sigma, q) for sigma in (1.0, 2.0) for q in (0.5, 0.25)]
 compositions = st.dictionaries(st.sampled_from(STEPS), st.integers(1, 12), max_size=3)
 budgets = st.builds(Budget, st.sampled_from([1.0, 2.0, 4.0, 8.0]), st.sampled_from([1e-6, 1e-5]))

@@ -161,6 +161,17 @@ def test_a_resumed_round_keeps_its_terms_too(place: Place) -> None:
         ledger.reserve(FIRST, OTHER, BUDGET)
 
 
+def test_a_resumed_round_that_would_cost_something_else_now_is_refused(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A version of metaward that charges the same terms otherwise does not go on under them."""
+    with place.open() as ledger:
+        ledger.reserve(FIRST, TERMS, BUDGET)
+    monkeypatch.setattr(Terms, "per_round", lambda _: {STEP: 4})
+    with place.open() as ledger, pytest.raises(PrivacyError, match="other privacy terms"):
+        ledger.reserve(FIRST, TERMS, BUDGET)
+
+
 def test_a_resumed_round_is_refused_where_the_budget_was_lowered_below_it(place: Place) -> None:
     with place.open() as ledger:
         ledger.reserve(FIRST, TERMS, BUDGET)

@@ -11,7 +11,6 @@ from ledger_faults import BUDGET, OTHER, TERMS, A, B, Place, new_place
 
 from metaward.errors import PrivacyError
 from metaward_client.privacy.ledger import RoundId, read_ledger
-from metaward_client.privacy.ledger.refusals import BRING_BACK
 from metaward_client.privacy.ledger.snapshot import verify_ledger
 
 ROUNDS = [RoundId(A, 0), RoundId(A, 1)]
@@ -95,13 +94,27 @@ def test_any_changed_byte_of_the_witness_is_refused(used: Place, name: str) -> N
         refused(used, match="altered, or was not written with this site's key")
 
 
-@pytest.mark.parametrize("name", ["head", "key"])
-def test_a_witness_cut_at_any_byte_is_refused(used: Place, name: str) -> None:
-    path = used.witness / name
+def test_a_head_cut_at_any_byte_is_refused(used: Place) -> None:
+    path = used.witness / "head"
     whole = path.read_bytes()
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
-        refused(used, match=BRING_BACK)
+        refused(used, match="the head was altered")
+
+
+def test_a_key_of_another_length_is_refused_and_kept(used: Place) -> None:
+    path = used.witness / "key"
+    whole = path.read_bytes()
+    used.file.rename(used.ledger.parent / "lost")
+    for length in (0, 1, 31):
+        path.write_bytes(whole[:length])
+        with pytest.raises(PrivacyError, match="not written with this site's key"):
+            used.create()
+        assert path.read_bytes() == whole[:length]
+    (used.ledger.parent / "lost").rename(used.file)
+    for length in (0, 1, 31):
+        path.write_bytes(whole[:length])
+        refused(used, match=f"a key of {length} bytes")
 
 
 @pytest.mark.parametrize("what", ["reply", "memory"])

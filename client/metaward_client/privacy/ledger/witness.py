@@ -85,11 +85,13 @@ def making_witness(path: Path, disk: Disk) -> Iterator[Witness]:
     ):
         folder.lock(file, KEY, wait_s=0)
         key = folder.read_all(file, KEY)
-        if len(key) != KEY_BYTES and not folder.has(HEAD):  # a crash left half a key, never used
-            key = secrets.token_bytes(KEY_BYTES)
-            folder.truncate(file, KEY, 0)
-            os.lseek(file, 0, os.SEEK_SET)
-            folder.append(file, KEY, key)
+        if not folder.has(HEAD):  # nothing is sealed under it yet
+            unwritten = b""
+            if len(key) != KEY_BYTES:  # new, or a crash left half a key
+                folder.truncate(file, KEY, 0)
+                os.lseek(file, 0, os.SEEK_SET)
+                key = unwritten = secrets.token_bytes(KEY_BYTES)
+            folder.append(file, KEY, unwritten)  # a whole key may not be on the disk either
             folder.sync()
         yield Witness(folder, key)
 
