@@ -7,6 +7,7 @@ what the simulation can see and a hospital's engineer would know.
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -65,28 +66,22 @@ def policies_of(
 def _policy(
     choice: PrivacyChoice, task: Task, population: int, target_delta: float, noise: float
 ) -> ProtectedSettings:
+    common: dict[str, Any] = {  # Any: the settings check their own types
+        "target_epsilon": choice.target_epsilon,
+        "target_delta": target_delta,
+        "population": population,
+        "noise_multiplier": noise,
+        "sample_rate": choice.sample_rate,
+        "max_grad_norm": choice.max_grad_norm,
+        "adaptive_clipping": choice.adaptive_clipping,
+    }
     if choice.mechanism == BLOCK:
-        return BlockPolicy(
-            target_epsilon=choice.target_epsilon,
-            target_delta=target_delta,
-            population=population,
-            noise_multiplier=noise,
-            sample_rate=choice.sample_rate,
-            max_grad_norm=choice.max_grad_norm,
-            adaptive_clipping=choice.adaptive_clipping,
-            blocks=choice.blocks,
-        )
+        return BlockPolicy(blocks=choice.blocks, **common)
     return DpSgdPolicy(
-        target_epsilon=choice.target_epsilon,
-        target_delta=target_delta,
-        population=population,
-        noise_multiplier=noise,
-        sample_rate=choice.sample_rate,
-        max_grad_norm=choice.max_grad_norm,
-        adaptive_clipping=choice.adaptive_clipping,
         steps_per_round=choice.steps_per_round,
         images_per_patient=choice.images_per_patient,
         labels=task.label_names,
+        **common,
     )
 
 
