@@ -279,17 +279,15 @@ class PowerDisk(StoppingDisk):
             names: ``"all"`` names that were not synced, the ``"newest"`` only, or ``"none"``.
             content: ``"all"``, ``"half"`` or ``"none"`` of what was not synced.
         """
-        for folder in [path for path in self._names if path.is_dir()]:
+        folders = [self.root, *(path for path in self.root.rglob("*") if path.is_dir())]
+        for folder in folders:
+            synced_names = self._names.get(folder, {})
             now = {path.name: self._seen(path) for path in _files(folder)}
             cached = {self._seen(path): path.read_bytes() for path in _files(folder)}
             for path in _files(folder):
                 path.unlink()
-            after = {
-                "all": now,
-                "newest": self._names[folder]
-                | {name: i for name, i in now.items() if folder / name == self._newest},
-                "none": self._names[folder],
-            }[names]
+            newest = {name: i for name, i in now.items() if folder / name == self._newest}
+            after = {"all": now, "newest": synced_names | newest, "none": synced_names}[names]
             for name, identity in after.items():
                 synced = self._content[identity]
                 left = {
@@ -299,9 +297,10 @@ class PowerDisk(StoppingDisk):
                 }[content]
                 (folder / name).write_bytes(left)
                 (folder / name).chmod(0o600)
-            if names != "all":
-                for lost in _folders(folder) - self._folders[folder]:
-                    shutil.rmtree(lost)
+        if names != "all":
+            for folder in folders:
+                if folder != self.root and folder not in self._folders.get(folder.parent, set()):
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def _seen(self, path: Path) -> int:
         inode = path.stat().st_ino
