@@ -28,6 +28,7 @@ from metaward_client.privacy import release as door
 from metaward_client.privacy.ledger import BudgetExceeded, Ledger, read_ledger
 from metaward_client.privacy.ledger.state import LedgerState
 from metaward_client.privacy.noise import os_noise
+from metaward_client.privacy.poisson import block_of
 from metaward_client.privacy.policy import NoPrivacy, ProtectedSettings
 from metaward_client.privacy.release import Released, release
 from private_site import (
@@ -361,7 +362,19 @@ def test_a_learner_without_a_private_form_is_refused_and_nothing_is_charged(open
     PrototypicalSettings(n_way=2, n_shot=1, n_query=1), FedAvgSettings(local_steps=1),
     ReptileSettings(n_way=2, n_shot=1), FomamlSettings(n_way=2, n_shot=1, n_query=1),
 ], ids=lambda s: s.name)  # fmt: skip
-def test_every_learner_works_under_block_release(learner: LearnerSettings, opened: Any) -> None:
+def test_every_learner_works_under_block_release(
+    learner: LearnerSettings, opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A learner needs a block with two patients of both labels; a ledger's own key may give none.
+
+    Of six patients of one label, at most one is in block 0 with chance 7/64, and likewise at least
+    five. No block has two of both where one label has the one and the other label the other:
+    2 (7/64)^2, which is one key in 42. So the key is known here.
+    """
+    key = bytes(32)
+    home = block_of(twelve_patients().patient_tokens, 2, key)
+    assert np.bincount(np.arange(12)[home == 0] % 2).tolist() == [5, 2]  # of label a, of label b
+    monkeypatch.setattr(Ledger, "derived_key", lambda *_: key)
     policy = opened(block, sample_rate=1.0, blocks=2)
     source = KnownSource()  # no noise, so that only the blocks speak
     released = release(asked(study=with_learner(learner)), twelve_patients, policy, source)
