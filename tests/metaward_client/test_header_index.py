@@ -2,6 +2,7 @@ import os
 import sqlite3
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dicom_factory import write_dicom
@@ -147,3 +148,21 @@ def test_progress_counts_up_to_all_files(tree: Path, cache: Path) -> None:
 def test_an_empty_folder_has_an_empty_index(tmp_path: Path, cache: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert index_headers(tmp_path / "empty", cache).files == ()
+
+
+def test_a_number_of_frames_that_no_database_can_hold_stops_no_scan(
+    tmp_path: Path, cache: Path
+) -> None:
+    path = write_dicom(
+        path=tmp_path / "tree" / "a", transfer_syntax="rle", n_frames=1,
+        pixels=np.zeros((1, 16, 16), dtype=np.uint16),
+    )  # fmt: skip
+    write_dicom(path=tmp_path / "tree" / "b")
+    element = b"\x28\x00\x08\x00IS"
+    path.write_bytes(
+        path.read_bytes().replace(element + b"\x02\x001 ", element + b"\x14\x00" + b"9" * 20)
+    )
+    assert b"9" * 20 in path.read_bytes()
+    index = index_headers(tmp_path / "tree", cache)
+    assert len(index.files) == 2
+    assert isinstance(index.files[1].outcome, Header)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dicom_factory import TRANSFER_SYNTAXES, uid_of, write_dicom
-from metaward_client.dicom import dicom_file
+from metaward_client.dicom import dicom_file, header_reading
 from metaward_client.dicom.header import Header
 from metaward_client.dicom.header_reading import read_header
 from metaward_client.dicom.refusals import EXPLANATIONS, RefusalReason, RefusedImage
@@ -214,6 +214,18 @@ def test_damaged_bytes_anywhere_never_raise(tmp_path: Path) -> None:
 
 def _frames() -> Any:
     return np.zeros((1, 16, 16), dtype=np.uint16)
+
+
+@pytest.mark.parametrize("error", [EOFError, struct.error, AssertionError, ZeroDivisionError])
+def test_whatever_pydicom_raises_costs_one_file(
+    tmp_path: Path, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error("PLANTED")
+
+    path = str(write_dicom(path=tmp_path / "a"))
+    monkeypatch.setattr(header_reading, "_number", fail)
+    assert read_header(path) is RefusalReason.UNREADABLE_HEADER
 
 
 def test_every_reason_is_explained_with_a_next_step() -> None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 MAX_FRAME_BYTES = 512 * 2**20
 """Uncompressed size of one frame: a 16-bit image of 16,000 x 16,000 pixels fits."""
 
+MAX_NUMBER = 2**31 - 1
+"""Of an integer string (DICOM PS3.5, 6.2). A larger one, in one file, does not fit the index."""
+
 MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
 
 DERIVED_OBJECTS = frozenset(
@@ -64,7 +67,7 @@ def read_header(path: str) -> HeaderOutcome:
             return _header_of(opened)
     except RefusedImage as refused:
         return refused.reason
-    except (OSError, ValueError, AttributeError, TypeError, LookupError, RecursionError):
+    except Exception:  # noqa: BLE001 (pydicom raises anything; the reason is all we keep)
         return RefusalReason.UNREADABLE_HEADER
 
 
@@ -148,6 +151,11 @@ def _patient_text(dataset: "Dataset", keyword: str) -> str:
 
 def _number(dataset: "Dataset", keyword: str) -> int:
     """Return an unsigned number or integer string; 0 when missing or senseless."""
+    number = _whole_number(dataset, keyword)
+    return number if 0 <= number <= MAX_NUMBER else 0
+
+
+def _whole_number(dataset: "Dataset", keyword: str) -> int:
     element = dataset.get_item(_TAG[keyword])
     value = None if element is None else element.value
     if not isinstance(value, bytes):
