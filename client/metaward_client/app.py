@@ -51,15 +51,19 @@ def open_site(node_config: "dict[str, bool | float | int | str]") -> SiteAtWork:
             )
     site_path = str(node_config[SITE_KEY])
 
-    def load_task(study: Study) -> Task:
-        return _load_task(site_path, study.model.image_size, study.model.channels)
-
     path = Path(site_path)
+    policy = _policy(node_config, path)
+    may_be_empty = not isinstance(policy, NoPrivacy)
+
+    def load_task(study: Study) -> Task:
+        size, channels = study.model.image_size, study.model.channels
+        return _load_task(site_path, size, channels, may_be_empty)
+
     return SiteAtWork(
         load_task=load_task,
         round_log=Path(str(node_config[ROUND_LOG_KEY])),
         name=read_site_config(path).name,
-        policy=_policy(node_config, path),
+        policy=policy,
         source=os_noise(),
     )
 
@@ -72,7 +76,9 @@ def _policy(
 
 
 @lru_cache(maxsize=OPEN_TASKS)
-def _load_task(site_path: str, image_size: int, channels: int) -> Task:
+def _load_task(site_path: str, image_size: int, channels: int, may_be_empty: bool) -> Task:
     from metaward_client.site import load_site
 
-    return load_site(Path(site_path)).load_task(image_size=image_size, channels=channels)
+    return load_site(Path(site_path)).load_task(
+        image_size=image_size, channels=channels, may_be_empty=may_be_empty
+    )

@@ -41,6 +41,7 @@ class JoinSummary:
         images_without_label: Images that no row names.
         rows_without_image: Rows whose key no usable image has.
         incomplete_rows: Rows without key or label.
+        unreadable_rows: Rows that cannot be read.
         contradictions: Images with two labels.
     """
 
@@ -49,6 +50,7 @@ class JoinSummary:
     images_without_label: int = 0
     rows_without_image: int = 0
     incomplete_rows: int = 0
+    unreadable_rows: tuple[int, ...] = ()
     contradictions: tuple[Contradiction, ...] = ()
 
     @property
@@ -132,6 +134,7 @@ def join_labels(files: Iterable[IndexedFile], table: LabelTable | None, *, key: 
         images_without_label=refused[RefusalReason.NO_LABEL],
         rows_without_image=_rows_without_image(table, key, instances.values()) if table else 0,
         incomplete_rows=len(table.incomplete_rows) if table else 0,
+        unreadable_rows=table.unreadable_rows if table else (),
         contradictions=tuple(
             Contradiction(rows, labels, n) for (rows, labels), n in sorted(contradicted.items())
         ),

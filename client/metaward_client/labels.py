@@ -1,11 +1,13 @@
 """The label table: read it, and answer which label an image has, and from which rows.
 
-Rows are counted as a spreadsheet shows them: the header is row 1.
+A row is a line, and rows are counted as a spreadsheet shows them: the header is row 1. Each is read
+by itself, so that one that cannot be read costs itself alone: a quotation that went on over line
+ends would let one patient's row swallow those of others.
 """
 
 import csv
 import difflib
-import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,9 @@ from pathlib import Path
 from metaward.errors import ConfigError, DataError
 from metaward_client.site_config import LabelKey
 
-DELIMITERS = ",;\t"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+DELIMITERS = b",;\t"
 """Spreadsheets in much of Europe write semicolons into a CSV."""
 
 
@@ -25,42 +29,51 @@ class LabelTable:
         labels_of: key -> label -> rows that say so. More than one label is a contradiction.
         n_rows: Rows below the header, empty ones not counted.
         incomplete_rows: Rows without a key or without a label.
+        unreadable_rows: Rows that are not UTF-8, or with a quotation that does not end.
     """
 
     labels_of: dict[str, dict[str, list[int]]]
     n_rows: int
     incomplete_rows: tuple[int, ...]
+    unreadable_rows: tuple[int, ...] = ()
 
 
 def read_label_table(path: Path, *, key: LabelKey, label: str) -> LabelTable:
     """Read a label table.
 
     Args:
-        path: A CSV in UTF-8, with or without byte order mark; comma, semicolon or tab.
+        path: A CSV in UTF-8, with or without byte order mark; comma, semicolon or tab; a row per
+            line.
         key: Column that names the image; ``SOPInstanceUID`` is accepted for ``sop_instance_uid``.
         label: Column that holds the label.
 
     Raises:
         ConfigError: There is no such file, or no such column.
-        DataError: The file is not a table in UTF-8.
+        DataError: The header cannot be read. A row that cannot be is counted.
     """
-    rows = _rows(path)
-    header = [cell.strip() for cell in rows[0]] if rows else []
+    first, *lines = _LINE_END.split(_content(path).removeprefix(BYTE_ORDER_MARK))
+    delimiter = chr(max(DELIMITERS, key=first.count))
+    header = _header(path, first, delimiter)
     key_column = _column(path, header, key, setting="data.key", loosely=True)
     label_column = _column(path, header, label, setting="data.label", loosely=False)
     labels_of: dict[str, dict[str, list[int]]] = {}
     incomplete: list[int] = []
+    unreadable: list[int] = []
     n_rows = 0
-    for number, cells in enumerate(rows[1:], start=2):
-        if not any(cell.strip() for cell in cells):
+    for number, line in enumerate(lines, start=2):
+        cells = _cells(line, delimiter)
+        if cells is not None and not any(cell.strip() for cell in cells):
             continue
         n_rows += 1
+        if cells is None:
+            unreadable.append(number)
+            continue
         name, value = _cell(cells, key_column), _cell(cells, label_column)
         if not name or not value:
             incomplete.append(number)
             continue
         labels_of.setdefault(comparable_key(key, name), {}).setdefault(value, []).append(number)
-    return LabelTable(labels_of, n_rows, tuple(incomplete))
+    return LabelTable(labels_of, n_rows, tuple(incomplete), tuple(unreadable))
 
 
 def comparable_key(key: LabelKey, value: str) -> str:
@@ -78,9 +91,9 @@ def _cell(cells: Sequence[str], column: int) -> str:
     return cells[column].strip() if column < len(cells) else ""
 
 
-def _rows(path: Path) -> list[list[str]]:
+def _content(path: Path) -> bytes:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise ConfigError(
             "a folder, not a file" if path.is_dir() else "no such file",
@@ -94,27 +107,28 @@ def _rows(path: Path) -> list[list[str]]:
             where=f"data.labels ({path})",
             next_step="Give this user read permission.",
         ) from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise _unreadable(path, "not UTF-8 text", line) from None
-    if "\0" in text:
-        raise _unreadable(path, "zero bytes in the text", text[: text.index("\0")].count("\n") + 1)
-    first_line = text.split("\n", 1)[0]
-    delimiter = max(DELIMITERS, key=first_line.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+
+
+def _cells(line: bytes, delimiter: str) -> list[str] | None:
+    """Return the cells of a line; None where it is not text, or a quotation does not end in it."""
     try:
-        return list(reader)
-    except csv.Error:  # its text may quote the line
-        raise _unreadable(path, "a broken quotation, or a cell too long", reader.line_num) from None
+        text = line.decode("utf-8")
+        cells = next(csv.reader([text], delimiter=delimiter, strict=True), [])
+    except (UnicodeDecodeError, csv.Error):  # their texts may quote the line
+        return None
+    return None if "\0" in text else cells
 
 
-def _unreadable(path: Path, found: str, line: int) -> DataError:
-    return DataError(
-        found,
-        expected="a CSV in UTF-8, one image per row",
-        where=f"{path}, line {line}",
-        next_step='Save the table as "CSV UTF-8" and scan again.',
-    )
+def _header(path: Path, line: bytes, delimiter: str) -> list[str]:
+    cells = _cells(line, delimiter)
+    if cells is None:
+        raise DataError(
+            "a header row that is not UTF-8, or with a quotation that does not end",
+            expected="a CSV in UTF-8, a row per line",
+            where=f"{path}, row 1",
+            next_step='Save the table as "CSV UTF-8" and scan again.',
+        )
+    return [cell.strip() for cell in cells]
 
 
 def _column(path: Path, header: list[str], wanted: str, *, setting: str, loosely: bool) -> int:

@@ -22,6 +22,7 @@ LABELS_SHOWN = 50
 """On a terminal; more than that is rather a wrong column than a label set."""
 
 ROWS_SHOWN = 5
+ROWS_OF_ONE = 10
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ def scan_as_json(scan: SiteScan) -> dict[str, Any]:
             "images_without_label": join.images_without_label,
             "rows_without_image": join.rows_without_image,
             "incomplete_rows": join.incomplete_rows,
+            "unreadable_rows": list(join.unreadable_rows),
             "images_ambiguous": join.images_ambiguous,
             "contradictions": [
                 {"rows": list(c.rows), "labels": list(c.labels), "images": c.n_images}
@@ -178,14 +180,27 @@ def _print_join(scan: SiteScan, console: Console) -> None:
             f"{join.images_without_label} have none; {join.rows_without_image} rows have no image"
             + (f"; {join.incomplete_rows} rows lack key or label" if join.incomplete_rows else "")
         )
+    if join.unreadable_rows:
+        console.print(
+            f"  [red]not read[/]: {len(join.unreadable_rows)} rows, which are not UTF-8 or have a "
+            f"quotation that does not end in the row: rows {_some(join.unreadable_rows)}"
+        )
     for contradiction in join.contradictions[:ROWS_SHOWN]:
-        rows = ", ".join(map(str, contradiction.rows[:10]))
+        rows = _some(contradiction.rows)
         names = " and ".join(f"'{name}'" for name in contradiction.labels)
         console.print(
             f"  [red]two labels[/] for {contradiction.n_images} images"
             + (f", rows {rows}" if rows else "")
             + f": {escape(names)}"
         )
+    if len(join.contradictions) > ROWS_SHOWN:
+        console.print(f"  and {len(join.contradictions) - ROWS_SHOWN} more contradictions")
+
+
+def _some(rows: tuple[int, ...]) -> str:
+    """Return the first row numbers."""
+    shown = ", ".join(map(str, rows[:ROWS_OF_ONE]))
+    return f"{shown}, …" if len(rows) > ROWS_OF_ONE else shown
 
 
 def _print_few_shot(labels: list[LabelCount], console: Console) -> None:

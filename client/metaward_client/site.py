@@ -1,5 +1,6 @@
 """A site: a hospital's folder of DICOM files with labels, and the task that it makes."""
 
+import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ from metaward_client.site_scan import SiteScan, UsableImage
 if TYPE_CHECKING:
     from metaward.tasks import Task
     from metaward_client.dicom.file_workers import FileWorkers
+
+logger = logging.getLogger(__name__)
 
 SHORTEST_SALT = 16
 """Bytes: as hard to guess as a key."""
@@ -138,8 +141,11 @@ class Site:
         on_progress: OnProgress | None = None,
         workers: int | None = None,
         pool: "FileWorkers | None" = None,
+        may_be_empty: bool = False,
     ) -> "Task":
         """Return the site's task; only files that changed since the last call are read.
+
+        What cannot be used is left out; :meth:`scan` counts it.
 
         Args:
             image_size: Pixels, height and width; by default what site.yaml says.
@@ -147,15 +153,19 @@ class Site:
             on_progress: Told the stages ``"headers"`` and ``"pixels"``.
             workers: Processes; by default one per usable core.
             pool: Running workers to share between sites.
+            may_be_empty: Whether a site without a usable image has a task too, an empty one. Under
+                a privacy mechanism it must: a refusal would tell of the last patient.
 
         Raises:
-            DataError: Labels contradict each other, or no image is usable.
+            DataError: No image is usable; or the header of the label table cannot be read.
             ConfigError: See :meth:`scan`.
         """
         from metaward.tasks import Task
 
         scan = self.scan(on_progress, workers=workers)
-        scan.require_usable(where=self.where)
+        self._tell_left_out(scan)
+        if not may_be_empty:
+            scan.require_usable(where=self.where)
         scan, images = self.decode(
             scan,
             image_size=image_size,
@@ -164,7 +174,10 @@ class Site:
             workers=workers,
             pool=pool,
         )
-        scan.require_usable(where=self.where)
+        if not may_be_empty:
+            scan.require_usable(where=self.where)
+        elif not scan.images:
+            logger.warning("no usable image: run `metaward site scan`, which explains each reason")
         return Task(
             site=self.name,
             images=images,
@@ -173,6 +186,13 @@ class Site:
             label_names=scan.label_names,
             patient_tokens=scan.patient_tokens,
         )
+
+    def _tell_left_out(self, scan: SiteScan) -> None:
+        if scan.join.contradictions or scan.join.unreadable_rows:
+            logger.warning(
+                "images were left out for rows of the label table, or folders, that contradict one "
+                "another or cannot be read: run `metaward site scan`, which names the rows"
+            )
 
     def _join(self, on_progress: OnProgress, workers: int | None) -> tuple[Join, int, int]:
         """Return the joined images, files in all, and headers read."""

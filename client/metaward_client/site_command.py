@@ -49,7 +49,7 @@ def scan(
     """Index DICOM files, join labels, group by patient; say what is usable and why not.
 
     SITE is a site.yaml, or a folder that holds one, or a folder of DICOM files with labels.csv or
-    one sub-folder per label. Exit code 3 where labels contradict each other or nothing is usable.
+    one sub-folder per label. Exit code 3 where nothing is usable.
     """
     from rich.console import Console
 

@@ -6,9 +6,7 @@ from dataclasses import dataclass, field, replace
 from metaward.errors import DataError
 from metaward_client.dicom.refusals import RefusalReason
 from metaward_client.dicom.walk import FoundFile
-from metaward_client.label_join import Contradiction, JoinSummary
-
-CONTRADICTIONS_SHOWN = 5
+from metaward_client.label_join import JoinSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +60,14 @@ class SiteScan:
         return len({image.patient for image in self.images})
 
     def require_usable(self, *, where: str) -> None:
-        """Stop where the labels contradict each other or no image is left.
+        """Stop where no image is left.
 
         Args:
             where: The label table or folder, for the message.
 
         Raises:
-            DataError: See above; with row numbers, or with the refusals by reason.
+            DataError: See above; with the refusals by reason.
         """
-        if self.join.contradictions:
-            raise _contradictory(self.join, where)
         if not self.images:
             reasons = ", ".join(f"{n} {reason.value}" for reason, n in sorted(self.refused.items()))
             raise DataError(
@@ -87,24 +83,3 @@ class SiteScan:
         counts = Counter(self.refused) + Counter(refused.values())
         images = tuple(image for i, image in enumerate(self.images) if i not in refused)
         return replace(self, images=images, refused=dict(counts))
-
-
-def _contradictory(join: JoinSummary, where: str) -> DataError:
-    shown = "; ".join(
-        _describe(contradiction) for contradiction in join.contradictions[:CONTRADICTIONS_SHOWN]
-    )
-    more = len(join.contradictions) - CONTRADICTIONS_SHOWN
-    return DataError(
-        f"{join.images_ambiguous} images have two labels ({shown}"
-        + (f"; and {more} more)" if more > 0 else ")"),
-        expected="one label per image",
-        where=where,
-        next_step="Decide which label is right and correct the table or the folders.",
-    )
-
-
-def _describe(contradiction: Contradiction) -> str:
-    labels = " and ".join(f"'{label}'" for label in contradiction.labels)
-    if not contradiction.rows:
-        return f"folders {labels}"
-    return f"rows {', '.join(map(str, contradiction.rows[:10]))}: {labels}"

@@ -116,7 +116,7 @@ def read_tasks(
     """Decode every site's images (cached) and return its task, by name.
 
     Raises:
-        DataError: A site has no usable image or contradictory labels.
+        DataError: A site has no usable image.
     """
     tasks: dict[str, Task] = {}
     with FileWorkers(workers) as pool:

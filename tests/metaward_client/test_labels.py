@@ -79,20 +79,48 @@ def test_a_missing_table_is_named(tmp_path: Path, make_folder: bool) -> None:
         read_label_table(tmp_path / "x.csv", key="path", label="label")
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("sop_instance_uid,label\n1,ü\n".encode("latin-1"), "not UTF-8.*|line 2"),
-        ("sop_instance_uid,label\n1,a\n".encode("utf-16"), "not UTF-8"),
-        (b"sop_instance_uid,label\n1,\0\n", "zero bytes"),
-        (b'sop_instance_uid,label\n1,"PLANTED\n', "broken quotation"),
-    ],
-)
-def test_an_unreadable_table_names_the_line_and_quotes_nothing(
-    tmp_path: Path, content: bytes, message: str
+UNREADABLE = {
+    "not UTF-8": "1.3,\u00fc".encode("latin-1"),
+    "a zero byte": b"1.3,\0",
+    "a quotation that does not end": b'1.3,"PLANTED',
+    "text after a quotation": b'1.3,"a"PLANTED',
+    "a cell too long": b"1.3," + b"x" * 200_000,
+}
+
+
+@pytest.mark.parametrize("row", UNREADABLE.values(), ids=UNREADABLE)
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"], ids=["unix", "windows", "mac"])
+def test_a_row_that_cannot_be_read_is_counted_and_costs_no_other(
+    tmp_path: Path, row: bytes, line_end: bytes
 ) -> None:
-    with pytest.raises(DataError, match=message) as caught:
+    lines = [b"sop_instance_uid,label", b"1.2,a", row, b"1.4,b", b'"1.5","c"']
+    table = _read(tmp_path, line_end.join(lines))
+    assert table.labels_of == {"1.2": {"a": [2]}, "1.4": {"b": [4]}, "1.5": {"c": [5]}}
+    assert (table.unreadable_rows, table.incomplete_rows, table.n_rows) == ((3,), (), 4)
+
+
+def test_two_open_quotations_do_not_swallow_the_rows_between_them(tmp_path: Path) -> None:
+    """As one cell over three lines they would be well-formed, and a row could hide others."""
+    table = _read(tmp_path, 'label,sop_instance_uid\na,"1.2\nb,1.3\nc,1.4"\n')
+    assert table.unreadable_rows == (2,)
+    assert table.labels_of["1.3"] == {"b": [3]}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "sop_instance_uid,label\n1,a\n".encode("utf-16"),
+        b'sop_instance_uid,"PLANTED\n1,a\n',
+        b"sop_instance_uid,label,PLANTED\xfc\n1,a\n",
+    ],
+    ids=["UTF-16", "open quotation", "Latin-1"],
+)
+def test_a_header_that_cannot_be_read_is_an_error_that_quotes_nothing(
+    tmp_path: Path, content: bytes
+) -> None:
+    with pytest.raises(DataError, match="a header row that is not UTF-8, or") as caught:
         _read(tmp_path, content)
+    assert "row 1" in str(caught.value)
     assert "PLANTED" not in str(caught.value)
 
 

@@ -149,14 +149,64 @@ def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
         load_site(tmp_path / "north").load_task()
 
 
-def test_two_labels_for_one_image_stop_the_task_and_name_the_rows(tmp_path: Path) -> None:
-    folder = _hospital(tmp_path / "north")
+def _second_label(folder: Path) -> None:
     with (folder / "labels.csv").open("a") as table:
         table.write(f"\n{uid_of('p0')},b")
-    site = load_site(folder)
-    assert site.scan().refused == {RefusalReason.AMBIGUOUS_LABEL: 1}
-    with pytest.raises(DataError, match=r"labels\.csv: 1 images .*rows 2, 10: 'a' and 'b'"):
-        site.load_task()
+
+
+def _not_utf8(folder: Path) -> None:
+    table = folder / "labels.csv"
+    table.write_bytes(table.read_bytes().replace(f"{uid_of('p0')},a".encode(), b"\xfc,\xfc"))
+
+
+def _open_quotation(folder: Path) -> None:
+    table = folder / "labels.csv"
+    row = uid_of("p0").encode()
+    table.write_bytes(table.read_bytes().replace(row, b'"' + row))
+
+
+@pytest.mark.parametrize("damage", [_second_label, _not_utf8, _open_quotation])
+def test_what_is_wrong_with_one_image_leaves_it_out_and_no_other(
+    tmp_path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    before = load_site(_hospital(tmp_path / "whole")).load_task(image_size=16)
+    folder = _hospital(tmp_path / "north")
+    damage(folder)
+    after = load_site(folder).load_task(image_size=16)
+    left_out = int(np.argmin(before.images.sum(axis=(1, 2, 3), dtype=np.float64)))  # the darkest
+    kept = [i for i in range(8) if i != left_out]
+    np.testing.assert_array_equal(after.images, before.images[kept])
+    assert [before.labels[i] for i in kept] == after.labels.tolist()
+    whole, part = ([task.patient_tokens[i] for i in task.patients] for task in (before, after))
+    assert [whole[i] for i in kept] == part
+    assert "run `metaward site scan`" in caplog.text
+    assert "p0" not in caplog.text
+
+
+def test_an_image_with_two_labels_has_a_reason_of_its_own_and_the_scan_names_the_rows(
+    tmp_path: Path,
+) -> None:
+    folder = _hospital(tmp_path / "north")
+    _second_label(folder)
+    scan = load_site(folder).scan()
+    assert scan.refused == {RefusalReason.AMBIGUOUS_LABEL: 1}
+    assert [c.rows for c in scan.join.contradictions] == [(2, 10)]
+
+
+@pytest.mark.parametrize("n_images", [0, 1])
+def test_where_a_mechanism_asks_a_site_without_a_usable_image_has_an_empty_task(
+    tmp_path: Path, n_images: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "north" / "pictures").mkdir(parents=True)
+    folder = _hospital(tmp_path / "north", n_images=n_images)
+    for path in (folder / "pictures").iterdir():  # a header that is fine, and pixels that are not
+        write_dicom(path=path, patient_id="p0", instance="p0", transfer_syntax="rle")
+        path.write_bytes(path.read_bytes()[:-60] + b"\xff" * 60)
+    for _ in range(2):  # the second time from the cache
+        task = load_site(folder).load_task(image_size=16, channels=1, may_be_empty=True)
+        assert (task.n_images, task.n_patients) == (0, 0)
+        assert task.images.shape == (0, 1, 16, 16)
+    assert "no usable image: run `metaward site scan`" in caplog.text
 
 
 def test_one_pool_serves_several_sites(tmp_path: Path) -> None:

@@ -71,18 +71,40 @@ def test_without_decoding_no_pixels_are_read(
     assert json.loads(capsys.readouterr().out)["pixels_read"] is None
 
 
-def test_contradictory_labels_are_shown_and_end_with_3(
+def test_rows_that_are_wrong_are_counted_and_named_and_the_rest_is_used(
     north: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with (north / "labels.csv").open("a") as table:
-        table.write(f"\n{uid_of('0')},b\n")
-    assert cli.run(["site", "scan", str(north), "--json"]) == 3
-    captured = capsys.readouterr()
-    assert json.loads(captured.out)["join"]["contradictions"] == [
-        {"rows": [2, 7], "labels": ["a", "b"], "images": 1}
-    ]
-    assert "rows 2, 7: 'a' and 'b'" in captured.err
-    assert "next step" in captured.err
+    with (north / "labels.csv").open("ab") as table:
+        table.write(f"\n{uid_of('0')},b\n".encode() + b"1.9,\xfc\n")
+    assert cli.run(["site", "scan", str(north), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["usable_images"] == 3
+    assert said["join"]["contradictions"] == [{"rows": [2, 7], "labels": ["a", "b"], "images": 1}]
+    assert said["join"]["unreadable_rows"] == [8]
+    refused = {r["reason"]: r for r in said["refused"]}
+    assert refused["ambiguous_label"]["files"] == 1
+    assert "scan names the rows" in refused["ambiguous_label"]["next_step"]
+    assert cli.run(["site", "scan", str(north)]) == 0
+    shown = capsys.readouterr().out
+    assert "ambiguous_label" in shown
+    assert "two labels for 1 images, rows 2, 7: 'a' and 'b'" in shown
+    assert "not read: 1 rows" in shown
+    assert "in the row: rows 8" in shown
+
+
+def test_of_many_wrong_rows_the_first_are_named_and_the_others_counted(
+    north: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (north / "labels.csv").open("ab") as table:
+        table.write(b"\n" + b"1.9,\xfc\n" * 11)
+        for i in range(6):
+            write_dicom(path=north / f"more{i}")
+            table.write(f"{uid_of(f'more{i}')},a\n{uid_of(f'more{i}')},b\n".encode())
+    assert cli.run(["site", "scan", str(north)]) == 0
+    shown = capsys.readouterr().out
+    assert "rows 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, …" in shown
+    assert shown.count("two labels") == 5
+    assert "and 1 more contradictions" in shown
 
 
 def test_zero_usable_images_end_with_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -264,10 +264,20 @@ def test_the_walk_through_a_message_sees_what_does_not_belong_there(
 # Refusals
 
 
-def damage_labels(site: Hospital) -> None:
+def contradict_a_label(site: Hospital) -> None:
     """Give one image a second label."""
     table = site.folder / "labels.csv"
     table.write_text(table.read_text() + f"{uid_of(f'{PLANTED}-file-0')},{LABELS[1]}\n")
+
+
+def open_a_quotation(site: Hospital) -> None:
+    table = site.folder / "labels.csv"
+    table.write_text(table.read_text().replace(f"{LABELS[0]}\n", f'"{PLANTED}\n', 1))
+
+
+def break_a_row(site: Hospital) -> None:
+    table = site.folder / "labels.csv"
+    table.write_bytes(table.read_bytes() + f"{PLANTED},\u00fc\n".encode("latin-1"))
 
 
 def damage_all_images(site: Hospital) -> None:
@@ -306,7 +316,6 @@ def full_disk(site: Hospital) -> None:
 
 
 FAILURES: list[tuple[str, Callable[[Hospital], None], SiteRefusal]] = [
-    ("none", damage_labels, SiteRefusal.DATA),
     ("none", damage_all_images, SiteRefusal.DATA),
     ("none", remove_labels, SiteRefusal.STUDY),
     ("none", no_policy, SiteRefusal.STUDY),
@@ -315,8 +324,6 @@ FAILURES: list[tuple[str, Callable[[Hospital], None], SiteRefusal]] = [
         case
         for mechanism in MECHANISMS[1:]
         for case in (
-            (mechanism, damage_labels, SiteRefusal.INTERNAL),
-            (mechanism, damage_all_images, SiteRefusal.INTERNAL),
             (mechanism, spend_everything, SiteRefusal.BUDGET),
             (mechanism, break_ledger, SiteRefusal.PRIVACY),
             (mechanism, lose_ledger, SiteRefusal.PRIVACY),
@@ -329,6 +336,14 @@ EVERY_FAILURE = pytest.mark.parametrize(
     FAILURES,
     ids=[f"{mechanism}-{fail.__name__}" for mechanism, fail, _ in FAILURES],
 )
+
+
+ONE_PATIENTS_FAULTS: list[tuple[str, Callable[[Hospital], None]]] = [
+    *((mechanism, fault) for mechanism in MECHANISMS
+      for fault in (contradict_a_label, open_a_quotation, break_a_row)),
+    *((mechanism, damage_all_images) for mechanism in MECHANISMS[1:]),
+]  # fmt: skip
+"""What one patient's rows and files may cause; the last where that patient is the only one."""
 
 
 # Planted names
@@ -432,4 +447,27 @@ def test_of_a_refusal_only_a_number_leaves_and_a_planted_name_comes_out_nowhere(
     texts = recorder.texts(site)
     if fail is break_ledger:  # that is where it was planted
         texts = {where: text for where, text in texts.items() if "ledger.jsonl" not in where}
+    require_clean(texts)
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "fault"),
+    ONE_PATIENTS_FAULTS,
+    ids=[f"{mechanism}-{fault.__name__}" for mechanism, fault in ONE_PATIENTS_FAULTS],
+)
+def test_no_patients_rows_or_files_make_a_site_refuse(
+    mechanism: str,
+    fault: Callable[[Hospital], None],
+    hospital: Callable[[str], Hospital],
+    recorder: Recorder,
+) -> None:
+    site = hospital(mechanism)
+    fault(site)
+    study = study_of(FedAvgSettings(local_steps=1))
+    found = without_envelope(site.ask(study, 1), 1)
+    assert {path: v for path, v in found.items() if not path.endswith(".data")} == expected_update(
+        study, 1
+    )
+    texts = recorder.texts(site)
+    assert "run `metaward site scan`" in texts["log"]
     require_clean(texts)

@@ -103,8 +103,8 @@ EXPLANATIONS: dict[RefusalReason, Explanation] = {
         "Add the image to the label table, or leave it out on purpose.",
     ),
     RefusalReason.AMBIGUOUS_LABEL: Explanation(
-        "The image has two different labels.",
-        "Correct the label table; the scan names the rows.",
+        "The image has two different labels, so it is left out.",
+        "Correct the label table or the folders; the scan names the rows.",
     ),
     RefusalReason.UNDECODABLE_PIXELS: Explanation(
         "The pixels could not be decoded.",
