@@ -11,12 +11,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from metaward.errors import ConfigError, DataError
 from metaward_client.site_config import LabelKey
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"\r\n|\n|\r")
+KNOWN_NAMES = (*get_args(LabelKey), "label")
+"""Names of columns that may be shown: they are ours, not the table's."""
 DELIMITERS = b",;\t"
 """Spreadsheets in much of Europe write semicolons into a CSV."""
 
@@ -54,8 +57,7 @@ def read_label_table(path: Path, *, key: LabelKey, label: str) -> LabelTable:
     first, *lines = _LINE_END.split(_content(path).removeprefix(BYTE_ORDER_MARK))
     delimiter = chr(max(DELIMITERS, key=first.count))
     header = _header(path, first, delimiter)
-    key_column = _column(path, header, key, setting="data.key", loosely=True)
-    label_column = _column(path, header, label, setting="data.label", loosely=False)
+    key_column, label_column = _columns(path, header, key, label)
     labels_of: dict[str, dict[str, list[int]]] = {}
     incomplete: list[int] = []
     unreadable: list[int] = []
@@ -131,25 +133,60 @@ def _header(path: Path, line: bytes, delimiter: str) -> list[str]:
     return [cell.strip() for cell in cells]
 
 
-def _column(path: Path, header: list[str], wanted: str, *, setting: str, loosely: bool) -> int:
-    """Return the index of a column, or say which names there are."""
-    same = [i for i, name in enumerate(header) if name == wanted]
-    if not same and loosely:
-        same = [i for i, name in enumerate(header) if _letters(name) == _letters(wanted)]
-    if len(same) == 1:
-        return same[0]
-    near = difflib.get_close_matches(wanted, header, n=1)
-    if not near:
-        near = [name for name in header if _letters(name) == _letters(wanted)][:1]
-    hint = f" (did you mean '{near[0]}'?)" if near and not same else ""
-    shown = ", ".join(f"'{name}'" for name in header[:20]) or "none: the file is empty"
-    found = f"{len(same)} columns" if same else "no column"
-    raise ConfigError(
-        f"{found} named '{wanted}'{hint}; the columns are {shown}",
-        expected=f"one column of the name that {setting} gives",
+def _columns(path: Path, header: list[str], key: LabelKey, label: str) -> tuple[int, int]:
+    """Return the indices of key and label, or say what is wrong with the header."""
+    of_key = [i for i, name in enumerate(header) if name == key]
+    if not of_key:
+        of_key = [i for i, name in enumerate(header) if _letters(name) == _letters(key)]
+    of_label = [i for i, name in enumerate(header) if name == label]
+    for setting, wanted, there, other in (
+        ("data.key", key, of_key, label if of_label else None),
+        ("data.label", label, of_label, key if of_key else None),
+    ):
+        if len(there) != 1:
+            raise _wrong_columns(path, header, setting, wanted, len(there), other)
+    return of_key[0], of_label[0]
+
+
+def _wrong_columns(
+    path: Path, header: list[str], setting: str, wanted: str, n_there: int, other: str | None
+) -> ConfigError:
+    """Say which columns are missing or double, and quote no cell but what site.yaml asks for.
+
+    Where the header row is missing, row 1 is a patient's.
+
+    Args:
+        path: The table.
+        header: Cells of row 1.
+        setting: Where the name comes from.
+        wanted: The name.
+        n_there: How many columns have it.
+        other: The other name that site.yaml gives, if it is there.
+    """
+    found = f"{n_there or 'no'} column{'s' if n_there else ''} named '{wanted}'"
+    if not header:
+        found += "; row 1 is empty"
+    elif not n_there:
+        like = _like(wanted, header)
+        found += f" among {len(header)}" + (f" (did you mean column {like}?)" if like else "")
+        found += f"; '{other}' is there" if other else "; the key and the label are both missing"
+    return ConfigError(
+        found,
+        expected=f"a header row with one column of the name that {setting} gives",
         where=f"{path}, row 1",
-        next_step=f"Correct {setting} in site.yaml, or the header of the table.",
+        next_step=f"Correct {setting} in site.yaml, or the header of the table"
+        + ("." if other or n_there else "; if the table has no header row, give it one."),
     )
+
+
+def _like(wanted: str, header: list[str]) -> str:
+    """Return the number of the column with the most similar name, and the name if it is known."""
+    same = [name for name in header if _letters(name) == _letters(wanted)]
+    near = (same or difflib.get_close_matches(wanted, header, n=1))[:1]
+    if not near:
+        return ""
+    known = near[0] in KNOWN_NAMES
+    return f"{header.index(near[0]) + 1}" + (f", '{near[0]}'" if known else "")
 
 
 def _letters(name: str) -> str:

@@ -56,14 +56,42 @@ def test_keys_are_compared_in_one_form(key: str, value: str, compared: str) -> N
     assert comparable_key(key, value) == compared  # type: ignore[arg-type]
 
 
-def test_a_missing_column_is_answered_with_the_columns_there_are(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"'finding'.*did you mean 'findings'.*'findings'"):
-        _read(tmp_path, "sop_instance_uid,findings\n1,a\n", label="finding")
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (
+            "sop_instance_uid,findings,PLANTED",
+            "no column named 'finding' among 3 (did you mean column 2?); "
+            "'sop_instance_uid' is there",
+        ),
+        (
+            "SOPInstanceUID,FINDING",
+            "'finding' among 2 (did you mean column 2?); 'sop_instance_uid'",
+        ),
+        ("1.2.3,PLANTED^ANNA", "no column named 'sop_instance_uid' among 2; the key and the label"),
+        ("1.2.3,findings", "no column named 'sop_instance_uid' among 2; the key and the label"),
+        ("study_instance_uid,finding", "(did you mean column 1, 'study_instance_uid'?); 'finding'"),
+        ("1.2.3,finding", "no column named 'sop_instance_uid' among 2; 'finding' is there"),
+        ("finding,sop_instance_uid,finding", "2 columns named 'finding'"),
+        ("", "no column named 'sop_instance_uid'; row 1 is empty"),
+    ],
+)
+def test_a_wrong_header_is_described_without_a_cell_of_it(
+    tmp_path: Path, header: str, message: str
+) -> None:
+    """Without a header row, row 1 is a patient's: no name but those of site.yaml may be shown."""
+    with pytest.raises(ConfigError) as caught:
+        _read(tmp_path, f"{header}\n1.2.3,PLANTED\n", label="finding")
+    text = str(caught.value)
+    assert message in text
+    assert "row 1" in text
+    for secret in ("PLANTED", "ANNA", "1.2.3", "findings", "FINDING"):
+        assert secret not in text
 
 
-def test_a_label_column_in_other_letters_is_not_taken_silently(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="did you mean 'LABEL'"):
-        _read(tmp_path, "sop_instance_uid,LABEL\n1,a\n")
+def test_a_table_without_a_header_row_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="if the table has no header row, give it one"):
+        _read(tmp_path, "1.2.3,PLANTED\n")
 
 
 def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -125,5 +153,5 @@ def test_a_header_that_cannot_be_read_is_an_error_that_quotes_nothing(
 
 
 def test_an_empty_table_is_a_missing_column(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="the file is empty"):
+    with pytest.raises(ConfigError, match="row 1 is empty"):
         _read(tmp_path, "")

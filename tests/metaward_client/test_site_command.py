@@ -118,7 +118,7 @@ def test_zero_usable_images_end_with_3(tmp_path: Path, capsys: pytest.CaptureFix
     [
         ("name: n\ndata: {root: gone}\n", "no folder of that name"),
         ("name: n\ndata: {root: ., labels: gone.csv}\n", "no such file"),
-        ("name: n\ndata: {root: ., labels: labels.csv, label: lable}\n", "did you mean 'label'"),
+        ("name: n\ndata: {root: ., labels: labels.csv, label: lable}\n", "column 2, 'label'?"),
         ("name: n\ndate: {root: .}\n", "did you mean 'data'"),
     ],
 )
