@@ -3,6 +3,7 @@
 import json
 import math
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,11 +15,13 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from metaward_client.privacy.cross_check import CrossCheck
+    from metaward_client.privacy.policy import ProtectedSettings
     from metaward_client.privacy.quote import Quote
 
 EXAMPLE = "Example:  metaward site quote --epsilon 8 --rounds 100 --patients 1000"
 OPEN = ("--epsilon", "--rounds", "--noise-multiplier")
 DEFAULT_STEPS = 5
+DEFAULT_SAMPLE_RATE = 0.05
 
 
 class Mechanism(StrEnum):
@@ -29,9 +32,13 @@ class Mechanism(StrEnum):
 
 
 def quote(
+    site: Annotated[
+        Path | None,
+        typer.Argument(help="A site.yaml, or a folder that holds one, whose policy is quoted."),
+    ] = None,
     mechanism: Annotated[
-        Mechanism, typer.Option(help="How updates are made private.")
-    ] = Mechanism.DP_SGD,
+        Mechanism | None, typer.Option(help="How updates are made private: by default dp-sgd.")
+    ] = None,
     epsilon: Annotated[
         float | None, typer.Option(help="What a patient may lose in all rounds together.")
     ] = None,
@@ -50,8 +57,12 @@ def quote(
         typer.Option(min=1, help=f"Noised sums per round: {DEFAULT_STEPS}; for block always 1."),
     ] = None,
     sample_rate: Annotated[
-        float, typer.Option(help="q: chance of a patient, or block, to enter one noised sum.")
-    ] = 0.05,
+        float | None,
+        typer.Option(
+            help="q: chance of a patient, or block, to enter one noised sum: by default "
+            f"{DEFAULT_SAMPLE_RATE}."
+        ),
+    ] = None,
     cross_check: Annotated[
         bool, typer.Option("--cross-check", help="Ask three other accountants too; takes seconds.")
     ] = False,
@@ -61,14 +72,22 @@ def quote(
 ) -> None:
     """Say what a privacy policy costs its patients; no data is read.
 
-    Leave out one of --epsilon, --rounds and --noise-multiplier: it is solved for. Exit code 4 where
-    no noise or no round fits into the budget, or accountants disagree.
+    Leave out one of --epsilon, --rounds and --noise-multiplier: it is solved for. With SITE, its
+    policy stands for every option that is not given: its budget and noise say how many rounds fit;
+    with --rounds, its budget says which noise. Exit code 4 where no noise or no round fits into the
+    budget, or accountants disagree.
     """
     from rich.console import Console
 
     from metaward_client.privacy import quote as quotes
 
+    policy = None if site is None else _policy_of(site)
+    if policy is not None:
+        epsilon, noise_multiplier = _filled_in(policy, epsilon, rounds, noise_multiplier)
     _require_one_open((epsilon, rounds, noise_multiplier))
+    if sample_rate is None:
+        sample_rate = DEFAULT_SAMPLE_RATE if policy is None else policy.sample_rate
+    chosen = mechanism or (Mechanism.DP_SGD if policy is None else Mechanism(policy.mechanism))
     for option, value, most in (
         ("--epsilon", epsilon, math.inf),
         ("--noise-multiplier", noise_multiplier, math.inf),
@@ -76,9 +95,9 @@ def quote(
     ):
         _require_positive(option, value, most)
     plan = quotes.Plan(
-        mechanism=mechanism.value,
-        target_delta=_target_delta(target_delta, patients),
-        steps=_steps(mechanism, steps),
+        mechanism=chosen.value,
+        target_delta=_target_delta(target_delta, patients, policy),
+        steps=_steps(chosen, steps, policy),
         sample_rate=sample_rate,
         target_epsilon=epsilon,
         rounds=rounds,
@@ -89,7 +108,36 @@ def quote(
     if as_json:
         typer.echo(json.dumps(answer.to_json() | _check_as_json(checked), indent=2))
     else:
-        _print(answer, checked, Console())
+        _print(answer, checked, policy, Console())
+
+
+def _policy_of(site: Path) -> "ProtectedSettings":
+    from metaward_client.privacy.policy import NoPrivacy
+    from metaward_client.site_config import read_policy
+
+    policy = read_policy(site)
+    if isinstance(policy, NoPrivacy):
+        raise ConfigError(
+            f"the mechanism is {policy.label}, which promises nothing at any number of rounds",
+            expected="privacy.mechanism: dp-sgd or block",
+            where=str(site),
+            next_step="Choose a mechanism in site.yaml, or quote a plan without a site.",
+        )
+    return policy
+
+
+def _filled_in(
+    policy: "ProtectedSettings",
+    epsilon: float | None,
+    rounds: int | None,
+    noise_multiplier: float | None,
+) -> tuple[float | None, float | None]:
+    """Return budget and noise, the policy's where fewer than two of the three are given."""
+    if (epsilon, rounds, noise_multiplier).count(None) > 1 and epsilon is None:
+        epsilon = policy.target_epsilon
+    if (epsilon, rounds, noise_multiplier).count(None) > 1:
+        noise_multiplier = policy.noise_multiplier
+    return epsilon, noise_multiplier
 
 
 def _require_one_open(values: tuple[float | None, ...]) -> None:
@@ -111,9 +159,14 @@ def _require_positive(option: str, value: float | None, most: float) -> None:
         )
 
 
-def _target_delta(target_delta: float | None, patients: int | None) -> float:
+def _target_delta(
+    target_delta: float | None, patients: int | None, policy: "ProtectedSettings | None"
+) -> float:
     from metaward_client.privacy.policy import MAX_DELTA_TIMES_POPULATION
 
+    if policy is not None and patients is None:
+        patients = policy.population
+        target_delta = policy.target_delta if target_delta is None else target_delta
     most = None if patients is None else MAX_DELTA_TIMES_POPULATION / patients
     if target_delta is None:
         if most is None:
@@ -138,9 +191,12 @@ def _target_delta(target_delta: float | None, patients: int | None) -> float:
     return target_delta
 
 
-def _steps(mechanism: Mechanism, steps: int | None) -> int:
+def _steps(mechanism: Mechanism, steps: int | None, policy: "ProtectedSettings | None") -> int:
     if mechanism is Mechanism.DP_SGD:
-        return DEFAULT_STEPS if steps is None else steps
+        if steps is not None:
+            return steps
+        at_site = None if policy is None else policy.terms()
+        return at_site.steps if at_site and at_site.mechanism == mechanism else DEFAULT_STEPS
     if steps not in (None, 1):
         raise ConfigError(
             f"{steps}",
@@ -164,19 +220,26 @@ def _check_as_json(checked: "CrossCheck | None") -> dict[str, object]:
     return {"cross_check": finite | {"prv_add_or_remove_one": checked.prv}}
 
 
-def _print(answer: "Quote", checked: "CrossCheck | None", console: "Console") -> None:
+def _print(
+    answer: "Quote",
+    checked: "CrossCheck | None",
+    policy: "ProtectedSettings | None",
+    console: "Console",
+) -> None:
     plan = answer.plan
     console.print(
         f"[bold]Quote[/]  epsilon {_number(answer.epsilon)} at delta {plan.target_delta:g} for "
         f"every patient, {answer.rounds:,} rounds together; no data was read",
         highlight=False,
     )
-    console.print(_facts(answer, checked), highlight=False)
+    console.print(_facts(answer, checked, policy), highlight=False)
     console.print("What fewer and more rounds cost at this noise:", highlight=False)
     console.print(_other_rounds(answer), highlight=False)
 
 
-def _facts(answer: "Quote", checked: "CrossCheck | None") -> "Table":
+def _facts(
+    answer: "Quote", checked: "CrossCheck | None", policy: "ProtectedSettings | None"
+) -> "Table":
     from rich.table import Table
 
     from metaward_client.privacy.accountant import accountant_name
@@ -201,6 +264,8 @@ def _facts(answer: "Quote", checked: "CrossCheck | None") -> "Table":
     if plan.mechanism != BLOCK:
         in_mixed = f"epsilon {_number(answer.epsilon_replace_one)} (replace one patient)"
         table.add_row("  beside block releases", in_mixed)
+    if policy is not None:
+        table.add_row("  bound in site.yaml", f"{policy.rounds:,} rounds of one study")
     if checked is not None:
         prv = "none" if checked.prv is None else f"{checked.prv:.4f} (add or remove one)"
         own = _number(checked.pld_own_composition)

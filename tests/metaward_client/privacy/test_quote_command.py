@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
@@ -159,6 +160,105 @@ def test_a_plan_that_makes_no_sense_is_refused(
     capsys: pytest.CaptureFixture[str], arguments: str, code: int, words: str
 ) -> None:
     assert cli.run(["site", "quote", *arguments.split()]) == code
+    captured = capsys.readouterr()
+    assert words in captured.err
+    assert captured.out == ""
+
+
+SITE = """
+name: north
+data: {root: .}
+privacy:
+  mechanism: dp-sgd
+  target_epsilon: 4.0
+  target_delta: 2.0e-5
+  population: 1000
+  noise_multiplier: 1.25
+  sample_rate: 0.02
+  steps_per_round: 3
+  rounds: 70
+  labels: [opaque, clear]
+"""
+OF_SITE = {
+    "mechanism": "dp-sgd", "target_epsilon": 4.0, "target_delta": 2e-5, "noise_multiplier": 1.25,
+    "sample_rate": 0.02, "steps": 3, "solved_for": "rounds",
+}  # fmt: skip
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> str:
+    (tmp_path / "site.yaml").write_text(SITE)
+    return str(tmp_path / "site.yaml")
+
+
+def test_a_sites_policy_is_quoted(site: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = asked(capsys, site)
+    assert {name: found[name] for name in OF_SITE} == OF_SITE
+    typed = "--epsilon 4 --noise-multiplier 1.25 --target-delta 2e-5 --sample-rate 0.02 --steps 3"
+    assert found == asked(capsys, *typed.split())
+    assert cli.run(["site", "quote", site]) == 0
+    assert "70 rounds of one study" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "changed"),
+    [
+        ("--epsilon 2", {"target_epsilon": 2.0}),
+        ("--noise-multiplier 2", {"noise_multiplier": 2.0}),
+        ("--sample-rate 0.01", {"sample_rate": 0.01}),
+        ("--steps 1", {"steps": 1}),
+        ("--target-delta 1e-6", {"target_delta": 1e-6}),
+        ("--patients 500", {"target_delta": 2e-4}),
+        ("--mechanism block --noise-multiplier 4",
+         {"mechanism": "block", "steps": 1, "noise_multiplier": 4.0}),
+    ],
+)  # fmt: skip
+def test_options_go_before_a_sites_policy(
+    site: str, options: str, changed: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = asked(capsys, site, *options.split())
+    assert {name: found[name] for name in OF_SITE} == OF_SITE | changed
+
+
+def test_with_rounds_the_sites_budget_asks_for_noise_and_with_noise_too_for_epsilon(
+    site: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick = (site, "--rounds", "4", "--sample-rate", "1", "--steps", "1")
+    noise = asked(capsys, *quick)
+    assert (noise["solved_for"], noise["target_epsilon"]) == ("noise_multiplier", 4.0)
+    cost = asked(capsys, *quick, "--noise-multiplier", "2")
+    assert (cost["solved_for"], cost["noise_multiplier"]) == ("target_epsilon", 2.0)
+
+
+def test_a_site_with_blocks_is_quoted_with_one_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "site.yaml").write_text(
+        "name: north\ndata: {root: .}\nprivacy: {mechanism: block, target_epsilon: 8, "
+        "target_delta: 1.0e-5, population: 100, noise_multiplier: 4, sample_rate: 0.5}\n"
+    )
+    found = asked(capsys, str(tmp_path))
+    assert (found["mechanism"], found["steps"], found["sample_rate"]) == ("block", 1, 0.5)
+    as_dp_sgd = asked(capsys, str(tmp_path), "--mechanism", "dp-sgd")
+    assert as_dp_sgd["steps"] == quote_command.DEFAULT_STEPS
+
+
+@pytest.mark.parametrize(
+    ("privacy", "options", "code", "words"),
+    [
+        ("", "", 2, "no privacy policy"),
+        ("privacy: {mechanism: none}", "", 2, "promises nothing at any number of rounds"),
+        (SITE[SITE.index("privacy"):], "--target-delta 1e-3", 2, "1 / (10 patients)"),
+        (SITE[SITE.index("privacy"):], "--rounds 9 --epsilon 3 --noise-multiplier 1", 2, "two of"),
+        (SITE[SITE.index("privacy"):], "--epsilon 0.01", 4, "Plan more noise"),
+    ],
+)  # fmt: skip
+def test_a_site_that_cannot_be_quoted_is_refused(
+    tmp_path: Path, privacy: str, options: str, code: int, words: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    (tmp_path / "site.yaml").write_text(f"name: north\ndata: {{root: .}}\n{privacy}")
+    assert cli.run(["site", "quote", str(tmp_path / "site.yaml"), *options.split()]) == code
     captured = capsys.readouterr()
     assert words in captured.err
     assert captured.out == ""
