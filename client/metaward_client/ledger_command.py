@@ -127,8 +127,9 @@ def verify(
         typer.echo(json.dumps(found, indent=2))
         return
     Console(highlight=False).print(
-        f"✓ The ledger is as it was left: {state.entries} entries, {len(state.releases)} releases, "
-        f"studies: {len(state.studies)}; the last entry is of {state.last_time}",
+        f"✓ The ledger is as it was left. Entries: {state.entries}; releases: "
+        f"{len(state.releases)}; studies: {len(state.studies)}; the last entry is of "
+        f"{state.last_time}",
         soft_wrap=True,
     )
 

@@ -144,7 +144,8 @@ def _require_one_open(values: tuple[float | None, ...]) -> None:
     given = [option for option, value in zip(OPEN, values, strict=True) if value is not None]
     if len(given) != len(OPEN) - 1:
         raise ConfigError(
-            " and ".join(given) or "none of what a plan is made of",
+            f"{' and '.join(given)}{' alone' if len(given) == 1 else ''}"
+            or "none of what a plan is made of",
             expected=f"two of {', '.join(OPEN)}; the third is solved for",
             where="metaward site quote",
             next_step=EXAMPLE,

@@ -88,7 +88,7 @@ def _parse(path: Path) -> tuple[dict[str, Any], yaml.Node | None]:
         content = {}
     if not isinstance(content, dict):
         raise ConfigError(
-            f"the file holds a {type(content).__name__}",
+            f"the file holds {'a list' if isinstance(content, list) else 'a single value'}",
             expected="a YAML mapping of keys to values",
             where=str(path),
             next_step="See docs/configuration.md for an example.",

@@ -51,6 +51,7 @@ def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
         ("on: 1\n", "line 1: not valid YAML .a key that is not text; put it in quotes"),
         ("2026-01-01: 1\n", "not text"),
         ("- rounds\n", "holds a list"),
+        ("rounds\n", "holds a single value"),
         ("learner:\n  name: fomaml\n  inner_lr: 1e-2\n", "valid number"),
         ("learner:\n  name: fomaml\n  inner_lr: .inf\n", "learner.inner_lr"),
         ("learner:\n  name: maml3\n", "maml3"),

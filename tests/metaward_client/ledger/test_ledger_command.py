@@ -82,7 +82,7 @@ def test_create_makes_no_second_ledger(ready: Path, capsys: Printed) -> None:
 def test_verify_says_what_it_verified(ready: Path, capsys: Printed) -> None:
     answer(ready, A, 2)
     assert cli.run(["site", "ledger", "verify", str(ready)]) == 0
-    assert "7 entries, 2 releases" in capsys.readouterr().out
+    assert "Entries: 7; releases: 2; studies: 1;" in capsys.readouterr().out
     assert cli.run(["site", "ledger", "verify", str(ready), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["verified"] is True
@@ -113,7 +113,7 @@ def test_a_damaged_stored_answer_ends_verify_with_4(ready: Path, capsys: Printed
 def test_a_missing_ledger_is_not_made_by_looking(site: Path, capsys: Printed) -> None:
     for command in (["budget"], ["ledger", "verify"]):
         assert cli.run(["site", *command, str(site)]) == 4
-        assert "it is missing" in capsys.readouterr().err
+        assert "Privacy error  the ledger or a part of it is missing" in capsys.readouterr().err
     assert not (site / "ledger").exists()
 
 

@@ -141,6 +141,7 @@ def test_opacus_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
         ("--rounds 9 --epsilon 3 --noise-multiplier 1", 2, "the third is solved for"),
         ("--rounds 9 --patients 100", 2, "the third is solved for"),
         ("--patients 100", 2, "none of what a plan is made of"),
+        ("--rounds 9 --patients 100", 2, "error  --rounds alone"),
         ("--rounds 9 --noise-multiplier 1", 2, "epsilon means nothing without its delta"),
         ("--rounds 9 --noise-multiplier 0 --patients 100", 2, "--noise-multiplier"),
         ("--rounds 9 --noise-multiplier nan --patients 100", 2, "--noise-multiplier"),

@@ -223,7 +223,7 @@ ROOM = "Make room on the disk; then start again, no round is lost or charged twi
 NO_LINK = "Put the real file or folder in its place, or name the real one in site.yaml."
 _EXPLAINED = {
     errno.ENOENT: (
-        "it is missing",
+        "the ledger or a part of it is missing",
         "Bring it back as it was after the last round; `metaward site ledger create` is only for "
         "patients of whom nothing was ever released.",
     ),
