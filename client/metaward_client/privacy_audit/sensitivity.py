@@ -53,6 +53,12 @@ def sensitivity_finding(name: str, ratios: Mapping[str, float], relation: Relati
     Sums that no patient moves, because the data is too few to learn from, show nothing.
     """
     worst = max(ratios.values())
+    seen = f"The largest change was {worst:.4f} of what the mechanism claims at most."
+    if worst == 0:
+        seen = (
+            "That patient changed nothing: the random part of the data had too few patients of "
+            "the labels that were drawn. Run it again, or without a site."
+        )
     verdict = verdict_of(worst <= 1 + ROUNDING) if worst > 0 else Verdict.NOT_SHOWN
     return Finding(
         check=f"sensitivity, {name}",
@@ -62,7 +68,7 @@ def sensitivity_finding(name: str, ratios: Mapping[str, float], relation: Relati
         f"({relation}): as found, with huge or infinite pixels, missing numbers, wrong and "
         "contradictory labels, and many images. All randomness was the same, and the bound so "
         "small that every patient meets it.",
-        seen=f"The largest change was {worst:.4f} of what the mechanism claims at most.",
+        seen=seen,
         verdict=verdict,
         figures=dict(ratios),
     )

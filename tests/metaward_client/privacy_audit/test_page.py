@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from metaward.errors import PrivacyError
+from metaward_client.privacy.terms import Relation
 from metaward_client.privacy_audit.findings import Audit, Finding, Verdict
 from metaward_client.privacy_audit.page import render_page, write_audit
 from metaward_client.privacy_audit.run import Pictures
+from metaward_client.privacy_audit.sensitivity import sensitivity_finding
 from metaward_client.privacy_command import require_passed
 
 
@@ -48,6 +50,14 @@ def test_a_figure_that_proves_nothing_is_not_counted_as_a_check() -> None:
     )
     assert "withstood all 1 checks" in page
     assert "a figure, no proof" in page
+
+
+def test_sums_that_nobody_moved_are_not_called_small() -> None:
+    moved, still = (
+        sensitivity_finding("x", {"sum": ratio}, Relation.ADD_OR_REMOVE_ONE) for ratio in (0.5, 0.0)
+    )
+    assert moved.seen.startswith("The largest change was 0.5000 of what")
+    assert still.seen.startswith("That patient changed nothing: ")
 
 
 def test_pictures_are_shown_of_drawn_data_only() -> None:
