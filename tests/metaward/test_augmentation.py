@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metaward.augmentation import augmented, random_dihedral
+from metaward.augmentation import augmented, drawn_views, seen_as
 from metaward.episodes import Examples
 
 SIDE = 3
@@ -18,6 +18,10 @@ def numbered(n: int, channels: int = 1) -> torch.Tensor:
     return pixels.view(n, channels, SIDE, SIDE)
 
 
+def turned_at_random(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    return seen_as(images, drawn_views("dihedral", len(images), rng))
+
+
 def dihedral_group(image: np.ndarray) -> list[bytes]:
     """Return the eight turns and mirror images of (channels, side, side), by numpy."""
     turned = [np.rot90(image, k, axes=(1, 2)) for k in range(4)]
@@ -27,7 +31,7 @@ def dihedral_group(image: np.ndarray) -> list[bytes]:
 @given(n=st.integers(0, 9), channels=st.sampled_from([1, 3]), seed=st.integers(0, 2**32))
 def test_each_image_keeps_its_own_pixels(n: int, channels: int, seed: int) -> None:
     images = numbered(n, channels)
-    turned = random_dihedral(images, np.random.default_rng(seed))
+    turned = turned_at_random(images, np.random.default_rng(seed))
     assert turned.shape == images.shape
     for before, after in zip(images.flatten(2), turned.flatten(2), strict=True):
         assert torch.equal(before.sort().values, after.sort().values)
@@ -36,7 +40,7 @@ def test_each_image_keeps_its_own_pixels(n: int, channels: int, seed: int) -> No
 def test_every_outcome_is_a_turn_or_mirror_image_and_all_eight_are_as_frequent() -> None:
     n = 4000
     image = numbered(1, channels=3)
-    turned = random_dihedral(image.repeat(n, 1, 1, 1), np.random.default_rng(0)).numpy()
+    turned = turned_at_random(image.repeat(n, 1, 1, 1), np.random.default_rng(0)).numpy()
     group = dihedral_group(image[0].numpy())
     assert len(set(group)) == 8
     counts = [sum(t.tobytes() == element for t in turned) for element in group]
@@ -47,13 +51,13 @@ def test_every_outcome_is_a_turn_or_mirror_image_and_all_eight_are_as_frequent()
 
 def test_images_of_a_batch_are_turned_each_on_its_own() -> None:
     image = numbered(1)
-    turned = random_dihedral(image.repeat(64, 1, 1, 1), np.random.default_rng(0))
+    turned = turned_at_random(image.repeat(64, 1, 1, 1), np.random.default_rng(0))
     assert len({t.numpy().tobytes() for t in turned}) == 8
 
 
 def test_the_images_given_are_left_as_they_were() -> None:
     images = numbered(5)
-    random_dihedral(images, np.random.default_rng(0))
+    turned_at_random(images, np.random.default_rng(0))
     assert torch.equal(images, numbered(5))
 
 
@@ -70,5 +74,5 @@ def test_labels_stay_and_none_is_the_identity() -> None:
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_same_generator_gives_the_same_turns(seed: int) -> None:
-    one, other = (random_dihedral(numbered(20), np.random.default_rng(seed)) for _ in range(2))
+    one, other = (turned_at_random(numbered(20), np.random.default_rng(seed)) for _ in range(2))
     assert torch.equal(one, other)

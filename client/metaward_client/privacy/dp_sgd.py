@@ -12,42 +12,44 @@ and everything that a learner makes of the answers is post-processing (docs/thre
 
 That holds only if g_p is a function of phi, of patient p and of randomness of p's own: each
 patient's images are chosen and changed with a stream of their own. The gradients are computed
-together (``vmap``), a tenth of the time of one after the other; which patients share a batch then
-moves a gradient by its last bits, which the clip norm's margin covers
-(:data:`~metaward_client.privacy.clip_norm.ROUNDING_MARGIN`).
+together (:mod:`metaward_client.privacy.patient_gradients`), in a small part of the time of one
+after the other; which patients share a batch then moves a gradient by its last bits, which the clip
+norm's margin covers (:data:`~metaward_client.privacy.clip_norm.ROUNDING_MARGIN`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.func import functional_call, grad, vmap
-from torch.nn import functional as F
 
 from metaward.arrays import Tensors
-from metaward.augmentation import augmented
+from metaward.augmentation import drawn_views, seen_as
 from metaward.episodes import Examples
-from metaward.errors import PrivacyError
 from metaward.meta.head import Head
 from metaward.meta.noised import Parameters
 from metaward.models.body import Body
 from metaward.study import Augment
 from metaward.tasks import Task
 from metaward_client.privacy.noised_sum import ClippedSum, NoisedSums, Normals
+from metaward_client.privacy.patient_gradients import (
+    HEAD_BIAS,
+    HEAD_WEIGHT,
+    patient_gradients,
+    refuse_shared_statistics,
+)
 from metaward_client.privacy.poisson import poisson_sample
 
-HEAD_WEIGHT, HEAD_BIAS = "head.weight", "head.bias"
-"""Names of the head's leaves in a sum; no body has leaves of these names."""
-PATIENTS_AT_ONCE = 32
-"""Gradients that are held at the same time. Of 16, 32 and 64 the fastest over all widths."""
-MIXES_PATIENTS = (
-    torch.nn.modules.batchnorm._BatchNorm,
-    torch.nn.modules.instancenorm._InstanceNorm,
-)
+IMAGES_AT_ONCE, PIXELS_AT_ONCE = 64, 2**17
+"""What is worked on at the same time: 64 images of 32x32, 32 of 64x64, 2 of 256x256.
 
+Fewer cost a third more on small images. More are slower too, since each layer then takes its memory
+from the system anew; and the memory that large images need stays bounded. Measured on CPU.
+"""
 Rows = NDArray[np.int64]
+Chosen = tuple[Rows, Rows]
+"""One patient's rows for one answer, and how each is seen."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,17 @@ class Cohort:
 
     Attributes:
         task: The site's images.
-        images_of: Rows of each patient's images with a label of the public list; may be empty.
+        rows: Rows of the images with a label of the public list, one patient after the other.
+        starts: (n_patients + 1,), where each patient's part of ``rows`` begins; may be empty.
         label_of: Index into the public list for each image; -1 where it is not on the list.
+        n_labels: Length of the public list.
     """
 
     task: Task
-    images_of: tuple[Rows, ...]
-    label_of: NDArray[np.int64]
+    rows: Rows
+    starts: Rows
+    label_of: Rows
+    n_labels: int
 
     @classmethod
     def of(cls, task: Task, labels: Sequence[str]) -> "Cohort":
@@ -70,16 +76,20 @@ class Cohort:
         number = {name: index for index, name in enumerate(labels)}
         translate = np.array([number.get(name, -1) for name in task.label_names] or [-1])
         label_of = translate[task.labels]
-        order = np.argsort(task.patients, kind="stable")
-        ends = np.flatnonzero(np.diff(task.patients[order])) + 1
-        everyone = np.split(order, ends) if len(order) else []
-        rows = (patient[label_of[patient] >= 0] for patient in everyone)
-        return cls(task, tuple(rows), label_of)
+        everyone, patient_of = np.unique(task.patients, return_inverse=True)
+        order = np.argsort(patient_of, kind="stable")
+        rows = order[label_of[order] >= 0]
+        starts = np.searchsorted(patient_of[rows], np.arange(len(everyone) + 1))
+        return cls(task, rows, starts, label_of, len(labels))
 
     @property
     def n_patients(self) -> int:
         """Number of patients, those without a usable image included."""
-        return len(self.images_of)
+        return len(self.starts) - 1
+
+    def images_of(self, patient: int) -> Rows:
+        """Return the rows of one patient's images with a label of the public list."""
+        return self.rows[self.starts[patient] : self.starts[patient + 1]]
 
 
 @dataclass
@@ -141,97 +151,40 @@ def clipped_sum(
     """
     shapes = {name: tuple(leaf.shape) for name, leaf in flat.items()}
     total = ClippedSum.empty(shapes, site.sums.max_grad_norm)
-    chosen: list[Examples] = []
-    for patient in drawn:
-        rng = np.random.default_rng(int(seeds[patient] * 2**53))
-        images = _images_of(site, int(patient), classes, rng)
-        if images is not None:
-            chosen.append(images)
+    row_of = np.full(site.cohort.n_labels + 1, -1)  # the last one stands for labels not listed
+    row_of[list(classes)] = np.arange(len(classes))
+    row_of_image = row_of[site.cohort.label_of]
+    chosen = [own for p in drawn if len((own := _chosen(site, int(p), seeds[p], row_of_image))[0])]
     losses: list[float] = []
-    for start in range(0, len(chosen), PATIENTS_AT_ONCE):
-        batch = chosen[start : start + PATIENTS_AT_ONCE]
-        gradients, loss = patient_gradients(site.body, flat, batch)
+    for batch in _batches(chosen, pixels_of_image=int(np.prod(site.cohort.task.images.shape[2:]))):
+        rows = np.concatenate([own for own, _ in batch])
+        views = np.concatenate([own for _, own in batch])
+        images = seen_as(site.cohort.task.take(rows), views)
+        examples = Examples(images, torch.from_numpy(row_of_image[rows]), len(classes))
+        counts = [len(own) for own, _ in batch]
+        gradients, loss = patient_gradients(site.body, flat, examples, counts)
         total.add({name: leaf.numpy() for name, leaf in gradients.items()})
         losses += loss.tolist()
     site.loss = float(np.mean(losses)) if losses else float("nan")
     return total
 
 
-def patient_gradients(
-    body: Body, flat: Tensors, patients: Sequence[Examples]
-) -> tuple[Tensors, torch.Tensor]:
-    """Return each patient's gradient and loss.
-
-    Args:
-        body: The network.
-        flat: Parameters of body and head.
-        patients: At least one image each; a patient's loss is their mean cross-entropy.
-
-    Returns:
-        Leaf name -> (n_patients, *shape), and (n_patients,).
-    """
-
-    def loss_of_one(
-        parameters: Tensors, images: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        own = {name: leaf for name, leaf in parameters.items() if name not in _HEAD}
-        features = functional_call(body, own, (images,))
-        logits = features @ parameters[HEAD_WEIGHT].T + parameters[HEAD_BIAS]
-        loss = (F.cross_entropy(logits, labels, reduction="none") * weights).sum()
-        return loss, loss
-
-    n = len(patients)
-    # a batch of one is computed in another way, to other last bits
-    images, labels, weights = _padded(patients if n > 1 else [*patients, *patients])
-    gradients_of = vmap(grad(loss_of_one, has_aux=True), in_dims=(None, 0, 0, 0))
-    still = {name: leaf.detach() for name, leaf in flat.items()}
-    gradients, losses = gradients_of(still, images, labels, weights)
-    return {name: leaf.detach()[:n] for name, leaf in gradients.items()}, losses.detach()[:n]
+def _batches(chosen: Sequence[Chosen], pixels_of_image: int) -> Iterator[Sequence[Chosen]]:
+    """Yield patients in their order, as many at once as there is room for; one at least."""
+    room = min(IMAGES_AT_ONCE, PIXELS_AT_ONCE // pixels_of_image)
+    first, images = 0, 0
+    for number, (rows, _) in enumerate(chosen):
+        if number > first and images + len(rows) > room:
+            yield chosen[first:number]
+            first, images = number, 0
+        images += len(rows)
+    if chosen:
+        yield chosen[first:]
 
 
-def _padded(patients: Sequence[Examples]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Stack patients; who has fewer images than others is filled up with copies that weigh 0."""
-    most = max(len(patient.labels) for patient in patients)
-    images, labels, weights = [], [], []
-    for patient in patients:
-        n = len(patient.labels)
-        rows = torch.arange(most) % n
-        images.append(patient.images[rows])
-        labels.append(patient.labels[rows])
-        weights.append((torch.arange(most) < n).to(patient.images.dtype) / n)
-    return torch.stack(images), torch.stack(labels), torch.stack(weights)
-
-
-_HEAD = frozenset((HEAD_WEIGHT, HEAD_BIAS))
-
-
-def refuse_shared_statistics(body: torch.nn.Module) -> None:
-    """Refuse a network in which one patient's images change another's features.
-
-    Raises:
-        PrivacyError: A layer that takes statistics over a batch, or any buffer: state that would
-            pass from patient to patient without noise.
-    """
-    mixing = [type(part).__name__ for part in body.modules() if isinstance(part, MIXES_PATIENTS)]
-    if mixing or next(body.buffers(), None) is not None:
-        raise PrivacyError(
-            f"a network with {mixing[0] if mixing else 'buffers'}",
-            expected="no batch statistics and no buffers: they mix patients, unclipped",
-            where="the study's model",
-            next_step="Use GroupNorm.",
-        )
-
-
-def _images_of(
-    site: PatientGradients, patient: int, classes: Sequence[int], rng: np.random.Generator
-) -> Examples | None:
-    """Return at most m of one patient's images of these classes, changed; None without any."""
-    cohort = site.cohort
-    row_of = {label: row for row, label in enumerate(classes)}
-    rows = cohort.images_of[patient]
-    rows = rows[np.isin(cohort.label_of[rows], list(classes))]
-    if not len(rows):
-        return None
-    chosen = rng.permutation(rows)[: site.images_per_patient]
-    labels = torch.tensor([row_of[int(label)] for label in cohort.label_of[chosen]])
-    return augmented(Examples(cohort.task.take(chosen), labels, len(classes)), site.augment, rng)
+def _chosen(site: PatientGradients, patient: int, seed: float, row_of_image: Rows) -> Chosen:
+    """Return at most m images of one patient, and how each is seen; from the patient's stream."""
+    rng = np.random.default_rng(int(seed * 2**53))
+    own = site.cohort.images_of(patient)
+    rows = rng.permutation(own[row_of_image[own] >= 0])[: site.images_per_patient]
+    return rows, drawn_views(site.augment, len(rows), rng)

@@ -119,15 +119,18 @@ class ClippedSum:
 
         A unit with a value that is not finite adds zero; it is set to zero before it is clipped.
         """
-        wide = {name: np.asarray(leaf, dtype=np.float64) for name, leaf in vectors.items()}
+        wide = {
+            name: np.asarray(leaf, dtype=np.float64).reshape(len(leaf), self.sums[name].size)
+            for name, leaf in vectors.items()
+        }
         # overflow to inf is meant: such a unit counts as not finite
         with np.errstate(over="ignore", invalid="ignore"):
-            squares = sum(
-                np.square(leaf).sum(axis=tuple(range(1, leaf.ndim))) for leaf in wide.values()
-            )
+            squares = sum(np.einsum("ij,ij->i", leaf, leaf) for leaf in wide.values())
             norms = np.sqrt(np.asarray(squares, dtype=np.float64))
         factors = clip_factors(norms, self.max_grad_norm)
         kept = np.flatnonzero(factors)
+        everybody = len(kept) == len(factors)
         for name, leaf in wide.items():
-            self.sums[name] += np.tensordot(factors[kept], leaf[kept], axes=1)
+            total = factors @ leaf if everybody else factors[kept] @ leaf[kept]
+            self.sums[name] += total.reshape(self.sums[name].shape)
         self.bits += centred_bits(norms, self.max_grad_norm)

@@ -20,13 +20,10 @@ from metaward.study import Study
 from metaward.tasks import Task
 from metaward.wire import Update
 from metaward_client.privacy.block_release import block_release
-from metaward_client.privacy.dp_sgd import (
-    Cohort,
-    PatientGradients,
-    refuse_shared_statistics,
-)
+from metaward_client.privacy.dp_sgd import Cohort, PatientGradients
 from metaward_client.privacy.ledger import Ledger, Replay, RoundId
 from metaward_client.privacy.noised_sum import NoisedSums, Normals
+from metaward_client.privacy.patient_gradients import refuse_shared_statistics, require_rules
 from metaward_client.privacy.policy import (
     BlockPolicy,
     DpSgdPolicy,
@@ -120,8 +117,10 @@ def charged_delta(
     :mod:`metaward_client.privacy.stored_reply`.
     """
     # a study that cannot be run costs nothing
-    refuse_shared_statistics(build_body(asked.study.model, asked.study.seed))
+    body = build_body(asked.study.model, asked.study.seed)
+    refuse_shared_statistics(body)
     if isinstance(policy, DpSgdPolicy):
+        require_rules(body)
         build_noised_learner(asked.study.learner)
     round_ = RoundId(asked.study.digest(), asked.round_index)
     terms = policy.terms()

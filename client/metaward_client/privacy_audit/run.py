@@ -11,9 +11,9 @@ from metaward.models.body import Body, build_body
 from metaward.study import ModelSettings
 from metaward.tasks import Task
 from metaward_client.privacy.accountant import accountant_name, epsilon
-from metaward_client.privacy.dp_sgd import refuse_shared_statistics
 from metaward_client.privacy.noise import os_noise
 from metaward_client.privacy.noised_sum import Normals
+from metaward_client.privacy.patient_gradients import refuse_shared_statistics
 from metaward_client.privacy.poisson import poisson_sample
 from metaward_client.privacy.policy import ProtectedSettings, statement_of_relation
 from metaward_client.privacy.terms import BLOCK, DP_SGD, Relation, Terms

@@ -10,24 +10,15 @@ from hypothesis import strategies as st
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from metaward.episodes import Examples
-from metaward.errors import PrivacyError
 from metaward.meta.noised import Parameters, public_head
 from metaward.models.body import Body, build_body
 from metaward.tasks import Task
 from metaward_client.privacy.clip_norm import ROUNDING_MARGIN
-from metaward_client.privacy.dp_sgd import (
-    HEAD_BIAS,
-    HEAD_WEIGHT,
-    Cohort,
-    PatientGradients,
-    clipped_sum,
-    patient_gradients,
-    refuse_shared_statistics,
-)
+from metaward_client.privacy.dp_sgd import Cohort, PatientGradients, clipped_sum
 from metaward_client.privacy.noised_sum import ClippedSum, NoisedSums
+from metaward_client.privacy.patient_gradients import HEAD_BIAS, HEAD_WEIGHT
 from metaward_client.privacy.terms import Terms
-from private_site import BODY, SIDE, STUDY, KnownSource, task_of, twelve_patients
+from private_site import BODY, STUDY, KnownSource, task_of, twelve_patients
 
 LABELS = ("a", "b")
 HEAD = public_head(BODY.features, (0, 1), 2, seed=1)
@@ -83,30 +74,6 @@ def test_each_patients_vector_is_clipped_over_body_and_head_together() -> None:
     alone = np.linalg.norm(flat(summed(site(task, norm=norm), drawn=[0])))
     assert alone == pytest.approx(norm, rel=2e-4)
     assert alone <= norm
-
-
-def test_gradients_equal_those_of_plain_autograd_one_patient_after_the_other_in_float64() -> None:
-    generator = torch.Generator().manual_seed(2)
-    patients = [
-        Examples(
-            torch.randn(n, 1, SIDE, SIDE, generator=generator, dtype=torch.float64),
-            torch.randint(0, 2, (n,), generator=generator),
-            2,
-        )
-        for n in (4, 1, 3)
-    ]
-    wide = {name: leaf.double() for name, leaf in FLAT.items()}
-    together, losses = patient_gradients(BODY, wide, patients)
-    for number, patient in enumerate(patients):
-        leaves = {name: leaf.clone().requires_grad_() for name, leaf in wide.items()}
-        body = {name: leaf for name, leaf in leaves.items() if not name.startswith("head")}
-        features = functional_call(BODY, body, (patient.images,))
-        logits = features @ leaves[HEAD_WEIGHT].T + leaves[HEAD_BIAS]
-        loss = F.cross_entropy(logits, patient.labels)
-        alone = torch.autograd.grad(loss, list(leaves.values()))
-        assert float(losses[number]) == pytest.approx(float(loss.detach()))
-        for name, leaf in zip(leaves, alone, strict=True):
-            torch.testing.assert_close(together[name][number], leaf, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.slow
@@ -336,30 +303,3 @@ def test_patients_are_drawn_anew_for_each_answer() -> None:
     at = site(twelve_patients(), source=Halves())
     assert not any(leaf.any() for leaf in at(AT, (0, 1)).body.values())
     assert any(leaf.any() for leaf in at(AT, (0, 1)).body.values())
-
-
-@pytest.mark.parametrize(
-    "layer",
-    [
-        torch.nn.BatchNorm2d(8),
-        torch.nn.BatchNorm2d(8, track_running_stats=False, affine=False),
-        torch.nn.InstanceNorm2d(8, track_running_stats=True),
-        torch.nn.SyncBatchNorm(8),
-    ],
-    ids=lambda layer: type(layer).__name__,
-)
-def test_a_network_that_mixes_patients_is_refused(layer: torch.nn.Module) -> None:
-    with pytest.raises(PrivacyError, match="mix patients"):
-        refuse_shared_statistics(torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3), layer))
-
-
-def test_a_network_with_a_buffer_is_refused_and_ours_are_not() -> None:
-    part = torch.nn.Linear(2, 2)
-    part.register_buffer("seen", torch.zeros(1))
-    with pytest.raises(PrivacyError, match="buffers"):
-        refuse_shared_statistics(torch.nn.Sequential(part))
-    refuse_shared_statistics(BODY)
-
-
-def test_no_leaf_of_a_body_can_be_taken_for_the_heads() -> None:
-    assert not {HEAD_WEIGHT, HEAD_BIAS} & set(BODY.initial_parameters())

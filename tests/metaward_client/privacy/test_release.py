@@ -417,6 +417,25 @@ def test_a_network_that_mixes_patients_is_refused_before_the_charge(
     assert state(policy).releases == []
 
 
+def test_a_layer_without_a_rule_is_refused_before_the_charge(
+    opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    honest = door.build_body
+
+    def with_unused_layer(*settings: Any) -> Any:
+        body = honest(*settings)
+        body.extra = torch.nn.Linear(2, 2)
+        return body
+
+    monkeypatch.setattr(door, "build_body", with_unused_layer)
+    policy = opened(dp_sgd)
+    with pytest.raises(PrivacyError, match="a Linear whose gradient has no rule"):
+        release(asked(), never, policy, os_noise())
+    assert state(policy).releases == []
+
+
 # A norm that adapts
 
 

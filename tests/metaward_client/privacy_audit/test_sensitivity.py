@@ -11,7 +11,7 @@ from mutants import BODY, NORM, SIDE
 
 from metaward.study import LearnerSettings
 from metaward.tasks import Task
-from metaward_client.privacy.dp_sgd import refuse_shared_statistics
+from metaward_client.privacy.patient_gradients import refuse_shared_statistics
 from metaward_client.privacy.terms import Relation
 from metaward_client.privacy_audit.findings import Verdict
 from metaward_client.privacy_audit.released_sums import (
