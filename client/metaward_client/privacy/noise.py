@@ -55,9 +55,11 @@ class NoiseSource:
         """Return n independent standard normals."""
         half = (n + 1) // 2
         radius, angle = self._polar(DRAWS_PER_NORMAL * half)
-        pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)])
-        draws = pairs.reshape(2, DRAWS_PER_NORMAL, half)  # no sum holds both halves of a pair
-        total: NDArray[np.float64] = draws.sum(axis=1).ravel()[:n] / np.sqrt(DRAWS_PER_NORMAL)
+        sums = [  # no sum holds both halves of a pair
+            (radius * part(angle)).reshape(DRAWS_PER_NORMAL, half).sum(axis=0)
+            for part in (np.cos, np.sin)
+        ]
+        total: NDArray[np.float64] = np.concatenate(sums)[:n] / np.sqrt(DRAWS_PER_NORMAL)
         return total
 
     def _polar(self, n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
