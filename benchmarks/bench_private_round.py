@@ -10,6 +10,7 @@ episode each, against as many episodes. Median over repeats, and their ratio.
 """
 
 import argparse
+import itertools
 import statistics
 import tempfile
 import time
@@ -53,6 +54,7 @@ class Case:
 
     name: str
     filters: int
+    image_size: int
     policy: ProtectedSettings
     private: LearnerSettings
     plain: LearnerSettings
@@ -70,22 +72,23 @@ def cases() -> list[Case]:
     block = BlockPolicy(sample_rate=BLOCK_RATE, blocks=BLOCKS, **common)
     batch = int(RATE * PATIENTS * IMAGES)
     few: dict[str, Any] = {"n_shot": 2, "n_query": 2, "augment": "none"}
+    fedavg = FedAvgSettings(local_steps=STEPS, batch_size=batch, augment="none")
+    one = PrototypicalSettings(episodes=1, **few)
+    many = PrototypicalSettings(episodes=int(BLOCKS * BLOCK_RATE), **few)
     found = []
-    for filters in (16, 32):
-        fedavg = FedAvgSettings(local_steps=STEPS, batch_size=batch, augment="none")
-        found.append(Case("dp-sgd", filters, dp_sgd, fedavg, fedavg))
-        one = PrototypicalSettings(episodes=1, **few)
-        many = PrototypicalSettings(episodes=int(BLOCKS * BLOCK_RATE), **few)
-        found.append(Case("block", filters, block, one, many))
+    for image_size, filters in itertools.product((32, 64), (16, 32)):
+        found.append(Case("dp-sgd", filters, image_size, dp_sgd, fedavg, fedavg))
+        found.append(Case("block", filters, image_size, block, one, many))
     return found
 
 
-def task() -> Task:
+def task(image_size: int) -> Task:
     rng = np.random.default_rng(1)
     patients = np.repeat(np.arange(PATIENTS), IMAGES)
+    shape = (len(patients), 1, image_size, image_size)
     return Task(
         site="benchmark",
-        images=rng.random((len(patients), 1, 32, 32), dtype=np.float32).astype(np.float16),
+        images=rng.random(shape, dtype=np.float32).astype(np.float16),
         labels=patients % LABELS,
         patients=patients,
         label_names=tuple("abcde"),
@@ -109,6 +112,7 @@ def measure(case: Case, data: Task, repeats: int) -> dict[str, Any]:
     return {
         "mechanism": case.name,
         "filters": case.filters,
+        "image_size": case.image_size,
         "private_s": median["private"],
         "plain_s": median["plain"],
         "ratio": median["private"] / median["plain"],
@@ -116,7 +120,8 @@ def measure(case: Case, data: Task, repeats: int) -> dict[str, Any]:
 
 
 def _rounds(case: Case, learner: LearnerSettings, policy: Any, data: Task) -> Any:
-    study = Study(rounds=1000, model=ModelSettings(filters=case.filters), learner=learner)
+    model = ModelSettings(filters=case.filters, image_size=case.image_size)
+    study = Study(rounds=1000, model=model, learner=learner)
     theta, source = initial_theta(study), os_noise()
 
     def work(round_index: int) -> None:
@@ -132,14 +137,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    data = task()
     repeats = 2 if arguments.quick else arguments.repeats
-    results = [measure(case, data, repeats) for case in cases()]
-    table = Table("mechanism", "filters", "plain round", "private round", "ratio")
+    results = [measure(case, task(case.image_size), repeats) for case in cases()]
+    table = Table("mechanism", "filters", "image", "plain round", "private round", "ratio")
     for result in results:
         table.add_row(
             result["mechanism"],
             str(result["filters"]),
+            "{0}x{0}".format(result["image_size"]),
             f"{1000 * result['plain_s']:.0f} ms",
             f"{1000 * result['private_s']:.0f} ms",
             f"{result['ratio']:.2f}",
