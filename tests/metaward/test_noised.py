@@ -1,12 +1,14 @@
 """Learning from noised answers alone: how many are asked for, where, and what comes of them."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from metaward.errors import ConfigError
 from metaward.meta import noised
@@ -14,11 +16,13 @@ from metaward.meta.compose import build_noised_learner
 from metaward.meta.head import Head
 from metaward.meta.noised import (
     HEAD_SCALE,
+    ClassSums,
     NoisedWork,
     Parameters,
     drawn_classes,
     public_head,
 )
+from metaward.meta.prototypical import fair_weights, noised_prototypes
 from metaward.models.body import Body
 from metaward.study import (
     FedAvgSettings,
@@ -52,10 +56,16 @@ class Quadratic:
 
     asked: list[tuple[torch.Tensor, Head, list[int]]] = field(default_factory=list)
 
-    def __call__(self, at: Parameters, classes: Sequence[int]) -> Parameters:
+    def gradient(
+        self, at: Parameters, classes: Sequence[int], weights: torch.Tensor | None = None
+    ) -> Parameters:
+        assert weights is None
         self.asked.append((at.body["w"].clone(), at.head, list(classes)))
         head = Head(torch.zeros_like(at.head.weight), torch.zeros_like(at.head.bias))
         return Parameters({"w": at.body["w"] - TARGET}, head)
+
+    def class_sums(self, theta: Mapping[str, torch.Tensor]) -> ClassSums:
+        raise AssertionError(f"class sums were asked for, under {list(theta)}")
 
 
 def work(oracle: Quadratic, steps: int = 3, n_labels: int = 3, seed: int = 0) -> NoisedWork:
@@ -63,7 +73,9 @@ def work(oracle: Quadratic, steps: int = 3, n_labels: int = 3, seed: int = 0) ->
 
 
 def delta_of(settings: LearnerSettings, given: NoisedWork) -> torch.Tensor:
-    return build_noised_learner(settings).noised_delta(ThreeFeatures(), THETA, given)["w"]
+    return build_noised_learner(settings, given.steps).noised_delta(ThreeFeatures(), THETA, given)[
+        "w"
+    ]
 
 
 @pytest.mark.parametrize("settings", LEARNERS, ids=lambda s: s.name)
@@ -115,14 +127,17 @@ def test_all_answers_of_a_round_are_about_one_task(settings: LearnerSettings) ->
 
 
 def test_the_head_moves_with_the_body_and_never_comes_out() -> None:
-    oracle = Quadratic()
+    class Pulling(Quadratic):
+        def gradient(
+            self, at: Parameters, classes: Sequence[int], weights: torch.Tensor | None = None
+        ) -> Parameters:
+            answer = super().gradient(at, classes, weights)
+            return Parameters(answer.body, Head(torch.ones_like(at.head.weight), at.head.bias + 1))
 
-    def pulling(at: Parameters, classes: Sequence[int]) -> Parameters:
-        answer = oracle(at, classes)
-        return Parameters(answer.body, Head(torch.ones_like(at.head.weight), at.head.bias + 1))
-
-    given = NoisedWork(3, 2, pulling, 4, np.random.default_rng(0))
-    delta = build_noised_learner(LEARNERS[0]).noised_delta(ThreeFeatures(), THETA, given)
+    oracle = Pulling()
+    delta = build_noised_learner(LEARNERS[0], 2).noised_delta(
+        ThreeFeatures(), THETA, work(oracle, 2)
+    )
     assert delta.keys() == THETA.keys()
     first, second = (asked[1] for asked in oracle.asked)
     torch.testing.assert_close(second.weight, first.weight - LR)
@@ -130,20 +145,85 @@ def test_the_head_moves_with_the_body_and_never_comes_out() -> None:
 
 
 def test_a_learner_is_given_no_data() -> None:
-    for settings in LEARNERS:
-        learner = build_noised_learner(settings)
+    for settings in (*LEARNERS, PrototypicalSettings()):
+        learner = build_noised_learner(settings, 2)
         hints = inspect.get_annotations(type(learner).noised_delta, eval_str=True)
         assert list(hints) == ["body", "theta", "work", "return"]
     assert set(NoisedWork.__annotations__) == {
-        "n_labels", "steps", "gradient", "head_seed", "rng",
+        "n_labels", "steps", "answers", "head_seed", "rng",
     }  # fmt: skip
     imported = {getattr(value, "__module__", "") for value in vars(noised).values()}
     assert not {"metaward.tasks", "metaward.episodes"} & imported
 
 
-def test_a_loss_that_ties_patients_together_has_no_such_form() -> None:
-    with pytest.raises(ConfigError, match=r"prototypical under dp-sgd.*fedavg, reptile, fomaml"):
-        build_noised_learner(PrototypicalSettings())
+def test_a_prototypical_network_needs_two_answers() -> None:
+    with pytest.raises(ConfigError, match=r"prototypical with 1 noised sum.*at least 2"):
+        build_noised_learner(PrototypicalSettings(), 1)
+
+
+@dataclass
+class Counted:
+    """An oracle of known class sums, and of gradients that are 1, 2, 3 ..."""
+
+    sums: ClassSums
+    asked: list[tuple[Parameters, list[int], torch.Tensor]] = field(default_factory=list)
+    summed: list[torch.Tensor] = field(default_factory=list)
+
+    def class_sums(self, theta: Mapping[str, torch.Tensor]) -> ClassSums:
+        self.summed.append(theta["w"].clone())
+        return self.sums
+
+    def gradient(
+        self, at: Parameters, classes: Sequence[int], weights: torch.Tensor | None = None
+    ) -> Parameters:
+        assert weights is not None
+        self.asked.append((at, list(classes), weights))
+        return Parameters({"w": torch.full((3,), float(len(self.asked)))}, at.head)
+
+
+SUMS = ClassSums(
+    features=torch.tensor([[1.2, 0.0, 0.6], [0.0, 0.2, 0.0]]), patients=torch.tensor([0.6, 0.2])
+)
+
+
+def test_a_prototypical_network_asks_once_for_sums_and_then_for_gradients() -> None:
+    """Prototypes (2, 0, 1) and (0, 1, 0); 0.6 and 0.2 of an equal 0.4 weigh 2/3 and 1.
+
+    Head by hand, with 1/sqrt(3) = s: weight 2 s c, bias -s |c|^2. The gradients 1, 2 and 3 have the
+    mean 2, and the delta is minus that.
+    """
+    oracle = Counted(SUMS)
+    asked = NoisedWork(2, 4, oracle, 4, np.random.default_rng(0))
+    delta = build_noised_learner(PrototypicalSettings(), 4).noised_delta(
+        ThreeFeatures(), THETA, asked
+    )
+    assert len(oracle.summed) == 1
+    assert len(oracle.asked) == 3
+    torch.testing.assert_close(delta["w"], torch.full((3,), -2.0))
+    s = 3**-0.5
+    for at, classes, weights in oracle.asked:
+        assert torch.equal(at.body["w"], THETA["w"])
+        assert classes == [0, 1]
+        torch.testing.assert_close(weights, torch.tensor([2 / 3, 1.0]))
+        expected = torch.tensor([[4.0 * s, 0.0, 2.0 * s], [0.0, 2.0 * s, 0.0]])
+        torch.testing.assert_close(at.head.weight, expected)
+        torch.testing.assert_close(at.head.bias, torch.tensor([-5.0 * s, -s]))
+
+
+@given(st.lists(st.floats(-10, 10, width=32), min_size=2, max_size=9))
+def test_weights_and_prototypes_are_sound_whatever_noise_makes_of_the_counts(
+    counts: list[float],
+) -> None:
+    sums = ClassSums(torch.ones(len(counts), 3), torch.tensor(counts))
+    weights = fair_weights(sums)
+    assert ((weights >= 0) & (weights <= 1)).all()
+    assert torch.isfinite(noised_prototypes(sums)).all()
+
+
+def test_no_label_has_more_than_an_equal_part_of_the_weight() -> None:
+    patients = torch.tensor([0.7, 0.2, 0.1])
+    parts = fair_weights(ClassSums(torch.zeros(3, 1), patients)) * patients
+    torch.testing.assert_close(parts, torch.tensor([1 / 3, 0.2, 0.1]))
 
 
 @pytest.mark.parametrize("n_labels", [2, 3, 7])

@@ -49,9 +49,19 @@ class NoisedSums:
     released: int = field(default=0, init=False)
 
     def release(
-        self, vectors: "ClippedSum", shapes: Mapping[str, tuple[int, ...]]
+        self,
+        vectors: "ClippedSum",
+        shapes: Mapping[str, tuple[int, ...]],
+        *,
+        moves_norm: bool = True,
     ) -> dict[str, NDArray[np.float64]]:
         """Return the noised mean, leaf by leaf, and move C where it adapts.
+
+        Args:
+            vectors: The sum.
+            shapes: Of its leaves.
+            moves_norm: Whether these vectors are those that C follows; a sum of others releases no
+                bits.
 
         Raises:
             PrivacyError: More sums than were charged, or a sum that was clipped to another norm.
@@ -75,7 +85,7 @@ class NoisedSums:
         for name, shape in shapes.items():
             noise = self.source.normals(int(np.prod(shape, dtype=np.int64))).reshape(shape)
             noised[name] = (vectors.sums[name] + std * noise) / terms.divisor
-        if terms.adaptive_clipping:
+        if terms.adaptive_clipping and moves_norm:
             bits = vectors.bits + shares.bits * float(self.source.normals(1)[0])
             self.max_grad_norm = next_norm(self.max_grad_norm, bits, terms.divisor)
         return noised
@@ -114,11 +124,24 @@ class ClippedSum:
         """Return the sum over nobody."""
         return cls(max_grad_norm, {name: np.zeros(shape) for name, shape in shapes.items()})
 
-    def add(self, vectors: Mapping[str, NDArray[np.floating]]) -> None:
-        """Add units: leaf name -> (n_units, *shape).
+    def add(
+        self,
+        vectors: Mapping[str, NDArray[np.floating]],
+        weights: NDArray[np.float64] | None = None,
+    ) -> None:
+        """Add units.
 
         A unit with a value that is not finite adds zero; it is set to zero before it is clipped.
+
+        Args:
+            vectors: Leaf name -> (n_units, *shape).
+            weights: (n_units,); each clipped vector is multiplied with its own. Left out: 1.
+
+        Raises:
+            PrivacyError: A weight is not in [0, 1], so that a vector could exceed the norm.
         """
+        if weights is not None and not ((weights >= 0) & (weights <= 1)).all():
+            raise PrivacyError("a weight outside [0, 1] on a clipped vector")
         wide = {
             name: np.asarray(leaf, dtype=np.float64).reshape(len(leaf), self.sums[name].size)
             for name, leaf in vectors.items()
@@ -128,6 +151,7 @@ class ClippedSum:
             squares = sum(np.einsum("ij,ij->i", leaf, leaf) for leaf in wide.values())
             norms = np.sqrt(np.asarray(squares, dtype=np.float64))
         factors = clip_factors(norms, self.max_grad_norm)
+        factors = factors if weights is None else factors * weights
         kept = np.flatnonzero(factors)
         everybody = len(kept) == len(factors)
         for name, leaf in wide.items():

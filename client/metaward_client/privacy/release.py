@@ -20,7 +20,8 @@ from metaward.study import Study
 from metaward.tasks import Task
 from metaward.wire import Update
 from metaward_client.privacy.block_release import block_release
-from metaward_client.privacy.dp_sgd import Cohort, PatientGradients
+from metaward_client.privacy.cohort import Cohort
+from metaward_client.privacy.dp_sgd import PatientAnswers
 from metaward_client.privacy.ledger import Ledger, Replay, RoundId
 from metaward_client.privacy.noised_sum import NoisedSums, Normals
 from metaward_client.privacy.patient_gradients import refuse_shared_statistics, require_rules
@@ -121,7 +122,7 @@ def charged_delta(
     refuse_shared_statistics(body)
     if isinstance(policy, DpSgdPolicy):
         require_rules(body)
-        build_noised_learner(asked.study.learner)
+        build_noised_learner(asked.study.learner, policy.steps_per_round)
     round_ = RoundId(asked.study.digest(), asked.round_index)
     terms = policy.terms()
     with Ledger.open(policy.ledger, policy.witness) as ledger:
@@ -175,7 +176,7 @@ def _noised_delta(
     asked: AskedRound, task: Task, policy: DpSgdPolicy, sums: NoisedSums
 ) -> tuple[Arrays, float]:
     body = build_body(asked.study.model, asked.study.seed)
-    gradient = PatientGradients(
+    answers = PatientAnswers(
         body,
         Cohort.of(task, policy.labels),
         sums,
@@ -185,12 +186,12 @@ def _noised_delta(
     work = NoisedWork(
         n_labels=len(policy.labels),
         steps=policy.steps_per_round,
-        gradient=gradient,
+        answers=answers,
         head_seed=asked.site_seed,
         rng=asked.rng(),
     )
-    learner = build_noised_learner(asked.study.learner)
-    return to_arrays(learner.noised_delta(body, to_tensors(asked.theta), work)), gradient.loss
+    learner = build_noised_learner(asked.study.learner, policy.steps_per_round)
+    return to_arrays(learner.noised_delta(body, to_tensors(asked.theta), work)), answers.loss
 
 
 def _memory(sums: NoisedSums) -> bytes:

@@ -16,7 +16,7 @@ from metaward.models.body import Body
 from metaward.tasks import Task
 from metaward_client.privacy.noised_sum import Normals
 from metaward_client.privacy_audit.findings import Finding, Verdict
-from metaward_client.privacy_audit.released_sums import answer_without_noise, leaves_of
+from metaward_client.privacy_audit.released_sums import answers_without_noise, leaves_of
 from metaward_client.privacy_audit.unit_release import Release
 
 NO_CLIP = 1.0e9
@@ -56,7 +56,7 @@ def patient_vectors(body: Body, task: Task) -> NDArray[np.float64]:
             np.zeros(len(rows), dtype=np.int64),
             labels,
         )
-        answer = answer_without_noise(body, own, labels, at, classes, NO_CLIP)
+        answer = answers_without_noise(body, own, labels, NO_CLIP).gradient(at, classes)
         vectors.append(np.concatenate([leaf.ravel() for leaf in leaves_of(answer).values()]))
     return np.array(vectors)
 

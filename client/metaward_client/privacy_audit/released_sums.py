@@ -3,14 +3,17 @@
 Every patient is drawn (sample rate 1), there is no noise, and the division is undone.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from metaward.arrays import Tensors
 from metaward.meta.compose import build_learner, build_noised_learner
-from metaward.meta.noised import NoisedWork, Parameters
+from metaward.meta.noised import ClassSums, NoisedWork, Parameters
 from metaward.models.body import Body
 from metaward.study import (
     FedAvgSettings,
@@ -21,7 +24,9 @@ from metaward.study import (
 )
 from metaward.tasks import Task
 from metaward_client.privacy.block_release import block_release
-from metaward_client.privacy.dp_sgd import Cohort, PatientGradients
+from metaward_client.privacy.class_sums import FEATURE_PART, FEATURES, PATIENT_PART, PATIENTS
+from metaward_client.privacy.cohort import Cohort
+from metaward_client.privacy.dp_sgd import PatientAnswers
 from metaward_client.privacy.noised_sum import NoisedSums
 from metaward_client.privacy.terms import BLOCK, DP_SGD, Terms
 from metaward_client.privacy_audit.randomness import NoNoise
@@ -34,7 +39,8 @@ STEPS = 3
 BLOCKS = 2
 BLOCK_KEY = bytes(32)
 
-GRADIENT_LEARNERS: tuple[LearnerSettings, ...] = (
+LEARNERS_OF_DP_SGD: tuple[LearnerSettings, ...] = (
+    PrototypicalSettings(),
     FedAvgSettings(local_lr=1.0),
     ReptileSettings(n_way=2, inner_lr=1.0),
     FomamlSettings(n_way=2, inner_lr=1.0),
@@ -48,18 +54,41 @@ ALL_LEARNERS: tuple[LearnerSettings, ...] = (
 
 
 @dataclass
-class PlacesAsked:
-    """A gradient that answers truthfully without noise, and remembers where it was asked."""
+class QuestionsAsked:
+    """Answers truthfully without noise, and remembers each question as a function of the data."""
 
     task: Task
     body: Body
     labels: tuple[str, ...]
-    asked: list[tuple[Parameters, tuple[int, ...]]] = field(default_factory=list)
+    asked: list[VectorSum] = field(default_factory=list)
 
-    def __call__(self, at: Parameters, classes: Sequence[int]) -> Parameters:
-        """Return the mean clipped gradient."""
-        self.asked.append((at, tuple(classes)))
-        return answer_without_noise(self.body, self.task, self.labels, at, classes)
+    def gradient(
+        self, at: Parameters, classes: Sequence[int], weights: torch.Tensor | None = None
+    ) -> Parameters:
+        """Return the sum of clipped gradients."""
+
+        def vector_sum(world: Task) -> dict[str, NDArray[np.floating]]:
+            answers = answers_without_noise(self.body, world, self.labels)
+            return leaves_of(answers.gradient(at, classes, weights))
+
+        self.asked.append(vector_sum)
+        return answers_without_noise(self.body, self.task, self.labels).gradient(
+            at, classes, weights
+        )
+
+    def class_sums(self, theta: Tensors) -> ClassSums:
+        """Return the class sums, scaled back to what the patients' vectors add up to."""
+
+        def vector_sum(world: Task) -> dict[str, NDArray[np.floating]]:
+            sums = answers_without_noise(self.body, world, self.labels).class_sums(theta)
+            unit = FEATURE_PART / math.sqrt(self.body.features)
+            return {
+                FEATURES: (TIGHT_NORM * unit * sums.features).numpy().astype(np.float64),
+                PATIENTS: (TIGHT_NORM * PATIENT_PART * sums.patients).numpy().astype(np.float64),
+            }
+
+        self.asked.append(vector_sum)
+        return answers_without_noise(self.body, self.task, self.labels).class_sums(theta)
 
 
 def dp_sgd_sums(
@@ -67,17 +96,10 @@ def dp_sgd_sums(
 ) -> list[VectorSum]:
     """Return one sum per noised step, each at the place to which the learner goes on ``task``."""
     labels = task.label_names
-    places = PlacesAsked(task, body, labels)
-    work = NoisedWork(len(labels), steps, places, head_seed=0, rng=np.random.default_rng(0))
-    build_noised_learner(learner).noised_delta(body, body.initial_parameters(), work)
-
-    def sum_at(at: Parameters, classes: tuple[int, ...]) -> VectorSum:
-        def vector_sum(world: Task) -> dict[str, NDArray[np.floating]]:
-            return leaves_of(answer_without_noise(body, world, labels, at, classes))
-
-        return vector_sum
-
-    return [sum_at(at, classes) for at, classes in places.asked]
+    questions = QuestionsAsked(task, body, labels)
+    work = NoisedWork(len(labels), steps, questions, head_seed=0, rng=np.random.default_rng(0))
+    build_noised_learner(learner, steps).noised_delta(body, body.initial_parameters(), work)
+    return questions.asked
 
 
 def block_sum(body: Body, learner: LearnerSettings) -> VectorSum:
@@ -106,21 +128,15 @@ def leaves_of(answer: Parameters) -> dict[str, NDArray[np.floating]]:
     return {name: leaf.numpy().astype(np.float64) for name, leaf in leaves.items()}
 
 
-def answer_without_noise(
-    body: Body,
-    task: Task,
-    labels: tuple[str, ...],
-    at: Parameters,
-    classes: Sequence[int],
-    max_grad_norm: float = TIGHT_NORM,
-) -> Parameters:
-    """Return the product's sum of the clipped gradients of all patients of ``task``."""
+def answers_without_noise(
+    body: Body, task: Task, labels: tuple[str, ...], max_grad_norm: float = TIGHT_NORM
+) -> PatientAnswers:
+    """Return what answers with the product's sums over all patients of ``task``."""
     terms = Terms(DP_SGD, 1.0, 1.0, 1, max_grad_norm, divisor=1.0)
-    gradient = PatientGradients(
+    return PatientAnswers(
         body,
         Cohort.of(task, labels),
         NoisedSums(terms, NoNoise(), max_grad_norm),
         images_per_patient=IMAGES_PER_PATIENT,
         augment="dihedral",
     )
-    return gradient(at, classes)

@@ -23,7 +23,7 @@ from metaward_client.privacy_audit.one_run import one_run_finding, one_run_lower
 from metaward_client.privacy_audit.product_site import product_site
 from metaward_client.privacy_audit.released_sums import (
     ALL_LEARNERS,
-    GRADIENT_LEARNERS,
+    LEARNERS_OF_DP_SGD,
     TIGHT_NORM,
     block_sum,
     dp_sgd_sums,
@@ -170,7 +170,7 @@ def _sensitivity(task: Task, body: Body, rng: np.random.Generator) -> Iterator[F
     worlds = neighbouring_worlds(small_part(task, rng, SENSITIVITY_PATIENTS), rng)
     as_found = worlds.present["as found"]
     relation = Relation.ADD_OR_REMOVE_ONE
-    for learner in GRADIENT_LEARNERS:
+    for learner in LEARNERS_OF_DP_SGD:
         ratios = {
             f"step {number}": worst_ratio(
                 vector_sum, worlds, max_grad_norm=TIGHT_NORM, relation=relation

@@ -15,6 +15,8 @@ from metaward.study import (
     ReptileSettings,
 )
 
+LEAST_STEPS_OF_PROTOTYPICAL = 2
+
 
 def build_learner(settings: LearnerSettings) -> Learner:
     """Return the learner that the settings describe."""
@@ -29,11 +31,11 @@ def build_learner(settings: LearnerSettings) -> Learner:
             return FedAvg(settings)
 
 
-def build_noised_learner(settings: LearnerSettings) -> NoisedLearner:
-    """Return the learner in the form that works from noised gradients.
+def build_noised_learner(settings: LearnerSettings, steps: int) -> NoisedLearner:
+    """Return the learner in the form that works from noised answers, ``steps`` of them a round.
 
     Raises:
-        ConfigError: The learner's loss ties patients together, so that it has no such form.
+        ConfigError: The learner needs more answers than that.
     """
     match settings:
         case ReptileSettings():
@@ -43,9 +45,11 @@ def build_noised_learner(settings: LearnerSettings) -> NoisedLearner:
         case FedAvgSettings():
             return FedAvg(settings)
         case PrototypicalSettings():
-            raise ConfigError(
-                f"learner {settings.name} under dp-sgd",
-                expected="a learner whose gradient is a sum over patients: fedavg, reptile, fomaml",
-                where="learner",
-                next_step="Choose one of these; the mechanism `block` serves any learner.",
-            )
+            if steps < LEAST_STEPS_OF_PROTOTYPICAL:
+                raise ConfigError(
+                    f"learner {settings.name} with {steps} noised sum in a round",
+                    expected="at least 2: one for the prototypes, one for the gradient",
+                    where="privacy.steps_per_round",
+                    next_step="Raise it to 2, or choose another learner.",
+                )
+            return Prototypical(settings)

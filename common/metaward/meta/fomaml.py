@@ -79,7 +79,7 @@ class Fomaml:
         adapted = descend(
             body, theta, classes, work, lr=self.settings.inner_lr, steps=work.steps - 1
         )
-        query = work.gradient(adapted, classes)
+        query = work.answers.gradient(adapted, classes)
         return {name: -query.body[name] for name in theta}
 
     def require_fit(self, task: Task) -> None:

@@ -56,8 +56,12 @@ def prototype_head(features: torch.Tensor, labels: torch.Tensor, n_way: int) -> 
     (Snell et al. 2017, equation 8; Triantafillou et al. 2020, section 3). Squared distances are
     divided by the square root of the number of features, to keep the softmax from saturating.
     """
-    centres = prototypes(features, labels, n_way)
-    scale = features.shape[1] ** -0.5
+    return distance_head(prototypes(features, labels, n_way))
+
+
+def distance_head(centres: torch.Tensor) -> Head:
+    """Return the head of :func:`prototype_head` from the centres, (n_way, n_features)."""
+    scale = centres.shape[1] ** -0.5
     return Head(2.0 * scale * centres, -scale * centres.square().sum(dim=1))
 
 

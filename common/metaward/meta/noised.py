@@ -1,9 +1,9 @@
-"""Learning from noised gradients: how a learner works without ever touching a patient.
+"""Learning from noised answers: how a learner works without ever touching a patient.
 
-A private learner is given a function that returns a noised sum of clipped per-patient gradients
-over a public constant, and no data. Everything that it does with the answers is post-processing,
-so it can neither spend more than its answers cost nor reveal more than they do. The head is part of
-what is trained: it starts at a public point, is noised with the body, and is dropped at the end.
+A private learner is given two functions, and no data: noised sums of clipped per-patient gradients,
+and noised sums of features by label, each over a public constant. Everything that it does with the
+answers is post-processing, so it can neither spend more than they cost nor reveal more than they
+do. The head starts at a public point or is made of noised sums, and is dropped at the end.
 """
 
 from collections.abc import Sequence
@@ -40,16 +40,39 @@ class Parameters:
         return Parameters(body, Head(weight, self.head.bias - lr * gradient.head.bias))
 
 
-class NoisedGradient(Protocol):
+@dataclass(frozen=True)
+class ClassSums:
+    """Noised sums over patients by label, in shares of the site's public population.
+
+    A patient with several images counts as the mean of them, for features and for labels.
+
+    Attributes:
+        features: (n_labels, n_features), sums of features of bounded length.
+        patients: (n_labels,), how many patients; noise can make it negative.
+    """
+
+    features: torch.Tensor
+    patients: torch.Tensor
+
+
+class NoisedAnswers(Protocol):
     """The one way to the patients: each call is charged, and there are no more than reserved."""
 
-    def __call__(self, at: Parameters, classes: Sequence[int]) -> Parameters:
+    def gradient(
+        self, at: Parameters, classes: Sequence[int], weights: torch.Tensor | None = None
+    ) -> Parameters:
         """Return the noised mean gradient of the cross-entropy over ``classes``.
 
         Args:
             at: Where. Rows of the head stand for ``classes``, in that order.
             classes: Indices into the public list of labels; images of other labels count nothing.
+            weights: (n_way,) in [0, 1], for patients of each class: what the clipped gradient is
+                multiplied with. Left out: 1.
         """
+        ...
+
+    def class_sums(self, theta: Tensors) -> ClassSums:
+        """Return the noised sums of the features under ``theta``, over all labels of the list."""
         ...
 
 
@@ -59,21 +82,21 @@ class NoisedWork:
 
     Attributes:
         n_labels: Length of the site's public list of labels.
-        steps: Calls of ``gradient`` in this round, no more and no fewer.
-        gradient: See :class:`NoisedGradient`.
+        steps: Answers to ask for in this round, no more and no fewer.
+        answers: See :class:`NoisedAnswers`.
         head_seed: Seed of the head's start: the same in every round of one site and study.
         rng: Public randomness of this site and round, for the choice of classes.
     """
 
     n_labels: int
     steps: int
-    gradient: NoisedGradient
+    answers: NoisedAnswers
     head_seed: int
     rng: np.random.Generator
 
 
 class NoisedLearner(Protocol):
-    """An algorithm that can work from noised gradients alone."""
+    """An algorithm that can work from noised answers alone."""
 
     def noised_delta(self, body: Body, theta: Tensors, work: NoisedWork) -> Tensors:
         """Return a direction to ADD to theta after exactly ``work.steps`` answers."""
@@ -109,5 +132,5 @@ def descend(
     head = public_head(body.features, classes, work.n_labels, work.head_seed)
     at = Parameters({name: leaf.detach().clone() for name, leaf in theta.items()}, head)
     for _ in range(steps):
-        at = at.stepped(work.gradient(at, classes), lr)
+        at = at.stepped(work.answers.gradient(at, classes), lr)
     return at

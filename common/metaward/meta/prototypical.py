@@ -7,6 +7,11 @@ Snell, Swersky and Zemel 2017, arXiv:1703.05175, equations 1 and 2:
 
     delta = - mean over episodes of grad_theta [ - log p(y | x), mean over the query ]
 
+Without a patient's data, from noised answers (metaward.meta.noised): the prototypes are those of
+noised class sums, and the gradient of the query's loss is taken with the prototypes held still, so
+that it is a sum over patients. Patients of a label that is more than equally frequent weigh less,
+so that each label has at most an equal part in the loss, as it has in an episode.
+
 The division by sqrt(d) keeps the softmax of an untrained body from saturating; the paper has
 none, and the body can learn any scale. There is no inner loop: a new site adapts by taking means.
 A delta is a direction to add.
@@ -21,8 +26,9 @@ from torch.nn import functional as F
 from metaward.arrays import Tensors
 from metaward.episodes import Episode, Examples
 from metaward.meta.episodic import draw_episodes, require_episodes
-from metaward.meta.head import prototype_head
+from metaward.meta.head import distance_head, prototype_head
 from metaward.meta.learner import Classifier, LocalResult, mean_result
+from metaward.meta.noised import ClassSums, NoisedWork, Parameters
 from metaward.models.body import Body
 from metaward.study import PrototypicalSettings
 from metaward.tasks import Task
@@ -41,6 +47,28 @@ def task_delta(body: Body, theta: Tensors, episode: Episode) -> LocalResult:
     return LocalResult(delta, float(loss.detach()))
 
 
+LEAST_PART = 0.2
+"""Of an equal share of the population: a label with fewer patients than that is counted as having
+them, or noise would be divided by next to nothing."""
+
+
+def noised_prototypes(sums: ClassSums) -> torch.Tensor:
+    """Return the mean feature of each label, (n_labels, n_features), from noised sums."""
+    least = LEAST_PART / len(sums.patients)
+    return sums.features / sums.patients.clamp_min(least)[:, None]
+
+
+def fair_weights(sums: ClassSums) -> torch.Tensor:
+    """Return what patients of each label weigh, (n_labels,) in (0, 1]: 1 up to an equal share.
+
+    >>> fair_weights(ClassSums(torch.zeros(2, 1), torch.tensor([0.75, 0.25]))).tolist()
+    [0.6666666865348816, 1.0]
+    """
+    patients = sums.patients.clamp_min(0.0)
+    equal = patients.sum() / len(patients)
+    return torch.where(patients > equal, equal / patients.clamp_min(1e-12), 1.0)
+
+
 @dataclass(frozen=True)
 class Prototypical:
     """The learner: episodes while meta-training, class means at a new site."""
@@ -53,6 +81,21 @@ class Prototypical:
         """Return the mean delta over ``settings.episodes`` fresh episodes."""
         episodes = draw_episodes(task, self.settings, rng)
         return mean_result(task_delta(body, theta, episode) for episode in episodes)
+
+    def noised_delta(self, body: Body, theta: Tensors, work: NoisedWork) -> Tensors:  # noqa: ARG002 (signature of every noised learner)
+        """Return minus the noised gradient against noised prototypes, a direction to ADD.
+
+        The first answer makes the prototypes; the others are gradients at theta, and averaged.
+        """
+        sums = work.answers.class_sums(theta)
+        at = Parameters(theta, distance_head(noised_prototypes(sums)))
+        weights, everything = fair_weights(sums), range(work.n_labels)
+        answers = [
+            work.answers.gradient(at, everything, weights).body for _ in range(work.steps - 1)
+        ]
+        return {
+            name: -torch.stack([answer[name] for answer in answers]).mean(dim=0) for name in theta
+        }
 
     def require_fit(self, task: Task) -> None:
         """Check that the task gives episodes; see :class:`metaward.meta.learner.Learner`."""

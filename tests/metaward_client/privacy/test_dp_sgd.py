@@ -14,7 +14,8 @@ from metaward.meta.noised import Parameters, public_head
 from metaward.models.body import Body, build_body
 from metaward.tasks import Task
 from metaward_client.privacy.clip_norm import ROUNDING_MARGIN
-from metaward_client.privacy.dp_sgd import Cohort, PatientGradients, clipped_sum
+from metaward_client.privacy.cohort import Cohort, Sample
+from metaward_client.privacy.dp_sgd import PatientAnswers, clipped_sum
 from metaward_client.privacy.noised_sum import ClippedSum, NoisedSums
 from metaward_client.privacy.patient_gradients import HEAD_BIAS, HEAD_WEIGHT
 from metaward_client.privacy.terms import Terms
@@ -27,21 +28,25 @@ FLAT = {**AT.body, HEAD_WEIGHT: HEAD.weight, HEAD_BIAS: HEAD.bias}
 
 
 def site(task: Task, *, norm: float = 1e6, m: int = 4, source: KnownSource | None = None,
-         augment: str = "none", steps: int = 9) -> PatientGradients:  # fmt: skip
+         augment: str = "none", steps: int = 9) -> PatientAnswers:  # fmt: skip
     terms = Terms("dp-sgd", 1.0, 0.5, steps, norm, divisor=10.0)
     sums = NoisedSums(terms, source or KnownSource(), norm)
-    return PatientGradients(
+    return PatientAnswers(
         BODY, Cohort.of(task, LABELS), sums, images_per_patient=m,
         augment=augment,  # type: ignore[arg-type]
     )  # fmt: skip
 
 
 def summed(
-    at: PatientGradients, *, drawn: list[int] | None = None, classes: tuple[int, ...] = (0, 1)
+    at: PatientAnswers, *, drawn: list[int] | None = None, classes: tuple[int, ...] = (0, 1)
 ) -> ClippedSum:
     n = at.cohort.n_patients
     who = np.arange(n) if drawn is None else np.asarray(drawn, dtype=np.int64)
-    return clipped_sum(at, FLAT, who, np.linspace(0.1, 0.9, 50), classes)
+    return clipped_sum(at, FLAT, sample(at, who, np.linspace(0.1, 0.9, 50)), classes)
+
+
+def sample(at: PatientAnswers, drawn: np.ndarray, seeds: np.ndarray) -> Sample:
+    return Sample(drawn, seeds, at.images_per_patient, at.augment)
 
 
 def flat(sums: ClippedSum) -> np.ndarray:
@@ -126,11 +131,11 @@ def test_a_patient_more_leaves_what_others_add_as_it_was_within_the_margin(
     numbers = np.array([1, 2, 3] if first else [0, 1, 2])
     x = 0 if first else 3
 
-    total = clipped_sum(before, FLAT, np.array([0, 1, 2]), seeds, (0, 1))
-    others = clipped_sum(after, FLAT, numbers, seeds_after, (0, 1))
+    total = clipped_sum(before, FLAT, sample(before, np.array([0, 1, 2]), seeds), (0, 1))
+    others = clipped_sum(after, FLAT, sample(after, numbers, seeds_after), (0, 1))
     np.testing.assert_allclose(flat(others), flat(total), rtol=0, atol=1e-6)
-    everybody = clipped_sum(after, FLAT, np.arange(4), seeds_after, (0, 1))
-    alone = clipped_sum(after, FLAT, np.array([x]), seeds_after, (0, 1))
+    everybody = clipped_sum(after, FLAT, sample(after, np.arange(4), seeds_after), (0, 1))
+    alone = clipped_sum(after, FLAT, sample(after, np.array([x]), seeds_after), (0, 1))
     moved = flat(everybody) - flat(total)
     np.testing.assert_allclose(moved, flat(alone), rtol=0, atol=1e-6)
     norm = before.sums.max_grad_norm
@@ -183,7 +188,7 @@ def test_an_image_that_is_no_image_makes_its_patient_add_zero(value: float) -> N
 def test_parameters_that_are_not_finite_make_everybody_add_zero() -> None:
     wild = {name: torch.full_like(leaf, torch.inf) for name, leaf in FLAT.items()}
     at = site(twelve_patients())
-    total = clipped_sum(at, wild, np.arange(12), np.full(12, 0.5), (0, 1))
+    total = clipped_sum(at, wild, sample(at, np.arange(12), np.full(12, 0.5)), (0, 1))
     assert not flat(total).any()
 
 
@@ -193,7 +198,7 @@ def test_at_most_m_images_of_a_patient_are_used() -> None:
     found = set()
     for seed in np.linspace(0.01, 0.99, 30):
         at = site(task, m=1)
-        vector = flat(clipped_sum(at, FLAT, np.array([0]), np.array([seed]), (0, 1)))
+        vector = flat(clipped_sum(at, FLAT, sample(at, np.array([0]), np.array([seed])), (0, 1)))
         distance = [np.abs(vector - each).max() for each in possible]
         assert min(distance) < 3e-4
         found.add(int(np.argmin(distance)))
@@ -222,7 +227,8 @@ def test_a_label_means_its_name_and_not_its_number_at_the_site() -> None:
 def test_rows_of_the_head_stand_for_the_classes_in_their_order() -> None:
     task = task_of({"p": [0], "q": [1]})
     turned = {**FLAT, HEAD_WEIGHT: HEAD.weight.flip(0), HEAD_BIAS: HEAD.bias.flip(0)}
-    total = clipped_sum(site(task), turned, np.arange(2), np.full(2, 0.5), (1, 0))
+    at = site(task)
+    total = clipped_sum(at, turned, sample(at, np.arange(2), np.full(2, 0.5)), (1, 0))
     expected = summed(site(task))
     np.testing.assert_allclose(
         total.sums[HEAD_WEIGHT][::-1], expected.sums[HEAD_WEIGHT], rtol=1e-5, atol=1e-7
@@ -244,14 +250,14 @@ def test_a_patient_without_an_image_of_the_classes_adds_nothing_and_is_in_the_dr
             counted.append(n)
             return super().uniforms(n)
 
-    site(task, source=Counting())(AT, (0,))
+    site(task, source=Counting()).gradient(AT, (0,))
     assert counted == [3, 3]  # all patients: once to draw them, once for their streams
 
 
 def test_an_empty_sample_gives_noise_and_is_counted() -> None:
     source = KnownSource(scale=1.0, uniform=0.999)
     at = site(twelve_patients(), norm=1.0, source=source)
-    answer = at(AT, (0, 1))
+    answer = at.gradient(AT, (0, 1))
     assert at.sums.released == 1
     assert all(leaf.all() for leaf in answer.body.values())
     assert np.isnan(at.loss)
@@ -259,7 +265,7 @@ def test_an_empty_sample_gives_noise_and_is_counted() -> None:
 
 def test_a_site_without_any_image_answers_like_any_other() -> None:
     at = site(task_of({}), norm=1.0, source=KnownSource(scale=1.0))
-    answer = at(AT, (0, 1))
+    answer = at.gradient(AT, (0, 1))
     assert answer.body.keys() == AT.body.keys()
     assert all(leaf.all() for leaf in answer.body.values())
 
@@ -268,14 +274,14 @@ def test_a_site_without_any_image_answers_like_any_other() -> None:
 def test_the_divisor_is_public_whoever_is_drawn(uniform: float) -> None:
     task = twelve_patients()
     at = site(task, source=KnownSource(uniform=uniform))
-    answer = at(AT, (0, 1))
+    answer = at.gradient(AT, (0, 1))
     drawn = [] if uniform > 0.5 else list(range(12))
     expected = summed(site(task), drawn=drawn).sums["norms.0.weight"] / 10.0
     np.testing.assert_allclose(answer.body["norms.0.weight"].numpy(), expected, atol=1e-6)
 
 
 def test_an_answer_has_the_shapes_of_body_and_head_in_float32() -> None:
-    answer = site(twelve_patients())(AT, (0, 1))
+    answer = site(twelve_patients()).gradient(AT, (0, 1))
     assert {n: leaf.shape for n, leaf in answer.body.items()} == {
         n: leaf.shape for n, leaf in AT.body.items()
     }
@@ -286,9 +292,9 @@ def test_an_answer_has_the_shapes_of_body_and_head_in_float32() -> None:
 def test_the_gradient_points_uphill() -> None:
     task = twelve_patients()
     at = site(task, source=KnownSource())
-    first = at(AT, (0, 1))
+    first = at.gradient(AT, (0, 1))
     before = at.loss
-    at(AT.stepped(first, 0.05), (0, 1))
+    at.gradient(AT.stepped(first, 0.05), (0, 1))
     assert at.loss < before
 
 
@@ -301,5 +307,5 @@ def test_patients_are_drawn_anew_for_each_answer() -> None:
             return np.full(n, 0.9 if self.calls == 1 else 0.1)
 
     at = site(twelve_patients(), source=Halves())
-    assert not any(leaf.any() for leaf in at(AT, (0, 1)).body.values())
-    assert any(leaf.any() for leaf in at(AT, (0, 1)).body.values())
+    assert not any(leaf.any() for leaf in at.gradient(AT, (0, 1)).body.values())
+    assert any(leaf.any() for leaf in at.gradient(AT, (0, 1)).body.values())

@@ -338,9 +338,10 @@ def test_an_error_of_any_kind_after_the_noise_closes_the_round(
 
 @pytest.mark.parametrize("learner", [
     FedAvgSettings(), ReptileSettings(n_way=2, n_shot=1), FomamlSettings(n_way=2, n_shot=1),
+    PrototypicalSettings(),
 ], ids=lambda s: s.name)  # fmt: skip
-@pytest.mark.parametrize("steps", [1, 3])
-def test_gradient_learners_work_under_dp_sgd(
+@pytest.mark.parametrize("steps", [2, 3])
+def test_every_learner_works_under_dp_sgd(
     learner: LearnerSettings, steps: int, opened: Any
 ) -> None:
     policy = opened(dp_sgd, steps_per_round=steps)
@@ -351,9 +352,9 @@ def test_gradient_learners_work_under_dp_sgd(
     assert all(leaf.any() for leaf in released.update.delta.values())
 
 
-def test_a_learner_without_a_private_form_is_refused_and_nothing_is_charged(opened: Any) -> None:
-    policy = opened(dp_sgd)
-    with pytest.raises(ConfigError, match="prototypical under dp-sgd"):
+def test_a_learner_that_needs_more_sums_is_refused_and_nothing_is_charged(opened: Any) -> None:
+    policy = opened(dp_sgd, steps_per_round=1)
+    with pytest.raises(ConfigError, match="prototypical with 1 noised sum"):
         release(asked(study=with_learner(PrototypicalSettings())), never, policy, os_noise())
     assert state(policy).releases == []
 

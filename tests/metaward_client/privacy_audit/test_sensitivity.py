@@ -16,7 +16,7 @@ from metaward_client.privacy.terms import Relation
 from metaward_client.privacy_audit.findings import Verdict
 from metaward_client.privacy_audit.released_sums import (
     ALL_LEARNERS,
-    GRADIENT_LEARNERS,
+    LEARNERS_OF_DP_SGD,
     TIGHT_NORM,
     block_sum,
     dp_sgd_sums,
@@ -37,13 +37,15 @@ def ratio(vector_sum: Callable[[Task], dict[str, np.ndarray]]) -> float:
     return worst_ratio(vector_sum, WORLDS, max_grad_norm=NORM, relation=ADD)
 
 
-@pytest.mark.parametrize("learner", GRADIENT_LEARNERS, ids=lambda learner: learner.name)
+@pytest.mark.parametrize("learner", LEARNERS_OF_DP_SGD, ids=lambda learner: learner.name)
 def test_dp_sgd_keeps_its_claim_at_every_step_of_every_learner(learner: LearnerSettings) -> None:
     sums = dp_sgd_sums(BODY, WORLDS.present["as found"], learner)
     worst = [worst_ratio(s, WORLDS, max_grad_norm=TIGHT_NORM, relation=ADD) for s in sums]
     assert len(worst) == 3
     assert max(worst) <= 1 + ROUNDING
-    assert min(worst) > 0.99  # the worst patient really meets the bound: the audit is not blind
+    # The worst patient really comes near the bound: the audit is not blind. A group norm leaves
+    # features shorter than their bound, so a class sum stays further below.
+    assert min(worst) > (0.6 if learner.name == "prototypical" else 0.99)
 
 
 @pytest.mark.parametrize("learner", ALL_LEARNERS, ids=lambda learner: learner.name)
