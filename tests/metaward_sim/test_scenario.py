@@ -15,7 +15,7 @@ from metaward.study import (
     ReptileSettings,
     SgdSettings,
 )
-from metaward_sim.scenario import Scenario, recommended_outer
+from metaward_sim.scenario import ADAM_FOR_CLIPPED, Scenario, recommended_outer
 from metaward_sim.simulate_command import read_scenario
 
 
@@ -134,6 +134,8 @@ def test_epsilon_on_the_command_line_makes_a_run_private() -> None:
     scenario = read_scenario(None, {"privacy.target_epsilon": 3.0})
     assert scenario.privacy is not None
     assert scenario.privacy.target_epsilon == 3.0
+    assert isinstance(scenario.learner, PrototypicalSettings)
+    assert scenario.study().outer == ADAM_FOR_CLIPPED
     block = read_scenario(None, {"privacy.target_epsilon": 3.0, "privacy.mechanism": "block"})
     assert isinstance(block.learner, PrototypicalSettings)
 
@@ -142,8 +144,8 @@ def test_epsilon_on_the_command_line_makes_a_run_private() -> None:
     ("given", "words"),
     [
         (
-            {"privacy.target_epsilon": 8.0, "learner": {"name": "prototypical"}},
-            "no form for dp-sgd",
+            {"privacy.target_epsilon": 8.0, "privacy.steps_per_round": 1},
+            "at least 2 noised sums",
         ),
         ({"baselines": {"methods": ["noise-only"]}}, "control for runs with `privacy`"),
         ({"privacy.mechanism": "block"}, "privacy.target_epsilon"),
