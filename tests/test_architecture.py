@@ -205,15 +205,21 @@ def test_noise_and_samples_come_from_the_operating_system_alone() -> None:
 
 def test_patients_and_blocks_are_drawn_as_poisson_samples_only() -> None:
     assert callers_of("poisson_sample") == {
-        f"{PRIVACY}dp_sgd.py": {"__call__"},
+        f"{PRIVACY}dp_sgd.py": {"sample"},
         f"{PRIVACY}block_release.py": {"block_release"},
     }
+    assert callers_of("sample")[f"{PRIVACY}dp_sgd.py"] == {"gradient", "class_sums"}
 
 
 @pytest.mark.parametrize("mechanism", ["dp_sgd", "block_release"])
 def test_only_the_door_uses_a_mechanism(mechanism: str) -> None:
     users = importers_of(f"metaward_client.privacy.{mechanism}")
     assert {user for user in users if not user.startswith(AUDIT)} == {f"{PRIVACY}release.py"}
+
+
+def test_class_sums_are_made_for_the_one_mechanism_that_draws_a_sample() -> None:
+    users = importers_of("metaward_client.privacy.class_sums")
+    assert {user for user in users if not user.startswith(AUDIT)} == {f"{PRIVACY}dp_sgd.py"}
 
 
 def test_only_a_command_of_the_hospitals_starts_an_audit() -> None:
