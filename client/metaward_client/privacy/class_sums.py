@@ -66,16 +66,20 @@ def class_vectors(
 ) -> dict[str, torch.Tensor]:
     """Return each patient's v_p: features (n_patients, n_way, d) and patients (n_patients, n_way).
 
+    In float64: the length of features above 1e19 would overflow in float32, and where it does so
+    could then hang on the last bits of a feature, which are a matter of the batch.
+
     Args:
         features: (n_images, d).
         examples: Whose labels say the class; one patient after the other.
         images_of_each: How many images are whose.
     """
+    features = features.double()
     n_patients, n_way, d = len(images_of_each), examples.n_way, features.shape[1]
     counts = torch.tensor(images_of_each)
     owner = torch.repeat_interleave(torch.arange(n_patients), counts)
     place = owner * n_way + examples.labels
-    share = (1.0 / counts[owner]).to(features.dtype)
+    share = 1.0 / counts[owner].double()
     lengths = torch.linalg.vector_norm(features, dim=1).clamp_min(math.sqrt(d))
     bounded = FEATURE_PART * features * (share / lengths)[:, None]
     by_class = features.new_zeros(n_patients * n_way, d).index_add_(0, place, bounded)
