@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from metaward.arrays import Tensors
+from metaward.errors import PrivacyError
 from metaward.meta.head import Head
 from metaward.meta.noised import ClassSums, Parameters
 from metaward.models.body import Body
@@ -103,7 +104,13 @@ def clipped_sum(
         classes: Of the head's rows. A patient without an image of them adds nothing.
         weights: (n_way,) in [0, 1]; a patient's clipped vector is multiplied with their mean over
             the patient's images. Left out: 1.
+
+    Raises:
+        PrivacyError: A weight is not in [0, 1], or there is not one for each class; whoever is
+            drawn, so that it says nothing about them.
     """
+    if weights is not None:
+        _require_weights(weights, len(classes))
     shapes = {name: tuple(leaf.shape) for name, leaf in flat.items()}
     total = ClippedSum.empty(shapes, site.sums.max_grad_norm)
     losses: list[float] = []
@@ -119,3 +126,13 @@ def clipped_sum(
         losses += loss.tolist()
     site.loss = float(np.mean(losses)) if losses else float("nan")
     return total
+
+
+def _require_weights(weights: torch.Tensor, n_way: int) -> None:
+    if weights.shape != (n_way,) or not bool(((weights >= 0) & (weights <= 1)).all()):
+        raise PrivacyError(
+            "weights of which a patient's clipped vector could be longer than the clip norm",
+            expected=f"{n_way} numbers from 0 to 1",
+            where="the learner",
+            next_step="Report this: nothing was released.",
+        )

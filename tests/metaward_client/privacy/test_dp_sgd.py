@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from metaward.errors import PrivacyError
 from metaward.meta.noised import Parameters, public_head
 from metaward.models.body import Body, build_body
 from metaward.tasks import Task
@@ -38,11 +39,13 @@ def site(task: Task, *, norm: float = 1e6, m: int = 4, source: KnownSource | Non
 
 
 def summed(
-    at: PatientAnswers, *, drawn: list[int] | None = None, classes: tuple[int, ...] = (0, 1)
-) -> ClippedSum:
+    at: PatientAnswers, *, drawn: list[int] | None = None, classes: tuple[int, ...] = (0, 1),
+    weights: list[float] | None = None,
+) -> ClippedSum:  # fmt: skip
     n = at.cohort.n_patients
     who = np.arange(n) if drawn is None else np.asarray(drawn, dtype=np.int64)
-    return clipped_sum(at, FLAT, sample(at, who, np.linspace(0.1, 0.9, 50)), classes)
+    given = None if weights is None else torch.tensor(weights)
+    return clipped_sum(at, FLAT, sample(at, who, np.linspace(0.1, 0.9, 50)), classes, given)
 
 
 def sample(at: PatientAnswers, drawn: np.ndarray, seeds: np.ndarray) -> Sample:
@@ -192,6 +195,49 @@ def test_parameters_that_are_not_finite_make_everybody_add_zero() -> None:
     assert not flat(total).any()
 
 
+@pytest.mark.parametrize("norm", [1e6, 0.5])
+def test_a_patients_clipped_vector_is_weighed_by_the_label(norm: float) -> None:
+    at = site(task_of({"p": [0, 0], "q": [1]}), norm=norm)
+    p, q = (flat(summed(at, drawn=[number])) for number in (0, 1))
+    found = flat(summed(at, weights=[0.25, 0.75]))
+    np.testing.assert_allclose(found, 0.25 * p + 0.75 * q, rtol=0, atol=1e-6)
+
+
+def test_a_patient_of_several_labels_has_the_mean_weight_of_the_images_that_are_used() -> None:
+    # images a, a, b weigh (0.2 + 0.2 + 0.8) / 3 = 0.4
+    task = task_of({"before": [1, 1], "p": [0, 0, 1], "after": [0]})
+    at = site(task)
+    alone = flat(summed(at, drawn=[1]))
+    found = flat(summed(at, drawn=[1], weights=[0.2, 0.8]))
+    np.testing.assert_allclose(found, 0.4 * alone, rtol=1e-6, atol=1e-9)
+    parts = [flat(summed(at, drawn=[number])) for number in range(3)]
+    everybody = flat(summed(at, weights=[0.2, 0.8]))
+    expected = 0.8 * parts[0] + 0.4 * parts[1] + 0.2 * parts[2]
+    np.testing.assert_allclose(everybody, expected, rtol=0, atol=1e-6)
+
+
+def test_weights_stand_for_the_classes_in_their_order() -> None:
+    at = site(task_of({"p": [0], "q": [1]}))
+    found = flat(summed(at, drawn=[0], classes=(1, 0), weights=[0.0, 0.5]))
+    expected = 0.5 * flat(summed(at, drawn=[0], classes=(1, 0)))
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
+    assert expected.any()
+
+
+@pytest.mark.parametrize("weights", [[1.0, 1.5], [-0.1, 1.0], [torch.nan, 1.0], [1.0], [1.0] * 3])
+@pytest.mark.parametrize("drawn", [[], [0]])
+def test_weights_that_could_exceed_the_norm_are_refused_whoever_is_drawn(
+    weights: list[float], drawn: list[int]
+) -> None:
+    """Also where nobody of that label is there: a refusal must not tell who is."""
+    at = site(task_of({"p": [0], "q": [1]}))
+    with pytest.raises(PrivacyError, match=r"weights.*expected 2 numbers from 0 to 1"):
+        summed(at, drawn=drawn, weights=weights)
+    with pytest.raises(PrivacyError, match="weights"):
+        at.gradient(AT, (0, 1), torch.tensor(weights))
+    assert at.sums.released == 0
+
+
 def test_at_most_m_images_of_a_patient_are_used() -> None:
     task = task_of({"p": [0, 1, 0, 1, 0]})
     possible = [by_hand(task, [i]) for i in range(5)]
@@ -278,6 +324,22 @@ def test_the_divisor_is_public_whoever_is_drawn(uniform: float) -> None:
     drawn = [] if uniform > 0.5 else list(range(12))
     expected = summed(site(task), drawn=drawn).sums["norms.0.weight"] / 10.0
     np.testing.assert_allclose(answer.body["norms.0.weight"].numpy(), expected, atol=1e-6)
+
+
+def test_class_sums_are_of_a_sample_of_their_own_and_counted_with_the_gradients() -> None:
+    class Halves(KnownSource):
+        calls = 0
+
+        def uniforms(self, n: int) -> np.ndarray:
+            self.calls += 1
+            return np.full(n, 0.9 if self.calls == 1 else 0.1)
+
+    at = site(twelve_patients(), norm=1.0, source=Halves(), steps=2)
+    assert not at.class_sums(AT.body).patients.any()  # nobody is drawn
+    assert any(leaf.any() for leaf in at.gradient(AT, (0, 1)).body.values())
+    assert at.sums.released == 2
+    with pytest.raises(PrivacyError, match="number 3 of a round"):
+        at.class_sums(AT.body)
 
 
 def test_an_answer_has_the_shapes_of_body_and_head_in_float32() -> None:

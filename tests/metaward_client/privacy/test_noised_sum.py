@@ -58,6 +58,34 @@ def test_a_huge_unit_is_shortened_like_any_other() -> None:
     np.testing.assert_allclose(flat(total((1e30, 0, 0))), [4, 0, 0], rtol=2e-4)
 
 
+def weighted(weights: list[float]) -> ClippedSum:
+    """(6, 0, 0) and (0, 1, 0), clipped to 4 and then weighed."""
+    added = ClippedSum.empty(SHAPES, 4.0)
+    vectors = {"body": np.float32([[6, 0], [0, 1]]), "head": np.zeros((2, 1, 1), np.float32)}
+    added.add(vectors, np.array(weights))
+    return added
+
+
+def test_a_weight_is_multiplied_with_the_clipped_vector() -> None:
+    # half of what (6, 0, 0) is clipped to, not what half of it would be clipped to
+    np.testing.assert_allclose(flat(weighted([0.5, 0.25])), [2, 0.25, 0], rtol=2e-4)
+    np.testing.assert_array_equal(flat(weighted([1, 1])), flat(total((6, 0, 0), (0, 1, 0))))
+
+
+def test_a_weight_leaves_the_bits_as_they_are() -> None:
+    assert weighted([0.5, 0.5]).bits == weighted([0, 1]).bits == 0.0  # one clipped, one not
+
+
+def test_a_weight_of_zero_leaves_the_others() -> None:
+    np.testing.assert_array_equal(flat(weighted([0, 1])), flat(total((0, 1, 0))))
+
+
+@pytest.mark.parametrize("bad", [1 + 1e-9, 2.0, -1e-9, np.inf, np.nan])
+def test_a_weight_by_which_a_vector_could_exceed_the_norm_is_refused(bad: float) -> None:
+    with pytest.raises(PrivacyError, match="a weight outside"):
+        weighted([0.5, bad])
+
+
 def test_sums_are_in_float64() -> None:
     one = total((1, 0, 0))
     for _ in range(3):
