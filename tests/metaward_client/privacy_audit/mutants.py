@@ -68,6 +68,12 @@ def patient_vectors(task: Task, at: Leaves) -> list[Vector]:
     return [clipped(gradient(task, rows, at)) for rows in rows_of(task)]
 
 
+def weighted_sum(task: Task, weights: Vector) -> Vector:
+    """Return the sum of clipped vectors, each multiplied with the weight of its patient's label."""
+    of_patient = [weights[task.labels[rows[0]]] for rows in rows_of(task)]
+    return np.asarray(of_patient @ np.array(patient_vectors(task, start())))
+
+
 # --- sums: data set -> the sum that the noise is made for
 
 
@@ -116,6 +122,31 @@ def class_weights_after_clipping(task: Task) -> dict[str, Vector]:
         for rows in rows_of(task)
     ]
     return {"all": np.sum(total, axis=0)}
+
+
+def class_weights_of_exact_counts(task: Task) -> dict[str, Vector]:
+    """No weight is above 1, but the counts are exact: one patient moves all others of a label."""
+    counts = np.bincount(task.labels, minlength=3)
+    weights = np.minimum(1.0, counts.mean() / counts)
+    return {"all": weighted_sum(task, weights)}
+
+
+def rare_labels_weigh_more_than_one(task: Task) -> dict[str, Vector]:
+    """Weights are public, but one is above 1 after the clip: inverse frequencies, in the mean 1."""
+    frequency = np.array([0.6, 0.2, 0.2])
+    weights = (1 / frequency) / np.sum(1 / frequency) * 3
+    return {"all": weighted_sum(task, weights)}
+
+
+def class_sums_of_images(task: Task) -> dict[str, Vector]:
+    """Each image's vector has norm at most 1, but a patient adds all of them and not their mean."""
+    usable = np.flatnonzero(np.isfinite(task.images).all(axis=(1, 2, 3)))
+    with torch.no_grad():
+        features = BODY(task.take(usable)).double()
+    bounded = features / features.norm(dim=1, keepdim=True).clamp_min(BODY.features**0.5)
+    total = torch.zeros(3, BODY.features, dtype=torch.float64)
+    total.index_add_(0, torch.from_numpy(task.labels[usable]), NORM * bounded)
+    return {"all": total.numpy().ravel()}
 
 
 def no_clip(task: Task) -> dict[str, Vector]:
