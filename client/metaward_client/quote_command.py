@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 EXAMPLE = "Example:  metaward site quote --epsilon 8 --rounds 100 --patients 1000"
 OPEN = ("--epsilon", "--rounds", "--noise-multiplier")
-DEFAULT_STEPS = 5
-DEFAULT_SAMPLE_RATE = 0.05
+DEFAULT_STEPS = 2
+DEFAULT_SAMPLE_RATE = 0.3
 
 
 class Mechanism(StrEnum):

@@ -112,7 +112,7 @@ def test_a_private_scenario_takes_what_suits_privacy_where_the_file_leaves_it_op
 ) -> None:
     (tmp_path / "mine.yaml").write_text("privacy: {target_epsilon: 8.0}\nmodel: {groups: 2}\n")
     scenario = read_scenario(tmp_path / "mine.yaml", {})
-    assert isinstance(scenario.learner, ReptileSettings)
+    assert isinstance(scenario.learner, PrototypicalSettings)
     assert (scenario.model.filters, scenario.model.groups) == (16, 2)
     assert "noise-only" in scenario.baselines.methods
     (tmp_path / "resolved.yaml").write_text(yaml.safe_dump(scenario.model_dump(mode="json")))

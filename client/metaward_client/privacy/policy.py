@@ -43,8 +43,8 @@ class _Protected(Settings):
     population: int = Field(
         ge=10, description="patients, as a public round number; never the exact count"
     )
-    noise_multiplier: float = Field(1.0, gt=0, description="sigma: noise over the clip norm")
-    sample_rate: float = Field(0.05, gt=0, le=1, description="q: chance to enter one noised sum")
+    noise_multiplier: float = Field(2.5, gt=0, description="sigma: noise over the clip norm")
+    sample_rate: float = Field(0.3, gt=0, le=1, description="q: chance to enter one noised sum")
     max_grad_norm: float = Field(1.0, gt=0, description="C: L2 norm that one unit adds at most")
     adaptive_clipping: bool = Field(
         False, description="follow the median norm, for 5% more noise (Andrew et al. 2021)"
@@ -75,7 +75,7 @@ class DpSgdPolicy(_Protected):
     """Patient DP-SGD: every step sums clipped per-patient gradients and adds noise."""
 
     mechanism: Literal["dp-sgd"] = "dp-sgd"
-    steps_per_round: int = Field(5, ge=1, le=10_000, description="k: noised sums in one round")
+    steps_per_round: int = Field(2, ge=1, le=10_000, description="k: noised sums in one round")
     images_per_patient: int = Field(
         4, ge=1, description="images that one patient's gradient is the mean of, at most"
     )

@@ -13,7 +13,8 @@ from metaward_client import quote_command
 from metaward_client.privacy.cross_check import CrossCheck
 from metaward_client.privacy.terms import Relation
 
-PLAN = ["--rounds", "100", "--target-delta", "1e-5"]
+SUMS = ["--sample-rate", "0.05", "--steps", "5"]
+PLAN = ["--rounds", "100", "--target-delta", "1e-5", *SUMS]
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +73,7 @@ def test_noise_is_solved_for(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_rounds_are_solved_for(capsys: pytest.CaptureFixture[str]) -> None:
-    plan = ["--noise-multiplier", "1.5", "--epsilon", "2", "--target-delta", "1e-6"]
+    plan = ["--noise-multiplier", "1.5", "--epsilon", "2", "--target-delta", "1e-6", *SUMS]
     found = asked(capsys, *plan)
     assert (found["solved_for"], found["rounds"]) == ("rounds", 21)
 
