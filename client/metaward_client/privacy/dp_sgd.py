@@ -18,7 +18,7 @@ norm's margin covers (:data:`~metaward_client.privacy.clip_norm.ROUNDING_MARGIN`
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ from metaward_client.privacy.patient_gradients import (
     refuse_shared_statistics,
 )
 from metaward_client.privacy.poisson import poisson_sample
+from metaward_client.privacy.round_memory import RoundMemory, pooled
 
 
 @dataclass
@@ -51,6 +52,7 @@ class PatientAnswers:
         sums: Adds the noise and counts the answers.
         images_per_patient: m.
         augment: How an image is changed; each patient's images by themselves.
+        memory: Class sums of the study's earlier rounds, to which this round's are added.
         loss: Mean loss of the patients drawn last, for the site's own log; never leaves.
     """
 
@@ -59,6 +61,7 @@ class PatientAnswers:
     sums: NoisedSums
     images_per_patient: int
     augment: Augment
+    memory: RoundMemory = field(default_factory=RoundMemory)
     loss: float = float("nan")
 
     def __post_init__(self) -> None:
@@ -77,8 +80,13 @@ class PatientAnswers:
         return Parameters(answer, head)
 
     def class_sums(self, theta: Tensors) -> ClassSums:
-        """Return noised class sums; see :class:`metaward.meta.noised.NoisedAnswers`."""
-        return PatientClassSums(self.body, self.cohort, self.sums)(theta, self.sample())
+        """Return noised class sums, pooled over the study's rounds.
+
+        See :class:`metaward.meta.noised.NoisedAnswers`.
+        """
+        new = PatientClassSums(self.body, self.cohort, self.sums)(theta, self.sample())
+        self.memory.sums = pooled(self.memory.sums, new)
+        return self.memory.sums.mean()
 
     def sample(self) -> Sample:
         """Draw the patients of one answer, and what starts each patient's own stream."""

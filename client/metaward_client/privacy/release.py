@@ -5,7 +5,6 @@ site. What goes through has either been noised and charged (:func:`charged_delta
 a policy that says NOT PRIVATE.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -31,6 +30,7 @@ from metaward_client.privacy.policy import (
     NoPrivacy,
     ProtectedSettings,
 )
+from metaward_client.privacy.round_memory import RoundMemory
 from metaward_client.privacy.stored_reply import CLOSED, decode_reply, encode_reply
 
 BLOCK_KEY = b"metaward: patients to blocks"
@@ -129,16 +129,17 @@ def charged_delta(
         answer = ledger.reserve(round_, terms, policy.budget, max_rounds=policy.rounds)
         if isinstance(answer, Replay):
             return decode_reply(answer.reply, asked.theta), float("nan"), True
-        sums = NoisedSums(terms, source, _start_norm(answer.memory, policy))
+        memory = RoundMemory.read(answer.memory)
+        sums = NoisedSums(terms, source, memory.start_norm(policy))
         try:
-            delta, loss = _private_delta(asked, load_task(), policy, sums, ledger)
+            delta, loss = _private_delta(asked, load_task(), policy, sums, memory, ledger)
             sums.require_complete()
             _require_finite(delta, asked)
         except Exception:
             if sums.released:
-                ledger.commit(answer, CLOSED, _memory(sums))
+                ledger.commit(answer, CLOSED, memory.written(sums.max_grad_norm))
             raise
-        ledger.commit(answer, encode_reply(delta), _memory(sums))
+        ledger.commit(answer, encode_reply(delta), memory.written(sums.max_grad_norm))
     return delta, loss, False
 
 
@@ -153,11 +154,16 @@ def _plain_delta(asked: AskedRound, task: Task) -> tuple[Arrays, float]:
 
 
 def _private_delta(
-    asked: AskedRound, task: Task, policy: ProtectedSettings, sums: NoisedSums, ledger: Ledger
+    asked: AskedRound,
+    task: Task,
+    policy: ProtectedSettings,
+    sums: NoisedSums,
+    memory: RoundMemory,
+    ledger: Ledger,
 ) -> tuple[Arrays, float]:
     match policy:
         case DpSgdPolicy():
-            return _noised_delta(asked, task, policy, sums)
+            return _noised_delta(asked, task, policy, sums, memory)
         case BlockPolicy():
             delta = block_release(
                 build_body(asked.study.model, asked.study.seed),
@@ -173,7 +179,7 @@ def _private_delta(
 
 
 def _noised_delta(
-    asked: AskedRound, task: Task, policy: DpSgdPolicy, sums: NoisedSums
+    asked: AskedRound, task: Task, policy: DpSgdPolicy, sums: NoisedSums, memory: RoundMemory
 ) -> tuple[Arrays, float]:
     body = build_body(asked.study.model, asked.study.seed)
     answers = PatientAnswers(
@@ -182,6 +188,7 @@ def _noised_delta(
         sums,
         images_per_patient=policy.images_per_patient,
         augment=asked.study.learner.augment,
+        memory=memory,
     )
     work = NoisedWork(
         n_labels=len(policy.labels),
@@ -192,18 +199,6 @@ def _noised_delta(
     )
     learner = build_noised_learner(asked.study.learner, policy.steps_per_round)
     return to_arrays(learner.noised_delta(body, to_tensors(asked.theta), work)), answers.loss
-
-
-def _memory(sums: NoisedSums) -> bytes:
-    """Return what the study's next round gets: C, a function of what was released."""
-    return json.dumps({"max_grad_norm": sums.max_grad_norm}).encode()
-
-
-def _start_norm(memory: bytes | None, policy: ProtectedSettings) -> float:
-    """Return C at the start of a round: where the study's last round left it, if it adapts."""
-    if memory is None or not policy.adaptive_clipping:
-        return policy.max_grad_norm
-    return float(json.loads(memory)["max_grad_norm"])
 
 
 def _require_finite(delta: Arrays, asked: AskedRound) -> None:

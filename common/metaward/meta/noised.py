@@ -72,7 +72,10 @@ class NoisedAnswers(Protocol):
         ...
 
     def class_sums(self, theta: Tensors) -> ClassSums:
-        """Return the noised sums of the features under ``theta``, over all labels of the list."""
+        """Return the noised sums of the features under ``theta``, over all labels of the list.
+
+        They may be pooled with those of the study's earlier rounds.
+        """
         ...
 
 

@@ -464,6 +464,22 @@ def test_a_norm_that_is_fixed_stays(opened: Any) -> None:
     assert json.loads(memory) == {"max_grad_norm": 2.5}
 
 
+# Class sums of earlier rounds
+
+
+def test_class_sums_are_pooled_over_the_rounds_of_one_study_alone(opened: Any) -> None:
+    policy = opened(dp_sgd)
+    one, other = with_learner(PrototypicalSettings()), with_learner(PrototypicalSettings(n_shot=2))
+    weights = []
+    for study, round_index in ((one, 0), (one, 1), (other, 0)):
+        answer(policy, round_index, study=study)
+        with Ledger.open(policy.ledger, policy.witness) as ledger:
+            memory = ledger._memory_of(ledger.state.studies[study.digest()])
+        assert memory is not None
+        weights.append(json.loads(memory)["class_sums"]["weight"])
+    assert weights == [1.0, 1.8, 1.0]
+
+
 # The size of the noise, end to end
 
 
