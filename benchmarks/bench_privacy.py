@@ -119,13 +119,14 @@ def run(job: Job) -> dict[str, Any]:
     }
     training = {Path(site).name: tasks[Path(site).name] for site in job.sites}
     model = ModelSettings(filters=job.row.filters, image_size=size, channels=channels)
+    clipped = job.epsilon is not None and job.row.mechanism == "dp-sgd"
     study = Study(
         name="bench",
         seed=job.seed,
         rounds=max(job.rounds, 1),
         model=model,
         learner=job.row.learner,
-        outer=recommended_outer(job.row.learner, private=job.epsilon is not None),
+        outer=recommended_outer(job.row.learner, clipped=clipped),
     )
     theta, said = initial_theta(study), {}
     if job.rounds:

@@ -28,7 +28,7 @@ from metaward.study import (
 BaselineName: TypeAlias = Literal["fedavg", "local", "random", "pooled", "noise-only"]
 BASELINES_OF_A_PRIVATE_RUN: tuple[BaselineName, ...] = ("noise-only", "local", "random")
 ADAM_FOR_CLIPPED = AdamSettings(step_size=1.0e-2, tau=1.0e-5)
-"""Of 0.005 and 0.01 on synthetic and real hospitals the better one at epsilon 8."""
+"""Of steps 0.005 and 0.01 the better one at epsilon 8, on real hospitals with a public head."""
 FILTERS_OF_A_PRIVATE_RUN = 16
 """Noise grows with the number of parameters, so a private model is small unless a file says so."""
 SiteName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
@@ -153,9 +153,12 @@ class Scenario(Settings):
             rounds=self.rounds,
             model=self.model,
             learner=self.learner,
-            outer=self.outer or recommended_outer(self.learner, private=self.privacy is not None),
+            outer=self.outer or recommended_outer(self.learner, clipped=self._clips_patients()),
             round=self.round,
         )
+
+    def _clips_patients(self) -> bool:
+        return self.privacy is not None and self.privacy.mechanism == "dp-sgd"
 
     def fedavg_study(self) -> Study:
         """Return the study that the FedAvg baseline is trained in."""
@@ -170,15 +173,19 @@ class Scenario(Settings):
         )
 
 
-def recommended_outer(learner: LearnerSettings, *, private: bool = False) -> OuterSettings:
+def recommended_outer(learner: LearnerSettings, *, clipped: bool = False) -> OuterSettings:
     """Return the outer optimiser that suits a learner's deltas.
 
-    A prototypical network's and FOMAML's deltas are gradients, for Adam to scale. Clipped ones are
-    a hundredth as long, so Adam's constant must be below them. Reptile's and FedAvg's are
-    differences of parameters, to be taken as they are.
+    A prototypical network's and FOMAML's deltas are gradients, for Adam to scale. Reptile's and
+    FedAvg's are differences of parameters, to be taken as they are.
+
+    Args:
+        learner: The learner.
+        clipped: Whether the gradients are means of patients' clipped ones (dp-sgd). A coordinate
+            of those is about a thousandth, so Adam's constant must be below that.
     """
     match learner:
         case PrototypicalSettings() | FomamlSettings():
-            return ADAM_FOR_CLIPPED if private else AdamSettings(step_size=5.0e-3)
+            return ADAM_FOR_CLIPPED if clipped else AdamSettings(step_size=5.0e-3)
         case ReptileSettings() | FedAvgSettings():
             return SgdSettings(step_size=1.0)

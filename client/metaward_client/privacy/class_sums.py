@@ -23,7 +23,7 @@ from metaward_client.privacy.noised_sum import ClippedSum, NoisedSums
 
 PATIENT_PART = 0.3
 """b: how much of a patient's vector counts the patient. With more, counts are surer and features
-less so; here a count's noise is 3 sigma patients."""
+less so; here a count's noise is 3.3 sigma patients."""
 FEATURE_PART = math.sqrt(1 - PATIENT_PART**2)
 FEATURES, PATIENTS = "features", "patients"
 

@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from metaward.errors import PrivacyError
-from metaward.meta.noised import Parameters, public_head
+from metaward.meta.noised import ClassSums, Parameters, public_head
 from metaward.models.body import Body, build_body
 from metaward.tasks import Task
 from metaward_client.privacy.clip_norm import ROUNDING_MARGIN
@@ -19,6 +19,7 @@ from metaward_client.privacy.cohort import Cohort, Sample
 from metaward_client.privacy.dp_sgd import PatientAnswers, clipped_sum
 from metaward_client.privacy.noised_sum import ClippedSum, NoisedSums
 from metaward_client.privacy.patient_gradients import HEAD_BIAS, HEAD_WEIGHT
+from metaward_client.privacy.round_memory import PooledSums, RoundMemory
 from metaward_client.privacy.terms import Terms
 from private_site import BODY, STUDY, KnownSource, task_of, twelve_patients
 
@@ -371,3 +372,15 @@ def test_patients_are_drawn_anew_for_each_answer() -> None:
     at = site(twelve_patients(), source=Halves())
     assert not any(leaf.any() for leaf in at.gradient(AT, (0, 1)).body.values())
     assert any(leaf.any() for leaf in at.gradient(AT, (0, 1)).body.values())
+
+
+def test_class_sums_are_the_mean_with_those_of_earlier_rounds() -> None:
+    """Nobody is drawn, so the new sums are 0; the earlier ones weigh 0.8 of 1.8."""
+    earlier = ClassSums(torch.full((2, BODY.features), 9.0), torch.full((2,), 0.9))
+    at = site(twelve_patients(), source=KnownSource(uniform=0.999))
+    at.memory = RoundMemory(sums=PooledSums(earlier, 1.0))
+    found = at.class_sums(AT.body)
+    torch.testing.assert_close(found.features, earlier.features * 0.8 / 1.8)
+    torch.testing.assert_close(found.patients, earlier.patients * 0.8 / 1.8)
+    assert at.memory.sums is not None
+    assert at.memory.sums.weight == pytest.approx(1.8)
