@@ -60,18 +60,11 @@ def ledger_of(site: Path) -> PlaceOfLedger:
     Raises:
         ConfigError: The site's file is wrong, or its policy has no ledger.
     """
-    from metaward.errors import ConfigError
-    from metaward_client.privacy.policy import NoPrivacy
-    from metaward_client.site_config import read_policy
+    from metaward_client.site_config import read_protected_policy
 
-    policy = read_policy(site)
-    if isinstance(policy, NoPrivacy):
-        raise ConfigError(
-            f"the mechanism is {policy.label}, which has no ledger",
-            expected="privacy.mechanism: dp-sgd or block",
-            where=str(site),
-            next_step="Choose a mechanism in site.yaml.",
-        )
+    policy = read_protected_policy(
+        site, without="has no ledger", next_step="Choose a mechanism in site.yaml."
+    )
     return PlaceOfLedger(policy.ledger, policy.witness, policy.budget, policy.terms())
 
 

@@ -112,18 +112,13 @@ def quote(
 
 
 def _policy_of(site: Path) -> "ProtectedSettings":
-    from metaward_client.privacy.policy import NoPrivacy
-    from metaward_client.site_config import read_policy
+    from metaward_client.site_config import read_protected_policy
 
-    policy = read_policy(site)
-    if isinstance(policy, NoPrivacy):
-        raise ConfigError(
-            f"the mechanism is {policy.label}, which promises nothing at any number of rounds",
-            expected="privacy.mechanism: dp-sgd or block",
-            where=str(site),
-            next_step="Choose a mechanism in site.yaml, or quote a plan without a site.",
-        )
-    return policy
+    return read_protected_policy(
+        site,
+        without="promises nothing at any number of rounds",
+        next_step="Choose a mechanism in site.yaml, or quote a plan without a site.",
+    )
 
 
 def _filled_in(

@@ -143,3 +143,25 @@ def read_policy(path: Path) -> NoPrivacy | ProtectedSettings:
             next_step="Write one into site.yaml; `metaward site quote` says what it costs.",
         )
     return policy
+
+
+def read_protected_policy(path: Path, *, without: str, next_step: str) -> ProtectedSettings:
+    """Return the privacy policy of a site that has a mechanism.
+
+    Args:
+        path: As for :func:`read_policy`.
+        without: What a site without a mechanism lacks, after "which".
+        next_step: What to do then.
+
+    Raises:
+        ConfigError: See :func:`read_policy`; or the mechanism is none.
+    """
+    policy = read_policy(path)
+    if isinstance(policy, NoPrivacy):
+        raise ConfigError(
+            f"the mechanism is {policy.label}, which {without}",
+            expected="privacy.mechanism: dp-sgd or block",
+            where=str(path),
+            next_step=next_step,
+        )
+    return policy
