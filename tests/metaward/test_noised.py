@@ -56,16 +56,18 @@ class Quadratic:
 
     asked: list[tuple[torch.Tensor, Head, list[int]]] = field(default_factory=list)
 
-    def gradient(
-        self, at: Parameters, classes: Sequence[int], weights: torch.Tensor | None = None
-    ) -> Parameters:
-        assert weights is None
+    def gradient(self, at: Parameters, classes: Sequence[int]) -> Parameters:
         self.asked.append((at.body["w"].clone(), at.head, list(classes)))
         head = Head(torch.zeros_like(at.head.weight), torch.zeros_like(at.head.bias))
         return Parameters({"w": at.body["w"] - TARGET}, head)
 
     def class_sums(self, theta: Mapping[str, torch.Tensor]) -> ClassSums:
         raise AssertionError(f"class sums were asked for, under {list(theta)}")
+
+    def body_gradient(
+        self, at: Parameters, classes: Sequence[int], weights: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        raise AssertionError(f"a body's gradient was asked for at {at}, {classes}, {weights}")
 
 
 def work(oracle: Quadratic, steps: int = 3, n_labels: int = 3, seed: int = 0) -> NoisedWork:
@@ -128,10 +130,8 @@ def test_all_answers_of_a_round_are_about_one_task(settings: LearnerSettings) ->
 
 def test_the_head_moves_with_the_body_and_never_comes_out() -> None:
     class Pulling(Quadratic):
-        def gradient(
-            self, at: Parameters, classes: Sequence[int], weights: torch.Tensor | None = None
-        ) -> Parameters:
-            answer = super().gradient(at, classes, weights)
+        def gradient(self, at: Parameters, classes: Sequence[int]) -> Parameters:
+            answer = super().gradient(at, classes)
             return Parameters(answer.body, Head(torch.ones_like(at.head.weight), at.head.bias + 1))
 
     oracle = Pulling()
@@ -173,12 +173,14 @@ class Counted:
         self.summed.append(theta["w"].clone())
         return self.sums
 
-    def gradient(
-        self, at: Parameters, classes: Sequence[int], weights: torch.Tensor | None = None
-    ) -> Parameters:
-        assert weights is not None
+    def gradient(self, at: Parameters, classes: Sequence[int]) -> Parameters:
+        raise AssertionError(f"a gradient of the head was asked for at {at}, {classes}")
+
+    def body_gradient(
+        self, at: Parameters, classes: Sequence[int], weights: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
         self.asked.append((at, list(classes), weights))
-        return Parameters({"w": torch.full((3,), float(len(self.asked)))}, at.head)
+        return {"w": torch.full((3,), float(len(self.asked)))}
 
 
 SUMS = ClassSums(

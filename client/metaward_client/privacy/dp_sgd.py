@@ -33,6 +33,7 @@ from metaward_client.privacy.class_sums import PatientClassSums
 from metaward_client.privacy.cohort import Cohort, Sample
 from metaward_client.privacy.noised_sum import ClippedSum, NoisedSums
 from metaward_client.privacy.patient_gradients import (
+    HEAD,
     HEAD_BIAS,
     HEAD_WEIGHT,
     patient_gradients,
@@ -67,17 +68,30 @@ class PatientAnswers:
     def __post_init__(self) -> None:
         refuse_shared_statistics(self.body)
 
-    def gradient(
-        self, at: Parameters, classes: Sequence[int], weights: torch.Tensor | None = None
-    ) -> Parameters:
+    def gradient(self, at: Parameters, classes: Sequence[int]) -> Parameters:
         """Return a noised mean gradient; see :class:`metaward.meta.noised.NoisedAnswers`."""
-        flat = {**at.body, HEAD_WEIGHT: at.head.weight, HEAD_BIAS: at.head.bias}
-        shapes = {name: tuple(leaf.shape) for name, leaf in flat.items()}
-        total = clipped_sum(self, flat, self.sample(), classes, weights)
-        noised = self.sums.release(total, shapes)
-        answer = {name: torch.from_numpy(leaf.astype(np.float32)) for name, leaf in noised.items()}
+        answer = self._noised(at, classes, [*at.body, *HEAD], weights=None)
         head = Head(answer.pop(HEAD_WEIGHT), answer.pop(HEAD_BIAS))
         return Parameters(answer, head)
+
+    def body_gradient(
+        self, at: Parameters, classes: Sequence[int], weights: torch.Tensor
+    ) -> Tensors:
+        """Return the body's part alone; see :class:`metaward.meta.noised.NoisedAnswers`."""
+        return self._noised(at, classes, list(at.body), weights)
+
+    def _noised(
+        self,
+        at: Parameters,
+        classes: Sequence[int],
+        leaves: Sequence[str],
+        weights: torch.Tensor | None,
+    ) -> Tensors:
+        flat = {**at.body, HEAD_WEIGHT: at.head.weight, HEAD_BIAS: at.head.bias}
+        total = clipped_sum(self, flat, self.sample(), classes, leaves=leaves, weights=weights)
+        shapes = {name: tuple(flat[name].shape) for name in leaves}
+        noised = self.sums.release(total, shapes)
+        return {name: torch.from_numpy(leaf.astype(np.float32)) for name, leaf in noised.items()}
 
     def class_sums(self, theta: Tensors) -> ClassSums:
         """Return noised class sums, pooled over the study's rounds.
@@ -101,6 +115,8 @@ def clipped_sum(
     flat: Tensors,
     sample: Sample,
     classes: Sequence[int],
+    *,
+    leaves: Sequence[str] | None = None,
     weights: torch.Tensor | None = None,
 ) -> ClippedSum:
     """Return the sum of the drawn patients' clipped gradients; the sum over nobody is zero.
@@ -110,6 +126,8 @@ def clipped_sum(
         flat: Parameters of body and head.
         sample: Who is drawn.
         classes: Of the head's rows. A patient without an image of them adds nothing.
+        leaves: Names of the arrays that are summed; the others have no part in the clip. Left out:
+            all.
         weights: (n_way,) in [0, 1]; a patient's clipped vector is multiplied with their mean over
             the patient's images. Left out: 1.
 
@@ -119,12 +137,13 @@ def clipped_sum(
     """
     if weights is not None:
         _require_weights(weights, len(classes))
-    shapes = {name: tuple(leaf.shape) for name, leaf in flat.items()}
+    leaves = list(flat) if leaves is None else leaves
+    shapes = {name: tuple(flat[name].shape) for name in leaves}
     total = ClippedSum.empty(shapes, site.sums.max_grad_norm)
     losses: list[float] = []
     for examples, images_of_each in sample.batches(site.cohort, classes):
         gradients, loss = patient_gradients(site.body, flat, examples, images_of_each)
-        vectors = {name: leaf.numpy() for name, leaf in gradients.items()}
+        vectors = {name: gradients[name].numpy() for name in leaves}
         if weights is None:
             total.add(vectors)
         else:

@@ -28,7 +28,7 @@ from metaward.episodes import Examples
 from metaward.errors import PrivacyError
 from metaward.models.body import Body
 
-HEAD_WEIGHT, HEAD_BIAS = "head.weight", "head.bias"
+HEAD_WEIGHT, HEAD_BIAS = HEAD = "head.weight", "head.bias"
 """Names of the head's leaves; no body has leaves of these names."""
 FILLED_TO = 8
 """A pass has a multiple of so many images; the rest are blank and nobody's.

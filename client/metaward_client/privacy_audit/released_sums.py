@@ -28,6 +28,7 @@ from metaward_client.privacy.class_sums import FEATURE_PART, FEATURES, PATIENT_P
 from metaward_client.privacy.cohort import Cohort
 from metaward_client.privacy.dp_sgd import PatientAnswers
 from metaward_client.privacy.noised_sum import NoisedSums
+from metaward_client.privacy.patient_gradients import HEAD_BIAS, HEAD_WEIGHT
 from metaward_client.privacy.terms import BLOCK, DP_SGD, Terms
 from metaward_client.privacy_audit.randomness import NoNoise
 from metaward_client.privacy_audit.sensitivity import VectorSum
@@ -62,19 +63,26 @@ class QuestionsAsked:
     labels: tuple[str, ...]
     asked: list[VectorSum] = field(default_factory=list)
 
-    def gradient(
-        self, at: Parameters, classes: Sequence[int], weights: torch.Tensor | None = None
-    ) -> Parameters:
+    def gradient(self, at: Parameters, classes: Sequence[int]) -> Parameters:
         """Return the sum of clipped gradients."""
 
-        def vector_sum(world: Task) -> dict[str, NDArray[np.floating]]:
-            answers = answers_without_noise(self.body, world, self.labels)
-            return leaves_of(answers.gradient(at, classes, weights))
+        def answer(world: Task) -> Parameters:
+            return answers_without_noise(self.body, world, self.labels).gradient(at, classes)
 
-        self.asked.append(vector_sum)
-        return answers_without_noise(self.body, self.task, self.labels).gradient(
-            at, classes, weights
-        )
+        self.asked.append(lambda world: leaves_of(answer(world)))
+        return answer(self.task)
+
+    def body_gradient(
+        self, at: Parameters, classes: Sequence[int], weights: torch.Tensor
+    ) -> Tensors:
+        """Return the sum of weighted clipped gradients of the body."""
+
+        def answer(world: Task) -> Tensors:
+            answers = answers_without_noise(self.body, world, self.labels)
+            return answers.body_gradient(at, classes, weights)
+
+        self.asked.append(lambda world: wide(answer(world)))
+        return answer(self.task)
 
     def class_sums(self, theta: Tensors) -> ClassSums:
         """Return the class sums, scaled back to what the patients' vectors add up to."""
@@ -82,10 +90,12 @@ class QuestionsAsked:
         def vector_sum(world: Task) -> dict[str, NDArray[np.floating]]:
             sums = answers_without_noise(self.body, world, self.labels).class_sums(theta)
             unit = FEATURE_PART / math.sqrt(self.body.features)
-            return {
-                FEATURES: (TIGHT_NORM * unit * sums.features).numpy().astype(np.float64),
-                PATIENTS: (TIGHT_NORM * PATIENT_PART * sums.patients).numpy().astype(np.float64),
-            }
+            return wide(
+                {
+                    FEATURES: TIGHT_NORM * unit * sums.features,
+                    PATIENTS: TIGHT_NORM * PATIENT_PART * sums.patients,
+                }
+            )
 
         self.asked.append(vector_sum)
         return answers_without_noise(self.body, self.task, self.labels).class_sums(theta)
@@ -124,7 +134,11 @@ def block_sum(body: Body, learner: LearnerSettings) -> VectorSum:
 
 def leaves_of(answer: Parameters) -> dict[str, NDArray[np.floating]]:
     """Return body and head as float64 arrays."""
-    leaves = {**answer.body, "head.weight": answer.head.weight, "head.bias": answer.head.bias}
+    return wide({**answer.body, HEAD_WEIGHT: answer.head.weight, HEAD_BIAS: answer.head.bias})
+
+
+def wide(leaves: Tensors) -> dict[str, NDArray[np.floating]]:
+    """Return float64 arrays."""
     return {name: leaf.numpy().astype(np.float64) for name, leaf in leaves.items()}
 
 

@@ -58,16 +58,27 @@ class ClassSums:
 class NoisedAnswers(Protocol):
     """The one way to the patients: each call is charged, and there are no more than reserved."""
 
-    def gradient(
-        self, at: Parameters, classes: Sequence[int], weights: torch.Tensor | None = None
-    ) -> Parameters:
+    def gradient(self, at: Parameters, classes: Sequence[int]) -> Parameters:
         """Return the noised mean gradient of the cross-entropy over ``classes``.
 
         Args:
             at: Where. Rows of the head stand for ``classes``, in that order.
             classes: Indices into the public list of labels; images of other labels count nothing.
+        """
+        ...
+
+    def body_gradient(
+        self, at: Parameters, classes: Sequence[int], weights: torch.Tensor
+    ) -> Tensors:
+        """Return the same for the body alone, with the head held still.
+
+        A head that is not to be moved takes no part in the clip, and leaves more of it to the body.
+
+        Args:
+            at: As for :meth:`gradient`.
+            classes: As for :meth:`gradient`.
             weights: (n_way,) in [0, 1], for patients of each class: what the clipped gradient is
-                multiplied with. Left out: 1.
+                multiplied with.
         """
         ...
 

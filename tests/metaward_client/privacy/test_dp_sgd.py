@@ -46,7 +46,7 @@ def summed(
     n = at.cohort.n_patients
     who = np.arange(n) if drawn is None else np.asarray(drawn, dtype=np.int64)
     given = None if weights is None else torch.tensor(weights)
-    return clipped_sum(at, FLAT, sample(at, who, np.linspace(0.1, 0.9, 50)), classes, given)
+    return clipped_sum(at, FLAT, sample(at, who, np.linspace(0.1, 0.9, 50)), classes, weights=given)
 
 
 def sample(at: PatientAnswers, drawn: np.ndarray, seeds: np.ndarray) -> Sample:
@@ -235,8 +235,23 @@ def test_weights_that_could_exceed_the_norm_are_refused_whoever_is_drawn(
     with pytest.raises(PrivacyError, match=r"weights.*expected 2 numbers from 0 to 1"):
         summed(at, drawn=drawn, weights=weights)
     with pytest.raises(PrivacyError, match="weights"):
-        at.gradient(AT, (0, 1), torch.tensor(weights))
+        at.body_gradient(AT, (0, 1), torch.tensor(weights))
     assert at.sums.released == 0
+
+
+@pytest.mark.parametrize("norm", [1e6, 1e-3])
+def test_a_head_that_is_held_still_has_no_part_in_the_clip(norm: float) -> None:
+    """One patient of label b: the body's own gradient, of the full length C where it is clipped."""
+    task = task_of({"p": [1, 1]})
+    n_head = HEAD.weight.numel() + HEAD.bias.numel()
+    body = by_hand(task, [0, 1])[:-n_head]
+    at = site(task, norm=norm)
+    answer = at.body_gradient(AT, (0, 1), torch.tensor([1.0, 0.5]))
+    assert answer.keys() == AT.body.keys()
+    found = np.concatenate([leaf.double().numpy().ravel() for leaf in answer.values()]) * 10.0
+    expected = 0.5 * body * min(1.0, norm / np.linalg.norm(body))
+    np.testing.assert_allclose(found, expected, rtol=3e-4, atol=1e-5 * np.abs(expected).max())
+    assert np.linalg.norm(body) < np.linalg.norm(by_hand(task, [0, 1]))
 
 
 def test_at_most_m_images_of_a_patient_are_used() -> None:
