@@ -40,11 +40,15 @@ STEPS = 3
 BLOCKS = 2
 BLOCK_KEY = bytes(32)
 
+ALL_LABELS = 10_000
+"""Classes of a task, all labels where there are fewer: a task of some of a site's labels would
+mostly leave out that of the patient on whom the worlds differ, and show nothing."""
+
 LEARNERS_OF_DP_SGD: tuple[LearnerSettings, ...] = (
     PrototypicalSettings(),
     FedAvgSettings(local_lr=1.0),
-    ReptileSettings(n_way=2, inner_lr=1.0),
-    FomamlSettings(n_way=2, inner_lr=1.0),
+    ReptileSettings(n_way=ALL_LABELS, inner_lr=1.0),
+    FomamlSettings(n_way=ALL_LABELS, inner_lr=1.0),
 )
 ALL_LEARNERS: tuple[LearnerSettings, ...] = (
     FedAvgSettings(local_steps=2, batch_size=8),
