@@ -1,11 +1,12 @@
 """What the tests of the private mechanisms share: small tasks, policies, ledgers, known noise."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from metaward.arrays import to_arrays
@@ -75,6 +76,25 @@ def task_of(
 def twelve_patients() -> Task:
     """Two images each: six patients of label a, six of label b."""
     return task_of({f"p{i}": [i % 2, i % 2] for i in range(12)})
+
+
+NUMBERS = st.sampled_from([0.0, 1e-3, 1.0, 1e4, 1e19, 3e38, np.inf, np.nan])
+
+
+@st.composite
+def one_patient_more(draw: st.DrawFn) -> tuple[Task, Task]:
+    """Return a task of two patients, and the same with a third, last.
+
+    The third one's images are any in number, label and value; no test lists labels c and d.
+    """
+    names, two = ("a", "b", "c", "d"), {"p": [0, 0, 1], "q": [1]}
+    three = two | {"x": draw(st.lists(st.integers(0, 3), max_size=9))}
+    before, after = task_of(two, names), task_of(three, names, draw(st.integers(0, 5)))
+    images = after.images.copy()
+    with np.errstate(over="ignore"):
+        images[4:] *= np.float32(draw(NUMBERS))
+    images[:4] = before.images
+    return before, replace(after, images=images)
 
 
 def private(folder: Path) -> dict[str, Any]:  # Any: keys of two policies
