@@ -1,18 +1,21 @@
 """Accuracy at hospitals that took no part, against epsilon, per mechanism and learner.
 
-    python benchmarks/bench_privacy.py --data HOSPITALS --held-out a,b [--rounds 60] [--quick]
+    python benchmarks/bench_privacy.py --data HOSPITALS --held-out a,b [--seeds 3] [--rounds 60]
     python benchmarks/bench_privacy.py            synthetic hospitals of 1,000 patients and more
 
 Every update goes through the same door, mechanism and ledger as at a hospital; only Flower is left
 out. Each private figure stands beside its control: the same noise without patients. Accuracy is
 the mean over held-out hospitals of 5-shot episodes, answered by the nearest class mean, so that
-rows differ by their training alone. The budget is patient-level, at delta = 1/(10 patients) of the
-largest hospital, rounded up. Settings are the same for every epsilon; only the noise changes.
+rows differ by their training alone; and over seeds. The budget is patient-level, at delta = 1/(10
+patients) of the largest hospital, rounded up. Settings are the same for every epsilon; only the
+noise changes.
 """
 
 import argparse
+import itertools
 import tempfile
 import time
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -206,18 +209,19 @@ def jobs_of(root: Path, arguments: argparse.Namespace) -> list[Job]:
         image=(arguments.size, arguments.channels),
         rounds=2 if arguments.quick else arguments.rounds,
         episodes=10 if arguments.quick else arguments.episodes,
-        seed=arguments.seed,
+        seed=0,
     )
     budgets = EPSILONS[:2] if arguments.quick else EPSILONS
-    jobs = [replace(base, rounds=0)]
     named = arguments.rows.split(",") if arguments.rows else []
-    for row in rows():
-        if named and f"{row.learner.name}/{row.mechanism}" not in named:
-            continue
-        for epsilon in budgets:
-            jobs.append(replace(base, row=row, epsilon=epsilon))
+    chosen = [row for row in rows() if not named or f"{row.learner.name}/{row.mechanism}" in named]
+    jobs = []
+    for seed in range(1 if arguments.quick else arguments.seeds):
+        seeded = replace(base, seed=seed)
+        jobs.append(replace(seeded, rounds=0))
+        for row, epsilon in itertools.product(chosen, budgets):
+            jobs.append(replace(seeded, row=row, epsilon=epsilon))
             if epsilon is not None:
-                jobs.append(replace(base, row=row, epsilon=epsilon, noise_only=True))
+                jobs.append(replace(seeded, row=row, epsilon=epsilon, noise_only=True))
     return jobs
 
 
@@ -232,25 +236,27 @@ def measure(root: Path, arguments: argparse.Namespace) -> None:
 
 
 def print_table(results: list[dict[str, Any]]) -> None:
-    untrained, *trained = results
-    table = Table(title=f"5-shot accuracy; untrained {untrained['accuracy']:.1%}")
+    found: dict[tuple[Any, ...], list[float]] = defaultdict(list)  # Any: keys of four kinds
+    for r in results:
+        if r["rounds"]:
+            key = (r["learner"], r["mechanism"], r["target_epsilon"], r["noise_only"])
+            found[key].append(r["accuracy"])
+    untrained = np.mean([r["accuracy"] for r in results if not r["rounds"]])
+    table = Table(title=f"5-shot accuracy, mean over seeds; untrained {untrained:.1%}")
     for heading in ("learner", "mechanism", "epsilon", "accuracy", "noise alone", "below"):
         table.add_column(heading)
-    found = {
-        (r["learner"], r["mechanism"], r["target_epsilon"], r["noise_only"]): r for r in trained
-    }
-    for (learner, mechanism, epsilon, noise_only), result in found.items():
+    for (learner, mechanism, epsilon, noise_only), accuracies in found.items():
         if noise_only:
             continue
-        plain = found[learner, mechanism, None, False]["accuracy"]
+        plain = np.mean(found[learner, mechanism, None, False])
         control = found.get((learner, mechanism, epsilon, True))
         table.add_row(
             learner,
             mechanism,
             "none" if epsilon is None else f"{epsilon:g}",
-            f"{result['accuracy']:.1%}",
-            "" if control is None else f"{control['accuracy']:.1%}",
-            f"{100 * (plain - result['accuracy']):.1f} points",
+            f"{np.mean(accuracies):.1%}",
+            "" if control is None else f"{np.mean(control):.1%}",
+            f"{100 * (plain - np.mean(accuracies)):.1f} points",
         )
     Console().print(table)
 
@@ -263,7 +269,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--channels", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=1, help="how many trainings of each kind")
     parser.add_argument("--name", default="", help="of the file with the figures")
     parser.add_argument("--rows", default="", help="learner/mechanism,...; left out: all")
     parser.add_argument("--workers", type=int, default=2)

@@ -11,8 +11,10 @@ and the exit code is 1 when a page is not what the files say.
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from metaward.report.answer import answer
@@ -23,6 +25,9 @@ PAGES = ("README.md", "docs/privacy.md")
 BLOCK = re.compile(
     r"(<!-- (?P<kind>results|privacy): (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL
 )
+
+Cell = tuple[str, str, float | None, bool]
+"""Learner, mechanism, epsilon (None: not private), and whether there was noise alone."""
 
 
 def table(report: Report) -> str:
@@ -65,36 +70,46 @@ def table(report: Report) -> str:
 
 def privacy_table(content: dict[str, Any]) -> str:
     """Return accuracy against epsilon as a Markdown table, then where the figures come from."""
-    untrained, *runs = content["results"]["runs"]
-    budgets = sorted({run["target_epsilon"] for run in runs if run["target_epsilon"]}, reverse=True)
+    runs = content["results"]["runs"]
+    accuracies: dict[Cell, list[float]] = defaultdict(list)
+    for run in runs:
+        if run["rounds"]:
+            cell = (run["learner"], run["mechanism"], run["target_epsilon"], run["noise_only"])
+            accuracies[cell].append(100 * run["accuracy"])
+    mean = {cell: fmean(found) for cell, found in accuracies.items()}
+    budgets = sorted({cell[2] for cell in mean if cell[2] is not None}, reverse=True)
     heads = [f"epsilon {budget:g} (noise alone)" for budget in budgets]
     lines = [
         "| learner | mechanism | not private | " + " | ".join(heads) + " |",
         "| --- " * (3 + len(heads)) + "|",
     ]
-    by_key = {
-        (run["learner"], run["mechanism"], run["target_epsilon"], run["noise_only"]): run[
-            "accuracy"
-        ]
-        for run in runs
-    }
-    for learner, mechanism in dict.fromkeys((run["learner"], run["mechanism"]) for run in runs):
-        cells = [f"{100 * by_key[learner, mechanism, None, False]:.1f}"]
+    for learner, mechanism in dict.fromkeys(cell[:2] for cell in mean):
+        cells = [f"{mean[learner, mechanism, None, False]:.1f}"]
         for budget in budgets:
-            private, control = (by_key[learner, mechanism, budget, only] for only in (False, True))
-            cells.append(f"{100 * private:.1f} ({100 * control:.1f})")
+            private, control = (mean[learner, mechanism, budget, only] for only in (False, True))
+            cells.append(f"{private:.1f} ({control:.1f})")
         lines.append(f"| {learner} | {mechanism} | " + " | ".join(cells) + " |")
-    sites = ", ".join(untrained["sites"])
+    untrained = [100 * run["accuracy"] for run in runs if not run["rounds"]]
+    trained = next(run for run in runs if run["rounds"])
     return "\n".join(
         [
             *lines,
             "",
-            f"5-shot accuracy in per cent, mean over {sites}; untrained: "
-            f"{100 * untrained['accuracy']:.1f}. One seed, {runs[0]['rounds']} rounds, "
-            f"{runs[0]['filters']} filters. `{content['command']}`, commit "
+            f"5-shot accuracy in per cent, mean over {', '.join(trained['sites'])}; untrained: "
+            f"{fmean(untrained):.1f}. {_seeds(accuracies)}, {trained['rounds']} rounds, "
+            f"{trained['filters']} filters. `{content['command']}`, commit "
             f"`{content['commit'][:12]}`, {content['machine']}.",
         ]
     )
+
+
+def _seeds(accuracies: Mapping[Cell, list[float]]) -> str:
+    """Return how many trainings a figure is the mean of, and how far they lie apart."""
+    n_seeds = len(next(iter(accuracies.values())))
+    if n_seeds == 1:
+        return "One seed"
+    spread = max(max(found) - min(found) for found in accuracies.values())
+    return f"Mean of {n_seeds} seeds, which lie up to {spread:.0f} points apart"
 
 
 def updated(text: str) -> str:
