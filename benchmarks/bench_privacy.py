@@ -212,6 +212,8 @@ def jobs_of(root: Path, arguments: argparse.Namespace) -> list[Job]:
         seed=0,
     )
     budgets = EPSILONS[:2] if arguments.quick else EPSILONS
+    if arguments.epsilon:
+        budgets = (None, arguments.epsilon)
     named = arguments.rows.split(",") if arguments.rows else []
     chosen = [row for row in rows() if not named or f"{row.learner.name}/{row.mechanism}" in named]
     jobs = []
@@ -272,6 +274,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="how many trainings of each kind")
     parser.add_argument("--name", default="", help="of the file with the figures")
     parser.add_argument("--rows", default="", help="learner/mechanism,...; left out: all")
+    parser.add_argument("--epsilon", type=float, help="this one alone, and without privacy")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="2 rounds, epsilon 8 only")
     arguments = parser.parse_args()
