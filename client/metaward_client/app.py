@@ -1,8 +1,10 @@
 """The site's Flower ClientApp: reads where the site is from the node's own settings, no more.
 
-Node settings: ``site`` (path of the site's folder or ``site.yaml``) and ``round-log`` (path of the
-site's own log of rounds); where the policy is not in ``site.yaml``, as in a simulation, ``policy``
-(path of a policy file). They are given where the node is started, never by the coordinator.
+Node settings: ``site`` (path of the site's folder or ``site.yaml``), ``round-log`` (path of the
+site's own log of rounds), ``approvals`` and ``proposals`` (folders of studies that somebody agreed
+to, and of those that asked in vain). A simulation has ``simulated`` in their place, since nobody is
+there to agree, and may have ``policy`` (path of a policy file). They are given where the node is
+started, never by the coordinator.
 """
 
 from functools import lru_cache
@@ -14,6 +16,7 @@ from flwr.clientapp import ClientApp
 from metaward.errors import ConfigError
 from metaward.study import Study
 from metaward.tasks import Task
+from metaward_client.node.approval import Consent, approved_only
 from metaward_client.privacy.noise import os_noise
 from metaward_client.privacy.policy import NoPrivacy, ProtectedSettings, read_policy_file
 from metaward_client.site_config import read_policy, read_site_config
@@ -21,6 +24,8 @@ from metaward_client.site_work import SiteAtWork, answer_message
 
 SITE_KEY = "site"
 ROUND_LOG_KEY = "round-log"
+APPROVALS_KEY, PROPOSALS_KEY = "approvals", "proposals"
+SIMULATED_KEY = "simulated"
 POLICY_KEY = "policy"
 OPEN_TASKS = 512
 """Tasks that one process keeps open: all of a large simulation. Their images are memory-mapped."""
@@ -65,7 +70,22 @@ def open_site(node_config: "dict[str, bool | float | int | str]") -> SiteAtWork:
         name=read_site_config(path).name,
         policy=policy,
         source=os_noise(),
+        consent=_consent(node_config),
     )
+
+
+def _consent(node_config: "dict[str, bool | float | int | str]") -> Consent:
+    approvals, proposals = node_config.get(APPROVALS_KEY), node_config.get(PROPOSALS_KEY)
+    if node_config.get(SIMULATED_KEY) is True and approvals is None:
+        return lambda _: None
+    if not isinstance(approvals, str) or not isinstance(proposals, str):
+        raise ConfigError(
+            f"a node without '{APPROVALS_KEY}' and '{PROPOSALS_KEY}'",
+            expected="the folders of what this hospital agreed to",
+            where="the node's settings",
+            next_step="Start the node with `metaward site start`.",
+        )
+    return approved_only(Path(approvals), Path(proposals))
 
 
 def _policy(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metaward_client import budget_command, ledger_command, quote_command
+from metaward_client import budget_command, ledger_command, node_command, quote_command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
         help="A hospital's own data: what is usable, what is not, and why.", no_args_is_help=True
     )
     site.command("scan", epilog=EXAMPLE)(scan)
+    node_command.register(site)
     site.command("quote", epilog=quote_command.EXAMPLE)(quote_command.quote)
     budget_command.register(site)
     ledger_command.register(site)

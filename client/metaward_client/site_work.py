@@ -28,6 +28,7 @@ from metaward.wire import (
     encode_refusal,
     encode_update,
 )
+from metaward_client.node.approval import ApprovalError, Consent
 from metaward_client.privacy.ledger import BudgetExceeded
 from metaward_client.privacy.noised_sum import Normals
 from metaward_client.privacy.policy import NoPrivacy, ProtectedSettings
@@ -49,6 +50,7 @@ class SiteAtWork:
         name: The site's name in the federation.
         policy: What patients may lose. The hospital's choice, never the study's.
         source: Of noise and samples; in production the operating system's.
+        consent: Raises for a study that nobody at the site agreed to.
     """
 
     load_task: TaskLoader
@@ -56,6 +58,7 @@ class SiteAtWork:
     name: str
     policy: NoPrivacy | ProtectedSettings
     source: Normals
+    consent: Consent
 
 
 def answer_message(message: Message, open_site: Callable[[], SiteAtWork]) -> Message:
@@ -108,6 +111,7 @@ def model_spec(study: Study) -> ArraySpec:
 
 def _work(order: RoundOrder, site: SiteAtWork) -> tuple[RecordDict, dict[str, object]]:
     """Return what leaves the site, and what the site notes about it for itself."""
+    site.consent(order.study)
     _refuse_non_finite(order)
     seed = site_seed(order.study.seed, site.name)
     asked = AskedRound(
@@ -140,6 +144,8 @@ def _refuse_non_finite(order: RoundOrder) -> None:
 def _refusal_of(error: Exception, *, private: bool) -> SiteRefusal:
     """Return the number to send; under a mechanism none that speaks of the data."""
     match error:
+        case ApprovalError():
+            return SiteRefusal.APPROVAL
         case BudgetExceeded():
             return SiteRefusal.BUDGET
         case PrivacyError():

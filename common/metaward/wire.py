@@ -57,6 +57,7 @@ class SiteRefusal(IntEnum):
     PROTOCOL = 103
     PRIVACY = 104
     BUDGET = 105
+    APPROVAL = 106
     INTERNAL = 199
 
 

@@ -35,6 +35,7 @@ class Refusal(StrEnum):
     SITE_PROTOCOL = "site-protocol"
     SITE_PRIVACY = "site-privacy"
     SITE_BUDGET = "site-budget"
+    SITE_APPROVAL = "site-approval"
     SITE_INTERNAL = "site-internal"
     VERSION = "version"
     RECORDS = "records"
@@ -156,6 +157,8 @@ def _refusal_of_code(code: int) -> Refusal:
             return Refusal.SITE_PRIVACY
         case SiteRefusal.BUDGET:
             return Refusal.SITE_BUDGET
+        case SiteRefusal.APPROVAL:
+            return Refusal.SITE_APPROVAL
         case SiteRefusal.INTERNAL:
             return Refusal.SITE_INTERNAL
         case _:  # Flower's own: node unavailable, app crashed, message expired, ...

@@ -10,8 +10,9 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from pydantic import ValidationError
 
-from metaward.errors import ConfigError
+from metaward.errors import ConfigError, MetawardError
 from metaward.study import Study
+from metaward_server.failure_note import clear_failure, write_failure
 from metaward_server.study_run import run_study
 
 app = ServerApp()
@@ -38,11 +39,12 @@ def main(grid: Grid, context: Context) -> None:
             where="the run's setting 'study'",
             next_step="Write it with `Study.model_dump_json()`.",
         ) from None
-    run_study(
-        grid,
-        study,
-        Path(str(run_dir)),
-        n_nodes=int(nodes),
-        resume=bool(resume),
-        on_round=lambda _: None,
-    )
+    folder = Path(str(run_dir))
+    clear_failure(folder)
+    try:
+        run_study(
+            grid, study, folder, n_nodes=int(nodes), resume=bool(resume), on_round=lambda _: None
+        )
+    except MetawardError as error:
+        write_failure(folder, error)
+        raise

@@ -11,7 +11,7 @@ from metaward.errors import ConfigError
 from metaward.progress import RoundEvent
 from metaward.study import Study
 from metaward.workers import WorkerPool, available_cores
-from metaward_client.app import POLICY_KEY, ROUND_LOG_KEY, SITE_KEY
+from metaward_client.app import POLICY_KEY, ROUND_LOG_KEY, SIMULATED_KEY, SITE_KEY
 from metaward_client.site import load_site
 from metaward_server.study_run import run_study
 from metaward_sim.in_process_grid import InProcessGrid
@@ -110,7 +110,13 @@ def _node_configs(
     configs: list[dict[str, bool | float | int | str]] = []
     for site, name in zip(sites, names, strict=True):
         log = run_dir / SITES_FOLDER / f"{name}.jsonl"
-        configs.append({SITE_KEY: str(site.absolute()), ROUND_LOG_KEY: str(log.absolute())})
+        configs.append(
+            {
+                SITE_KEY: str(site.absolute()),
+                ROUND_LOG_KEY: str(log.absolute()),
+                SIMULATED_KEY: True,
+            }
+        )
         if name in policies:
             configs[-1][POLICY_KEY] = str(policies[name].absolute())
     return configs

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,20 @@ import torch
 from flwr.app import Context, Message, Metadata, RecordDict
 
 from metaward.arrays import to_arrays
+from metaward.config import load_settings
 from metaward.errors import ConfigError, DataError, PrivacyError, ProtocolError
 from metaward.models.body import build_body
 from metaward.study import FomamlSettings, ModelSettings, PrototypicalSettings, Study
 from metaward.tasks import Task
 from metaward.wire import RoundOrder, SiteRefusal, decode_update, encode_order, spec_of
 from metaward_client.app import app, open_site
+from metaward_client.node.approval import (
+    MAX_PROPOSALS,
+    ApprovalError,
+    Consent,
+    approve,
+    approved_only,
+)
 from metaward_client.privacy.ledger import BudgetExceeded
 from metaward_client.privacy.noise import os_noise
 from metaward_client.privacy.policy import NoPrivacy, ProtectedSettings
@@ -58,6 +67,7 @@ def site_of(tmp_path: Path) -> Callable[..., SiteAtWork]:
     def build(
         load_task: Callable[[Study], Task] = lambda _: a_task(),
         policy: NoPrivacy | ProtectedSettings | None = None,
+        consent: Consent = lambda _: None,
     ) -> SiteAtWork:
         return SiteAtWork(
             load_task=load_task,
@@ -65,6 +75,7 @@ def site_of(tmp_path: Path) -> Callable[..., SiteAtWork]:
             name="north",
             policy=policy or NoPrivacy(),
             source=os_noise(),
+            consent=consent,
         )
 
     return build
@@ -283,7 +294,7 @@ SITE_YAML = "name: north\ndata: {root: images}\n"
 def a_site(tmp_path: Path, privacy: str) -> dict[str, Any]:
     (tmp_path / "images").mkdir()
     (tmp_path / "site.yaml").write_text(SITE_YAML + privacy)
-    return {"site": str(tmp_path), "round-log": "y"}
+    return {"site": str(tmp_path), "round-log": "y", "simulated": True}
 
 
 def test_the_node_says_where_the_site_is(tmp_path: Path) -> None:
@@ -318,6 +329,53 @@ def test_a_simulation_names_a_policy_file(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").unlink()
     with pytest.raises(ConfigError):
         open_site(node | {"policy": str(tmp_path / "p.yaml")})
+
+
+def test_a_study_that_nobody_approved_is_refused_before_data_is_read_and_can_then_be_approved(
+    tmp_path: Path, site_of: Callable[..., SiteAtWork]
+) -> None:
+    approvals, proposals = tmp_path / "approvals", tmp_path / "proposals"
+    proposals.mkdir()
+    consent = approved_only(approvals, proposals)
+    shut = site_of(raising(AssertionError("data was read")), consent=consent)
+    assert answer_order(an_order(), shut) is SiteRefusal.APPROVAL
+    assert "is not approved here" in log_of(shut)[-1]["reason"]
+
+    [proposal] = proposals.iterdir()
+    approve(approvals, load_settings(proposal, Study), "A. Officer", datetime.now(UTC))
+    assert isinstance(answer_order(an_order(), site_of(consent=consent)), RecordDict)
+    other = STUDY.model_copy(update={"rounds": STUDY.rounds + 1})
+    assert answer_order(an_order(other), shut) is SiteRefusal.APPROVAL
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"simulated": False}, {"simulated": "true"}, {"approvals": "a"}, {"proposals": "p"}],
+)
+def test_a_node_that_is_no_simulation_answers_only_what_was_approved(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    node = a_site(tmp_path, "privacy: {mechanism: none}\n")
+    del node["simulated"]
+    with pytest.raises(ConfigError, match="approvals"):
+        open_site(node | settings)
+
+
+def test_a_simulation_cannot_overrule_the_folders_of_a_hospital(tmp_path: Path) -> None:
+    node = a_site(tmp_path, "privacy: {mechanism: none}\n")
+    folders = {"approvals": str(tmp_path / "a"), "proposals": str(tmp_path / "p")}
+    with pytest.raises(ApprovalError):
+        open_site(node | folders).consent(STUDY)
+
+
+def test_a_coordinator_cannot_fill_the_disk_with_proposals(tmp_path: Path) -> None:
+    proposals = tmp_path / "proposals"
+    proposals.mkdir()
+    consent = approved_only(tmp_path / "approvals", proposals)
+    for rounds in range(1, MAX_PROPOSALS + 5):
+        with pytest.raises(ApprovalError):
+            consent(STUDY.model_copy(update={"rounds": rounds}))
+    assert len(list(proposals.iterdir())) == MAX_PROPOSALS
 
 
 def test_a_node_without_settings_refuses_and_tells_nothing() -> None:

@@ -1,0 +1,60 @@
+"""`flwr-clientapp` as a hospital runs it: with the code that it has installed, and no other.
+
+A coordinator sends a bundle with every run, and Flower puts what is in it first on Python's path:
+whoever sends a module of a known name has its code run. The bundle of a metaward release holds
+references and no code. So a bundle with any other SHA-256 is refused here, before one file of it
+is written. Flower's own vetting needs its hub; this needs the release on the hospital's disk.
+"""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from metaward.bundle import bundle, digest_of
+from metaward.errors import FederationError
+
+COMMAND = "flwr-clientapp"
+"""Name of the program that Flower starts for each message."""
+
+
+def refuse_other_code(content: bytes) -> None:
+    """Check that a bundle is this release's own.
+
+    Raises:
+        FederationError: It is another one. The text may reach the coordinator.
+    """
+    if digest_of(content) != digest_of(bundle()):
+        raise FederationError(
+            "other code than this hospital has installed",
+            expected="the bundle of this hospital's release of metaward",
+            next_step="Run the study with the same release.",
+        )
+
+
+def main() -> None:
+    """Do what `flwr-clientapp` does, once the bundle is known."""
+    from flwr.supernode.cli.flwr_clientapp import flwr_clientapp
+
+    runtime = import_module("flwr.supernode.runtime.run_clientapp")
+    install = runtime.install_from_fab  # no such name: an unknown Flower, and we stop
+
+    def install_vetted(content: bytes, *args: Any, **options: Any) -> Path:  # Any: Flower's own
+        refuse_other_code(content)
+        installed: Path = install(content, *args, **options)
+        return installed
+
+    runtime.install_from_fab = install_vetted  # type: ignore[attr-defined]
+    flwr_clientapp()
+
+
+def write_command(folder: Path) -> None:
+    """Write the program that stands before Flower's own of that name on the node's PATH."""
+    program = folder / COMMAND
+    text = f'#!/bin/sh\nexec "{sys.executable}" -m metaward_client.node.vetted_app "$@"\n'
+    program.write_text(text, encoding="utf-8")
+    program.chmod(0o700)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""`metaward site init, join, approve, start`: from a folder of images to a node at work."""
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from metaward.errors import ConfigError
+
+if TYPE_CHECKING:
+    from metaward_client.node.node_folder import NodeFolder
+
+NODE_FOLDER = "node"
+
+
+def register(site: typer.Typer) -> None:
+    """Add the commands to the group ``site``."""
+    site.command("init", epilog=EXAMPLES["init"])(init)
+    site.command("join", epilog=EXAMPLES["join"])(join)
+    site.command("approve", epilog=EXAMPLES["approve"])(approve)
+    site.command("start", epilog=EXAMPLES["start"])(start)
+
+
+EXAMPLES = {
+    "init": "Example:  metaward site init /data/north --name north --images /pacs-export",
+    "join": "Example:  metaward site join /data/north kit-north.yaml",
+    "approve": "Example:  metaward site approve /data/north study.yaml --by 'Dr. A. Officer'",
+    "start": "Example:  metaward site start /data/north",
+}
+
+SITE_TEXT = """\
+# A hospital's settings. All keys: docs/configuration.md
+name: {name}
+
+data:
+  root: {images}
+{labels}
+# What patients may lose, to all studies together; without it the site answers no study.
+# `metaward site quote` says what a budget allows; docs/privacy.md says how to choose.
+# privacy:
+#   mechanism: dp-sgd
+#   target_epsilon: 8.0
+#   target_delta: 5.0e-5          # at most 1 / (10 population)
+#   population: 2000              # as a round number; not the exact count
+#   labels: [pneumonia, none]     # findings that take part
+#   ledger: {folder}/ledger
+#   witness: {folder}/witness     # better on another disk
+"""
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="New folder, or one that holds a site.yaml.")],
+    name: Annotated[
+        str, typer.Option(help="The hospital's name in the federation.", prompt="Name")
+    ],
+    images: Annotated[
+        Path | None, typer.Option(help="Folder with DICOM files; where there is no site.yaml.")
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="Label table (CSV).")] = None,
+) -> None:
+    """Make a site: settings, a private key, and the request that goes to the coordinator.
+
+    The key is made here and never leaves. Then: edit site.yaml, look at the data with
+    `metaward site scan`, send enrolment.yaml to the coordinator.
+    """
+    from metaward_client.node.node_folder import create_node
+    from metaward_client.site_config import SITE_FILE, read_site_config
+
+    site_file = folder / SITE_FILE
+    if not site_file.exists():
+        _write_site(site_file, name, images, labels)
+    config = read_site_config(site_file)
+    if config.name != name:
+        raise ConfigError(
+            f"the site is called {config.name}",
+            expected=f"the name that was given, {name}",
+            where=str(site_file),
+            next_step=f"--name {config.name}, or change `name` in site.yaml.",
+        )
+    node = create_node(folder / NODE_FOLDER, name)
+    typer.echo(f"Site:     {site_file}")
+    typer.echo(f"Key:      {node.key} (stays here)")
+    typer.echo(f"Request:  {node.request} (send it to the coordinator)")
+
+
+def _write_site(path: Path, name: str, images: Path | None, labels: Path | None) -> None:
+    if images is None:
+        raise ConfigError(
+            "no --images, and no site.yaml",
+            expected="the folder with the hospital's DICOM files",
+            where=str(path.parent),
+            next_step=EXAMPLES["init"].removeprefix("Example:  "),
+        )
+    table = f"  labels: {labels.absolute()}\n" if labels else ""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = SITE_TEXT.format(
+        name=name, images=images.absolute(), labels=table, folder=path.parent.absolute()
+    )
+    path.write_text(text, encoding="utf-8")
+
+
+def join(
+    site: Annotated[Path, typer.Argument(help="The site's folder.")],
+    kit: Annotated[Path, typer.Argument(help="The coordinator's answer to the request.")],
+    fingerprint: Annotated[
+        str, typer.Option(help="As the coordinator said it; left out: it is asked for.")
+    ] = "",
+) -> None:
+    """Take the coordinator's kit: where it is, and whose certificates to trust.
+
+    The fingerprint must be what the coordinator says by telephone: whoever can change the kit on
+    its way could otherwise stand between.
+    """
+    from metaward.config import load_settings
+    from metaward.enrolment import Kit, certificate_fingerprint
+    from metaward_client.node import node_folder
+
+    node, name = _node_of(site)
+    content = load_settings(kit, Kit)
+    found = certificate_fingerprint(content.ca_certificate.encode())
+    if not fingerprint and sys.stdin.isatty():
+        typer.echo(f"Fingerprint in the kit:  {found}")
+        typer.confirm("Is this what the coordinator told you?", abort=True)
+        fingerprint = found
+    if fingerprint.strip().upper() != found:
+        raise ConfigError(
+            f"the kit's fingerprint is {found}",
+            expected=fingerprint.strip() or "--fingerprint, as the coordinator said it",
+            where=str(kit),
+            next_step="Ask the coordinator again; do not use the kit until they are equal.",
+        )
+    node_folder.join(node, content, name)
+    typer.echo(f"{name} joins {content.federation} at {content.address}.")
+
+
+def approve(
+    site: Annotated[Path, typer.Argument(help="The site's folder.")],
+    study: Annotated[Path, typer.Argument(help="The study, as the coordinator sent it.")],
+    by: Annotated[str, typer.Option(help="Who agrees.", prompt="Approved by")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Show a study in words, and write down that somebody here agrees to it."""
+    from rich.console import Console
+
+    from metaward.config import load_settings
+    from metaward.study import Study
+    from metaward_client.node import approval
+    from metaward_client.node.study_in_words import print_study
+    from metaward_client.site_config import read_site_config
+
+    node, _ = _node_of(site)
+    asked = load_settings(study, Study)
+    print_study(asked, read_site_config(site), Console())
+    if not yes:
+        typer.confirm("Take part?", abort=True)
+    path = approval.approve(node.approvals, asked, by, datetime.now(UTC))
+    typer.echo(f"Approved: {path}")
+
+
+def start(site: Annotated[Path, typer.Argument(help="The site's folder.")]) -> None:
+    """Take part in approved studies until Ctrl-C or SIGTERM; wait while the coordinator is away."""
+    from rich.console import Console
+
+    from metaward.services import Services, only_one
+    from metaward_client.node.processes import services_of
+    from metaward_client.site_config import read_policy
+
+    read_policy(site)
+    node, name = _node_of(site)
+    console = Console(stderr=True, highlight=False)
+    with only_one(node.path, "this node"):
+        services = Services(services_of(node, site), lambda said: console.print(said))
+        services.stop_on_signals()
+        console.print(f"{name} takes part; logs: {node.log}")
+        services.run()
+
+
+def _node_of(site: Path) -> "tuple[NodeFolder, str]":
+    from metaward_client.node.node_folder import open_node
+    from metaward_client.site_config import read_site_config
+
+    folder = site if site.is_dir() else site.parent
+    return open_node((folder / NODE_FOLDER).absolute()), read_site_config(site).name

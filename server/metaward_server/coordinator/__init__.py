@@ -1,0 +1,1 @@
+"""The coordinator as a service: its folder, certificates, hospitals, processes and studies."""

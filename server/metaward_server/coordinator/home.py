@@ -1,0 +1,179 @@
+"""The coordinator's folder: everything that it must remember, in one place.
+
+    coordinator.yaml        name, public address, ports
+    authority/              certificate and key of the federation's own authority
+    tls/                    certificate and key of this coordinator
+    superexec.secret        shared by the SuperLink and the process that runs studies
+    hospitals/NAME.yaml     one request for each hospital that is enrolled
+    state/superlink.db      Flower's state
+    studies/NAME/           one run directory for each study
+    flower/, log/, proxy/   of the processes
+
+Whoever has this folder is the coordinator. It holds no patient data, but the keys of its owner.
+"""
+
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import yaml
+from pydantic import Field
+
+from metaward.config import Settings, load_settings
+from metaward.enrolment import ADDRESS, SITE_NAME
+from metaward.errors import ConfigError
+from metaward.private_file import make_private_folder, require_private, write_private
+from metaward_server.coordinator.certificates import (
+    Issued,
+    days_left,
+    new_authority,
+    new_server_certificate,
+)
+
+COORDINATOR_FILE = "coordinator.yaml"
+SECRET_BYTES = 32
+SUPERLINK_PORT = 9092
+
+
+class CoordinatorSettings(Settings):
+    """The content of `coordinator.yaml`."""
+
+    name: str = Field("federation", pattern=SITE_NAME, description="name of the federation")
+    address: str = Field(pattern=ADDRESS, description="host:port under which hospitals reach it")
+    listen: str = Field("", description="host:port that the proxy binds; empty: the address' port")
+    superlink_port: int = Field(
+        SUPERLINK_PORT, ge=1024, le=65535, description="port of the SuperLink, on loopback only"
+    )
+
+    @property
+    def host(self) -> str:
+        """The address without its port."""
+        return self.address.rpartition(":")[0].strip("[]")
+
+    @property
+    def bound(self) -> str:
+        """What the proxy binds."""
+        return self.listen or f"0.0.0.0:{self.address.rpartition(':')[2]}"
+
+
+@dataclass(frozen=True)
+class Coordinator:
+    """A coordinator's folder that was read, and found whole."""
+
+    folder: Path
+    settings: CoordinatorSettings
+
+    @property
+    def ca_certificate(self) -> Path:
+        """The authority's certificate, which hospitals trust."""
+        return self.folder / "authority" / "ca.crt"
+
+    @property
+    def ca_key(self) -> Path:
+        """The authority's key."""
+        return self.folder / "authority" / "ca.key"
+
+    @property
+    def certificate(self) -> Path:
+        """This coordinator's certificate."""
+        return self.folder / "tls" / "server.crt"
+
+    @property
+    def key(self) -> Path:
+        """The certificate's key."""
+        return self.folder / "tls" / "server.key"
+
+    @property
+    def secret(self) -> Path:
+        """What the SuperLink asks of the process that runs studies."""
+        return self.folder / "superexec.secret"
+
+    @property
+    def database(self) -> Path:
+        """Flower's state."""
+        return self.folder / "state" / "superlink.db"
+
+    @property
+    def hospitals(self) -> Path:
+        """One file for each hospital."""
+        return self.folder / "hospitals"
+
+    @property
+    def studies(self) -> Path:
+        """One folder for each study."""
+        return self.folder / "studies"
+
+    @property
+    def superlink(self) -> str:
+        """host:port of the SuperLink."""
+        return f"127.0.0.1:{self.settings.superlink_port}"
+
+
+def create(folder: Path, settings: CoordinatorSettings, now: datetime) -> Coordinator:
+    """Make a coordinator's folder: authority, certificate, secret, settings.
+
+    Raises:
+        ConfigError: The folder is not empty.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError(
+            "the folder is not empty",
+            expected="a new folder, or an empty one",
+            where=str(folder),
+            next_step="Choose another one; an authority is never made twice in one place.",
+        )
+    coordinator = Coordinator(folder.resolve(), settings)
+    for part in ("", "authority", "tls", "state", "hospitals", "studies", "flower", "log", "proxy"):
+        make_private_folder(folder / part)
+    authority = new_authority(settings.name, now)
+    server = new_server_certificate(authority, settings.host, now)
+    write_private(coordinator.ca_key, authority.key)
+    coordinator.ca_certificate.write_bytes(authority.certificate)
+    write_private(coordinator.key, server.key)
+    coordinator.certificate.write_bytes(server.certificate)
+    write_private(coordinator.secret, secrets.token_bytes(SECRET_BYTES))
+    # last: a folder without it is none, so one that was left half-made is not taken for whole
+    text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
+    (folder / COORDINATOR_FILE).write_text(text, encoding="utf-8")
+    return coordinator
+
+
+def read_coordinator(folder: Path) -> Coordinator:
+    """Read a coordinator's folder and check its secrets.
+
+    Raises:
+        ConfigError: It is none, or a secret is open to others.
+    """
+    settings = load_settings(folder / COORDINATOR_FILE, CoordinatorSettings)
+    coordinator = Coordinator(folder.resolve(), settings)
+    for path in (coordinator.ca_key, coordinator.key, coordinator.secret):
+        require_private(path)
+    return coordinator
+
+
+def open_coordinator(folder: Path) -> Coordinator:
+    """Read a coordinator's folder for work; its certificate must be valid.
+
+    Raises:
+        ConfigError: See :func:`read_coordinator`; or the certificate has expired.
+    """
+    coordinator = read_coordinator(folder)
+    if days_left(coordinator.certificate.read_bytes(), datetime.now(UTC)) <= 0:
+        raise ConfigError(
+            "the coordinator's certificate has expired",
+            expected="one that is valid today (is the clock right?)",
+            where=str(coordinator.certificate),
+            next_step=f"metaward server renew {folder}",
+        )
+    return coordinator
+
+
+def renew_certificate(coordinator: Coordinator, now: datetime) -> None:
+    """Make a new certificate and key of the same authority; hospitals need no new kit."""
+    authority = Issued(coordinator.ca_certificate.read_bytes(), coordinator.ca_key.read_bytes())
+    server = new_server_certificate(authority, coordinator.settings.host, now)
+    for path in (coordinator.key, coordinator.certificate):
+        path.replace(path.with_suffix(path.suffix + ".old"))
+    write_private(coordinator.key, server.key)
+    coordinator.certificate.write_bytes(server.certificate)

@@ -1,0 +1,54 @@
+"""Brings the SuperLink to what the coordinator's folder says, again and again.
+
+    python -m metaward_server.coordinator.keeper FOLDER
+
+Hospitals that were enrolled get a node; studies that are wanted are submitted; a study whose
+process was killed is submitted again. Whatever is killed, the folder still says what shall be.
+"""
+
+import logging
+import sys
+import time
+from pathlib import Path
+
+from metaward.errors import FederationError
+from metaward_server.coordinator.home import Coordinator, open_coordinator
+from metaward_server.coordinator.hospitals import register_nodes
+from metaward_server.coordinator.studies import all_studies, look_after
+
+logger = logging.getLogger(__name__)
+
+PAUSE_S = 3.0
+
+
+def keep_once(coordinator: Coordinator) -> None:
+    """Do what there is to do now.
+
+    Raises:
+        FederationError: The SuperLink is not there, or said no.
+    """
+    for name in register_nodes(coordinator):
+        logger.info("hospital %s has a node", name)
+    for folder in all_studies(coordinator):
+        before = folder.state
+        if before.state in ("wanted", "running"):
+            look_after(coordinator, folder)
+            after = folder.state
+            if after != before:
+                logger.info("study %s: %s %s", folder.path.name, after.state, after.reason)
+
+
+def main() -> None:
+    """Keep a coordinator until the process is ended."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    coordinator = open_coordinator(Path(sys.argv[1]))
+    while True:
+        try:
+            keep_once(coordinator)
+        except FederationError as error:
+            logger.warning("%s", error)
+        time.sleep(PAUSE_S)
+
+
+if __name__ == "__main__":
+    main()

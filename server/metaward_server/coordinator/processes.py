@@ -1,0 +1,92 @@
+"""The coordinator's processes: SuperLink, proxy, and the one that runs studies."""
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+from metaward.services import Service
+from metaward_server.coordinator.home import Coordinator
+from metaward_server.coordinator.proxy import find_nginx, write_proxy_config
+
+CONNECTION = "coordinator"
+"""Name of the SuperLink in Flower's own configuration."""
+SCRIPTS = Path(sys.executable).parent
+"""Where Flower's programs are: beside the Python that runs this."""
+CONNECT_TIMEOUT_S = 0.5
+
+
+def flower_environment(coordinator: Coordinator) -> dict[str, str]:
+    """Return what Flower's programs need: a home of their own, and nothing contacted."""
+    return {
+        "FLWR_HOME": str(coordinator.folder / "flower"),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
+        "PATH": f"{SCRIPTS}{os.pathsep}{os.environ.get('PATH', '')}",
+    }
+
+
+def services_of(coordinator: Coordinator) -> list[Service]:
+    """Return the processes in the order in which they start.
+
+    Studies run in a process of their own ("process isolation"), so that a SuperLink that is killed
+    and started again finds them alive; a shared secret keeps others from taking its work.
+    """
+    environment = flower_environment(coordinator)
+    log = coordinator.folder / "log"
+    superlink = [
+        str(SCRIPTS / "flower-superlink"),
+        *("--host", "127.0.0.1", "--port", str(coordinator.settings.superlink_port)),
+        *("--ssl-ca-certfile", str(coordinator.ca_certificate)),
+        *("--ssl-certfile", str(coordinator.certificate)),
+        *("--ssl-keyfile", str(coordinator.key)),
+        "--enable-supernode-auth",
+        *("--isolation", "process"),
+        *("--superexec-auth-secret-file", str(coordinator.secret)),
+        *("--database", str(coordinator.database)),
+        "--disable-runtime-dependency-installation",
+    ]
+    superexec = [
+        str(SCRIPTS / "flower-superexec"),
+        *("--runtime-api-address", f"localhost:{coordinator.settings.superlink_port}"),
+        *("--root-certificates", str(coordinator.ca_certificate)),
+        *("--superexec-auth-secret-file", str(coordinator.secret)),
+    ]
+    nginx = [find_nginx(), "-e", "stderr", "-c", str(write_proxy_config(coordinator))]
+    keeper = [sys.executable, "-m", "metaward_server.coordinator.keeper", str(coordinator.folder)]
+    return [
+        Service("SuperLink", superlink, environment, log / "superlink.log"),
+        Service(
+            "studies",
+            superexec,
+            environment,
+            log / "studies.log",
+            ready=lambda: is_up(coordinator),
+        ),
+        Service("proxy", nginx, {}, log / "proxy.log"),
+        Service(
+            "keeper", keeper, environment, log / "keeper.log", ready=lambda: is_up(coordinator)
+        ),
+    ]
+
+
+def is_up(coordinator: Coordinator) -> bool:
+    """Return whether the SuperLink takes connections."""
+    try:
+        address = ("127.0.0.1", coordinator.settings.superlink_port)
+        socket.create_connection(address, CONNECT_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def write_connection(coordinator: Coordinator) -> None:
+    """Write where the SuperLink is for Flower's own command line."""
+    text = (
+        f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
+        f'address = "localhost:{coordinator.settings.superlink_port}"\n'
+        f'root-certificates = "{coordinator.ca_certificate}"\n'
+    )
+    (coordinator.folder / "flower" / "config.toml").write_text(text, encoding="utf-8")

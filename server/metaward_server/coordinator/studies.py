@@ -1,0 +1,200 @@
+"""Studies that a coordinator runs: what is wanted, what has happened, and how it is kept going.
+
+    studies/NAME/study.yaml     what is run; never changes
+    studies/NAME/state.yaml     wanted, running, finished, failed or stopped; and why
+    studies/NAME/rounds.jsonl, checkpoints/, model/     as in every run directory
+
+The files are the truth, and :func:`look_after` brings the SuperLink to them: it submits what is
+wanted, submits again what was lost (from the newest checkpoint; sites answer a round that they
+have answered before with the same bytes, at no cost), and writes the model of what is done.
+"""
+
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import yaml
+from pydantic import Field
+
+from metaward.bundle import APP_FOLDER
+from metaward.config import Settings, load_settings
+from metaward.errors import ConfigError
+from metaward.model_artefact import ModelCard, PrivacyStatement, save_model
+from metaward.private_file import make_private_folder
+from metaward.run_directory import write_atomically
+from metaward.study import Study
+from metaward_server.checkpoints import CheckpointStore
+from metaward_server.coordinator.flower_cli import ask_flower
+from metaward_server.coordinator.home import Coordinator
+from metaward_server.failure_note import read_failure
+from metaward_server.study_run import CHECKPOINTS_FOLDER
+
+STUDY_FILE, STATE_FILE, MODEL_FOLDER = "study.yaml", "state.yaml", "model"
+ATTEMPTS = 5
+"""Submissions in a row without a new round, after which a study has failed."""
+EACH_HOSPITALS_OWN = PrivacyStatement(
+    mechanism="each hospital's own policy", unit="as each hospital states",
+    neighbouring="as each hospital states", sampling="as each hospital states",
+    accountant="each hospital's own ledger",
+)  # fmt: skip
+"""The coordinator neither sets nor learns what a hospital's patients may lose."""
+
+
+class StudyState(Settings):
+    """The content of `state.yaml`."""
+
+    state: Literal["wanted", "running", "finished", "failed", "stopped"] = "wanted"
+    nodes: int = Field(ge=1, description="hospitals to wait for before the first round")
+    run: str = Field("", description="number of Flower's run")
+    attempts: int = Field(0, ge=0, description="submissions since the last new round")
+    rounds_done: int = Field(0, ge=0, description="closed rounds when it was submitted last")
+    reason: str = Field("", description="why it failed")
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """One study."""
+
+    path: Path
+
+    @property
+    def study(self) -> Study:
+        """What is run."""
+        return load_settings(self.path / STUDY_FILE, Study)
+
+    @property
+    def state(self) -> StudyState:
+        """How it stands."""
+        return load_settings(self.path / STATE_FILE, StudyState)
+
+    def write(self, state: StudyState) -> None:
+        """Write how it stands, at once."""
+        text = yaml.safe_dump(state.model_dump(mode="json"), sort_keys=False)
+        write_atomically(self.path / STATE_FILE, text)
+
+    def rounds_done(self) -> int:
+        """Return how many rounds are committed."""
+        store = CheckpointStore(self.path / CHECKPOINTS_FOLDER, self.study.digest())
+        return 0 if store.is_empty() else store.load_newest().next_round
+
+
+def want(coordinator: Coordinator, study: Study, nodes: int) -> StudyFolder:
+    """Write down that a study shall run.
+
+    Raises:
+        ConfigError: There is one of that name.
+    """
+    folder = StudyFolder(coordinator.studies / study.name)
+    if folder.path.exists():
+        raise ConfigError(
+            f"there is a study {study.name} already",
+            expected="a name of its own for each study",
+            where=str(folder.path),
+            next_step=f"metaward server resume {coordinator.folder} {study.name}, or change "
+            "`name` in the study.",
+        )
+    make_private_folder(folder.path)
+    text = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False)
+    write_atomically(folder.path / STUDY_FILE, text)
+    folder.write(StudyState(nodes=nodes))  # last: without it, it is not there
+    return folder
+
+
+def want_again(coordinator: Coordinator, name: str) -> StudyFolder:
+    """Write down that a study that failed or was stopped shall go on."""
+    folder = find(coordinator, name)
+    state = folder.state
+    if state.state in ("failed", "stopped"):
+        folder.write(state.model_copy(update={"state": "wanted", "attempts": 0, "reason": ""}))
+    return folder
+
+
+def find(coordinator: Coordinator, name: str) -> StudyFolder:
+    """Return a study by its name.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    folder = StudyFolder(coordinator.studies / name)
+    if not (folder.path / STATE_FILE).exists():
+        raise ConfigError(
+            f"no study {name}",
+            expected=f"one of {', '.join(f.path.name for f in all_studies(coordinator)) or '-'}",
+            where=str(coordinator.studies),
+            next_step="metaward server run STUDY.yaml begins one.",
+        )
+    return folder
+
+
+def all_studies(coordinator: Coordinator) -> list[StudyFolder]:
+    """Return all studies, by name."""
+    found = sorted(coordinator.studies.glob(f"*/{STATE_FILE}"))
+    return [StudyFolder(path.parent) for path in found]
+
+
+def look_after(coordinator: Coordinator, folder: StudyFolder) -> None:
+    """Bring the SuperLink to what is wanted of one study; called again and again.
+
+    Raises:
+        FederationError: The SuperLink is not there.
+    """
+    state = folder.state
+    if state.state == "wanted":
+        _submit(coordinator, folder, state)
+    elif state.state == "running" and _has_ended(coordinator, state.run):
+        done = folder.rounds_done()
+        if done >= folder.study.rounds:
+            _write_model(folder)
+            folder.write(state.model_copy(update={"state": "finished", "rounds_done": done}))
+            return
+        attempts = 1 if done > state.rounds_done else state.attempts + 1
+        reason = read_failure(folder.path)
+        if not reason and attempts > ATTEMPTS:
+            reason = f"{ATTEMPTS} submissions in a row ended without a new round; see log/"
+        if reason:
+            folder.write(state.model_copy(update={"state": "failed", "reason": reason}))
+        else:
+            again = {"attempts": attempts, "rounds_done": done}
+            _submit(coordinator, folder, state.model_copy(update=again))
+
+
+def _submit(coordinator: Coordinator, folder: StudyFolder, state: StudyState) -> None:
+    study = folder.study
+    settings = {
+        "study": study.model_dump_json(),
+        "run-dir": str(folder.path),
+        "nodes": state.nodes,
+        "resume": folder.rounds_done() > 0,
+    }
+    # JSON's strings, numbers and true are TOML's
+    lines = [f"{key} = {json.dumps(value)}\n" for key, value in settings.items()]
+    with TemporaryDirectory() as temporary:
+        file = Path(temporary) / "settings.toml"
+        file.write_text("".join(lines), encoding="utf-8")
+        answer = ask_flower(coordinator, "run", str(APP_FOLDER), **{"run-config": str(file)})
+    folder.write(state.model_copy(update={"state": "running", "run": str(answer["run-id"])}))
+
+
+def _has_ended(coordinator: Coordinator, run: str) -> bool:
+    """Return whether a run is over, or unknown to a SuperLink that has lost its state."""
+    runs = ask_flower(coordinator, "list", **{"run-id": run}).get("runs", [])
+    return not runs or str(runs[0]["status"]).startswith("finished")
+
+
+def _write_model(folder: StudyFolder) -> None:
+    study = folder.study
+    store = CheckpointStore(folder.path / CHECKPOINTS_FOLDER, study.digest())
+    card = ModelCard(
+        study=study.name,
+        study_digest=study.digest(),
+        rounds=study.rounds,
+        seed=study.seed,
+        model=study.model,
+        learner=study.learner,
+        privacy=EACH_HOSPITALS_OWN,
+        created_by=f"metaward {version('metaward')}",
+    )
+    save_model(folder.path / MODEL_FOLDER, card, store.load_newest().theta)

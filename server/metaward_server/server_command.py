@@ -1,0 +1,194 @@
+"""`metaward server`: what the coordinator's engineer runs."""
+
+import json
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from metaward_server.coordinator.studies import StudyFolder
+
+EXAMPLES = {
+    "init": "Example:  metaward server init /srv/metaward --address federation.example.org:9443",
+    "start": "Example:  metaward server start /srv/metaward",
+    "enrol": "Example:  metaward server enrol /srv/metaward enrolment.yaml",
+    "remove": "Example:  metaward server remove /srv/metaward north",
+    "renew": "Example:  metaward server renew /srv/metaward",
+    "run": "Example:  metaward server run /srv/metaward study.yaml",
+    "resume": "Example:  metaward server resume /srv/metaward chest-2026",
+    "status": "Example:  metaward server status /srv/metaward",
+}
+Folder = Annotated[Path, typer.Argument(help="The coordinator's folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+POLL_S = 1.0
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group ``server``."""
+    server = typer.Typer(
+        help="The coordinator: certificates, hospitals, studies.", no_args_is_help=True
+    )
+    for command in (init, start, enrol, remove, renew, run, resume, status):
+        server.command(command.__name__, epilog=EXAMPLES[command.__name__])(command)
+    app.add_typer(server, name="server")
+
+
+def init(
+    folder: Folder,
+    address: Annotated[str, typer.Option(help="host:port under which hospitals reach it.")],
+    name: Annotated[str, typer.Option(help="Name of the federation.")] = "federation",
+    listen: Annotated[
+        str, typer.Option(help="host:port to bind; by default all addresses, the same port.")
+    ] = "",
+    superlink_port: Annotated[int, typer.Option(help="Port on loopback.")] = 9092,
+) -> None:
+    """Make a coordinator: an authority of its own, a certificate, a folder for what it knows."""
+    from metaward.config import validate_settings
+    from metaward.enrolment import certificate_fingerprint
+    from metaward_server.coordinator.home import CoordinatorSettings, create
+
+    content = {"name": name, "address": address, "listen": listen, "superlink_port": superlink_port}
+    settings = validate_settings(content, CoordinatorSettings, where="the command line")
+    coordinator = create(folder, settings, datetime.now(UTC))
+    typer.echo(f"Coordinator: {coordinator.folder}")
+    fingerprint = certificate_fingerprint(coordinator.ca_certificate.read_bytes())
+    typer.echo(f"Fingerprint, to be read to hospitals by telephone:\n{fingerprint}")
+
+
+def start(folder: Folder) -> None:
+    """Run the coordinator until Ctrl-C or SIGTERM: SuperLink, proxy, studies.
+
+    Hospitals reach the proxy; the SuperLink is on loopback. What ends is started again.
+    """
+    from rich.console import Console
+
+    from metaward.services import Services, only_one
+    from metaward_server.coordinator.home import open_coordinator
+    from metaward_server.coordinator.processes import services_of, write_connection
+
+    coordinator = open_coordinator(folder)
+    console = Console(stderr=True, highlight=False)
+    with only_one(coordinator.folder, "this coordinator"):
+        write_connection(coordinator)
+        services = Services(services_of(coordinator), lambda said: console.print(said))
+        services.stop_on_signals()
+        console.print(f"{coordinator.settings.name} at {coordinator.settings.address}")
+        services.run()
+
+
+def enrol(
+    folder: Folder,
+    request: Annotated[Path, typer.Argument(help="The hospital's enrolment.yaml.")],
+    out: Annotated[Path, typer.Option(help="Folder for the kit.")] = Path(),
+) -> None:
+    """Let a hospital take part: take its request, give a kit."""
+    from metaward.enrolment import certificate_fingerprint, read_request, write_yaml
+    from metaward_server.coordinator import hospitals
+    from metaward_server.coordinator.home import open_coordinator
+
+    coordinator = open_coordinator(folder)
+    kit = hospitals.enrol(coordinator, read_request(request))
+    path = out / f"kit-{kit.hospital}.yaml"
+    write_yaml(path, kit)
+    typer.echo(f"Enrolled: {kit.hospital}")
+    typer.echo(f"Kit:      {path} (send it to the hospital)")
+    fingerprint = certificate_fingerprint(kit.ca_certificate.encode())
+    typer.echo(f"Fingerprint, to be read to the hospital by telephone:\n{fingerprint}")
+
+
+def remove(folder: Folder, hospital: str) -> None:
+    """Take a hospital out; its node is refused from now on."""
+    from metaward_server.coordinator import hospitals
+    from metaward_server.coordinator.home import open_coordinator
+
+    hospitals.remove(open_coordinator(folder), hospital)
+    typer.echo(f"Removed: {hospital}")
+
+
+def renew(folder: Folder) -> None:
+    """Make a new certificate of the same authority; hospitals need no new kit. Then restart."""
+    from metaward_server.coordinator.home import read_coordinator, renew_certificate
+
+    coordinator = read_coordinator(folder)
+    renew_certificate(coordinator, datetime.now(UTC))
+    typer.echo(f"Renewed: {coordinator.certificate}. Restart `metaward server start`.")
+
+
+def run(
+    folder: Folder,
+    study: Annotated[Path, typer.Argument(help="The study (YAML).")],
+    nodes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Hospitals to wait for; by default all that are enrolled."),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow/--no-follow", help="Watch it; Ctrl-C ends the watching only.")
+    ] = True,
+) -> None:
+    """Run a study over the enrolled hospitals; each takes part once it has approved it."""
+    from metaward.config import load_settings
+    from metaward.study import Study
+    from metaward_server.coordinator import hospitals, studies
+    from metaward_server.coordinator.home import open_coordinator
+
+    coordinator = open_coordinator(folder)
+    wanted = load_settings(study, Study)
+    n_enrolled = len(hospitals.enrolled(coordinator))
+    begun = studies.want(coordinator, wanted, nodes or max(1, n_enrolled))
+    typer.echo(f"Study {wanted.name}, digest {wanted.digest()}: {begun.path}")
+    if follow:
+        _follow(begun)
+
+
+def resume(folder: Folder, name: str) -> None:
+    """Go on with a study that failed or was stopped, or watch one that runs."""
+    from metaward_server.coordinator import studies
+    from metaward_server.coordinator.home import open_coordinator
+
+    _follow(studies.want_again(open_coordinator(folder), name))
+
+
+def status(folder: Folder, as_json: AsJson = False) -> None:
+    """Show hospitals, studies, and the certificate's last day."""
+    from metaward_server.coordinator.home import open_coordinator
+    from metaward_server.coordinator.standing import print_standing, standing
+
+    found = standing(open_coordinator(folder), datetime.now(UTC))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        print_standing(found)
+
+
+def _follow(folder: "StudyFolder") -> None:
+    """Print each round as it closes; raise where the study fails."""
+    from metaward.errors import FederationError
+    from metaward.run_directory import RunDirectory
+
+    shown = 0
+    while True:
+        state = folder.state
+        events = RunDirectory(folder.path).read_rounds()
+        for event in events[shown:]:
+            refused = ", ".join(f"{reason}: {n}" for reason, n in event.refused.items())
+            void = "  VOID, the model stays as it was" if event.void else ""
+            typer.echo(
+                f"round {event.round_index + 1}/{event.n_rounds}: {event.admitted} of "
+                f"{event.asked} in {event.seconds:.0f} s{'  ' if refused else ''}{refused}{void}"
+            )
+        shown = max(shown, len(events))
+        if state.state == "finished":
+            typer.echo(f"Finished. Model: {folder.path / 'model'}")
+            return
+        if state.state == "failed":
+            raise FederationError(
+                state.reason,
+                where=f"study {folder.path.name}",
+                next_step="Mend it, then: metaward server resume",
+            )
+        sys.stdout.flush()
+        time.sleep(POLL_S)

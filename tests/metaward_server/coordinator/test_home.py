@@ -1,0 +1,88 @@
+"""The coordinator's folder: whole or none, its secrets closed, its certificate valid."""
+
+import stat
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from metaward.errors import ConfigError
+from metaward_server.coordinator.certificates import days_left
+from metaward_server.coordinator.home import (
+    Coordinator,
+    CoordinatorSettings,
+    create,
+    open_coordinator,
+    read_coordinator,
+    renew_certificate,
+)
+from metaward_server.coordinator.proxy import FLEET_PATHS, proxy_config
+
+NOW = datetime.now(UTC)
+
+
+def new(folder: Path, address: str = "fed.example.org:9443", at: datetime = NOW) -> Coordinator:
+    return create(folder, CoordinatorSettings(name="demo", address=address), at)
+
+
+def test_what_was_made_can_be_opened(tmp_path: Path) -> None:
+    made = new(tmp_path / "c")
+    assert open_coordinator(tmp_path / "c") == made
+    assert made.settings.host == "fed.example.org"
+    assert made.settings.bound == "0.0.0.0:9443"
+
+
+def test_every_secret_is_closed_and_nothing_else_of_the_folder_is_open_to_others(
+    tmp_path: Path,
+) -> None:
+    made = new(tmp_path / "c")
+    for path in (made.ca_key, made.key, made.secret):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    for path in made.folder.rglob("*"):
+        if path.is_dir():
+            assert stat.S_IMODE(path.stat().st_mode) == 0o700, path
+
+
+@pytest.mark.parametrize("secret", ["ca_key", "key", "secret"])
+def test_a_coordinator_with_an_open_secret_does_not_start(tmp_path: Path, secret: str) -> None:
+    made = new(tmp_path / "c")
+    getattr(made, secret).chmod(0o644)
+    with pytest.raises(ConfigError, match="others may read it"):
+        open_coordinator(tmp_path / "c")
+
+
+def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ConfigError, match="not empty"):
+        new(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_that_was_left_half_made_is_none(tmp_path: Path) -> None:
+    made = new(tmp_path / "c")
+    (made.folder / "coordinator.yaml").unlink()
+    with pytest.raises(ConfigError, match=r"no such file"):
+        open_coordinator(tmp_path / "c")
+
+
+def test_an_expired_certificate_is_one_sentence_and_can_be_renewed(tmp_path: Path) -> None:
+    made = new(tmp_path / "c", at=NOW - timedelta(days=800))
+    authority = made.ca_certificate.read_bytes()
+    with pytest.raises(ConfigError, match=r"has expired.*metaward server renew"):
+        open_coordinator(tmp_path / "c")
+    renew_certificate(read_coordinator(tmp_path / "c"), NOW)
+    opened = open_coordinator(tmp_path / "c")
+    assert round(days_left(opened.certificate.read_bytes(), NOW)) == 730
+    assert opened.ca_certificate.read_bytes() == authority
+
+
+def test_the_proxy_passes_what_nodes_need_and_neither_enrolment_nor_control(
+    tmp_path: Path,
+) -> None:
+    text = proxy_config(new(tmp_path / "c"))
+    assert "register-node" not in FLEET_PATHS
+    assert text.count("proxy_pass ") == 1
+    assert f"location ~ ^/v1/fleet/({'|'.join(FLEET_PATHS)})$ {{" in text
+    assert "location / { return 404; }" in text
+    assert "proxy_ssl_verify on;" in text
+    assert "listen 0.0.0.0:9443 ssl;" in text
