@@ -3,6 +3,7 @@
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -170,8 +171,10 @@ def start(site: Annotated[Path, typer.Argument(help="The site's folder.")]) -> N
     read_policy(site)
     node, name = _node_of(site)
     console = Console(stderr=True, highlight=False)
-    with only_one(node.path, "this node"):
-        services = Services(services_of(node, site), lambda said: console.print(said))
+    with only_one(node.path, "this node"), TemporaryDirectory(prefix="metaward-") as sockets:
+        services = Services(
+            services_of(node, site, Path(sockets)), lambda said: console.print(said)
+        )
         services.stop_on_signals()
         console.print(f"{name} takes part; logs: {node.log}")
         services.run()

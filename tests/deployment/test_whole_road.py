@@ -30,6 +30,7 @@ import yaml
 from metaward.config import load_settings
 from metaward.model_artefact import load_model
 from metaward.study import Study
+from metaward.workers import ONE_THREAD
 from metaward_sim.demo_data import write_demo
 from metaward_sim.federation import run_federation
 
@@ -72,7 +73,10 @@ class Federation:
     def start(self, who: str, *arguments: object) -> None:
         with (self.folder / f"{who}.log").open("ab") as log:
             self.processes[who] = subprocess.Popen(
-                [*METAWARD, *map(str, arguments)], stdout=log, stderr=log
+                [*METAWARD, *map(str, arguments)],
+                stdout=log,
+                stderr=log,
+                env=os.environ | ONE_THREAD,  # more would add in another order
             )
 
     def child(self, who: str, program: str) -> psutil.Process | None:

@@ -1,4 +1,4 @@
-"""The processes of a node: Flower's SuperNode, and the one that runs its rounds.
+"""The processes of a node: Flower's SuperNode, what runs its rounds, and what starts them fast.
 
 Connections go out only: the SuperNode asks the coordinator for work, and what listens here listens
 on loopback, with a secret. Where the coordinator is away the SuperNode waits and asks again; where
@@ -20,16 +20,18 @@ SCRIPTS = Path(sys.executable).parent
 LOOPBACK = "127.0.0.1"
 
 
-def services_of(node: NodeFolder, site: Path) -> list[Service]:
+def services_of(node: NodeFolder, site: Path, sockets: Path) -> list[Service]:
     """Return the processes in the order in which they start.
 
     Args:
         node: With a kit.
         site: The site's folder or `site.yaml`.
+        sockets: A private folder with a short path, since that of a socket has at most 107 bytes.
     """
     port = _free_port()
     programs = node.path / "bin"
-    write_command(programs)
+    warm_socket = sockets / "warm"
+    write_command(programs, warm_socket)
     environment = {
         "FLWR_HOME": str(node.path / "flower"),
         "FLWR_TELEMETRY_ENABLED": "0",
@@ -60,7 +62,9 @@ def services_of(node: NodeFolder, site: Path) -> list[Service]:
         "--insecure",  # loopback; the secret says who may take work
         *("--superexec-auth-secret-file", str(node.secret)),
     ]
+    warm = [sys.executable, "-m", "metaward_client.node.warm_start", str(warm_socket)]
     return [
+        Service("warm start", warm, environment, node.log / "warm.log"),
         Service("SuperNode", supernode, environment, node.log / "supernode.log"),
         Service(
             "rounds",

@@ -48,10 +48,26 @@ def main() -> None:
     flwr_clientapp()
 
 
-def write_command(folder: Path) -> None:
+PROGRAM = """\
+#!{python} -IS
+# Written by `metaward site start`; see metaward_client.node.warm_start.
+import json, os, socket, sys
+warm = socket.socket(socket.AF_UNIX)
+try:
+    warm.connect({socket!r})
+except OSError:
+    os.execv({python!r}, [{python!r}, "-m", "metaward_client.node.vetted_app", *sys.argv[1:]])
+with warm.makefile("rw") as stream:
+    stream.write(json.dumps(sys.argv[1:]) + "\\n")
+    stream.flush()
+    sys.exit(int(stream.readline() or 1))
+"""
+
+
+def write_command(folder: Path, warm_socket: Path) -> None:
     """Write the program that stands before Flower's own of that name on the node's PATH."""
     program = folder / COMMAND
-    text = f'#!/bin/sh\nexec "{sys.executable}" -m metaward_client.node.vetted_app "$@"\n'
+    text = PROGRAM.format(python=sys.executable, socket=str(warm_socket))
     program.write_text(text, encoding="utf-8")
     program.chmod(0o700)
 

@@ -114,7 +114,7 @@ def test_only_the_bundle_of_this_release_is_run() -> None:
 
 
 def test_the_program_that_flower_starts_is_ours_and_only_for_us(tmp_path: Path) -> None:
-    write_command(tmp_path)
+    write_command(tmp_path, tmp_path / "warm")
     program = tmp_path / "flwr-clientapp"
     assert stat.S_IMODE(program.stat().st_mode) == 0o700
     assert "metaward_client.node.vetted_app" in program.read_text()
