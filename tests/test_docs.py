@@ -20,8 +20,10 @@ from pydantic.fields import FieldInfo
 
 from metaward.cli import build_app
 from metaward.config import Settings, load_settings
-from metaward.study import FomamlSettings, PrototypicalSettings, ReptileSettings
+from metaward.enrolment import ADDRESS
+from metaward.study import FomamlSettings, PrototypicalSettings, ReptileSettings, Study
 from metaward_client.site_config import SiteConfig
+from metaward_server.coordinator.home import CoordinatorSettings
 from metaward_sim.scenario import Scenario, recommended_outer
 
 ROOT = Path(__file__).parent.parent
@@ -121,6 +123,8 @@ def limits_text(metadata: list[Any]) -> str:
                 text += f", below {'2^63' if lt == 2**63 else lt}"
             case annotated_types.MinLen():
                 text += ", not empty"
+            case _ if getattr(limit, "pattern", None) == ADDRESS:
+                text += ", host:port"
             case _ if getattr(limit, "pattern", None):
                 text += ", of a-z, 0-9 and -"
     return text
@@ -176,7 +180,10 @@ def rows(content: dict[str, list[tuple[str, str, str]]]) -> set[str]:
     }
 
 
-@pytest.mark.parametrize(("part", "model"), [("Scenario", Scenario), ("Site", SiteConfig)])
+@pytest.mark.parametrize(
+    ("part", "model"),
+    [("Scenario", Scenario), ("Site", SiteConfig), ("Coordinator", CoordinatorSettings)],
+)
 def test_every_key_is_documented_with_its_type_and_default_and_no_other(
     part: str, model: type[Settings]
 ) -> None:
@@ -193,7 +200,15 @@ def test_the_outer_optimisers_that_suit_the_learners_are_documented() -> None:
         assert f"{outer.name} with `step_size: {outer.step_size}`" in text
 
 
-@pytest.mark.parametrize(("comment", "model"), [("scenario", Scenario), ("site", SiteConfig)])
+@pytest.mark.parametrize(
+    ("comment", "model"),
+    [
+        ("scenario", Scenario),
+        ("site", SiteConfig),
+        ("study", Study),
+        ("coordinator", CoordinatorSettings),
+    ],
+)
 def test_the_sample_files_of_the_configuration_page_are_valid(
     comment: str, model: type[Settings], tmp_path: Path
 ) -> None:
