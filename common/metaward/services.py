@@ -121,15 +121,20 @@ def next_pause(pause: float, lasted: float) -> float:
 
 
 @contextlib.contextmanager
-def only_one(folder: Path, what: str) -> Iterator[None]:
-    """Hold the lock of a folder.
+def only_one(folder: Path, what: str, *, wait: bool = False) -> Iterator[None]:
+    """Hold the lock of a folder; a process that is killed holds none.
+
+    Args:
+        folder: Gets a file `lock`.
+        what: For the message, before "runs already".
+        wait: Until another process has ended, instead of raising.
 
     Raises:
         ConfigError: Another process holds it.
     """
     with (folder / "lock").open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise ConfigError(
                 f"{what} runs already",

@@ -1,7 +1,8 @@
 """The coordinator's Flower ServerApp: reads the run's settings, opens the run, plays the rounds.
 
-Run settings: ``study`` (the study as JSON), ``run-dir`` (where the study is written down),
-``nodes`` (nodes to wait for before the first round) and ``resume``.
+Run settings: ``study`` (the study as JSON), ``run-dir`` (where the study is written down) and
+``nodes`` (nodes to wait for before the first round). A study that was begun in that folder goes on
+from its newest checkpoint; a second process for it waits until the first has ended.
 """
 
 from pathlib import Path
@@ -11,9 +12,10 @@ from flwr.serverapp import Grid, ServerApp
 from pydantic import ValidationError
 
 from metaward.errors import ConfigError, MetawardError
+from metaward.services import only_one
 from metaward.study import Study
 from metaward_server.failure_note import clear_failure, write_failure
-from metaward_server.study_run import run_study
+from metaward_server.study_run import CHECKPOINTS_FOLDER, run_study
 
 app = ServerApp()
 
@@ -24,13 +26,13 @@ def main(grid: Grid, context: Context) -> None:
     config = context.run_config
     try:
         study = Study.model_validate_json(str(config["study"]))
-        run_dir, nodes, resume = config["run-dir"], config["nodes"], config["resume"]
+        folder, nodes = Path(str(config["run-dir"])), int(config["nodes"])
     except KeyError as error:
         raise ConfigError(
             f"no {error}",
-            expected="study, run-dir, nodes and resume",
+            expected="study, run-dir and nodes",
             where="the run's settings",
-            next_step="Give all four to `flwr run --run-config`.",
+            next_step="Give all three to `flwr run --run-config`.",
         ) from None
     except ValidationError as error:
         raise ConfigError(
@@ -39,12 +41,12 @@ def main(grid: Grid, context: Context) -> None:
             where="the run's setting 'study'",
             next_step="Write it with `Study.model_dump_json()`.",
         ) from None
-    folder = Path(str(run_dir))
-    clear_failure(folder)
-    try:
-        run_study(
-            grid, study, folder, n_nodes=int(nodes), resume=bool(resume), on_round=lambda _: None
-        )
-    except MetawardError as error:
-        write_failure(folder, error)
-        raise
+    folder.mkdir(parents=True, exist_ok=True)
+    with only_one(folder, "this study", wait=True):
+        clear_failure(folder)
+        begun = any((folder / CHECKPOINTS_FOLDER).glob("round-*"))
+        try:
+            run_study(grid, study, folder, n_nodes=nodes, resume=begun, on_round=lambda _: None)
+        except MetawardError as error:
+            write_failure(folder, error)
+            raise

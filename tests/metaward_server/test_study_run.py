@@ -10,11 +10,13 @@ import pytest
 from flwr.app import Context, Error, Message, RecordDict
 
 from metaward.arrays import Arrays
-from metaward.errors import ConfigError
+from metaward.errors import ConfigError, FederationError
 from metaward.progress import RoundEvent
 from metaward.study import AdamSettings, ModelSettings, Study
 from metaward_server import study_run
 from metaward_server.app import app
+from metaward_server.checkpoints import CheckpointStore
+from metaward_server.failure_note import read_failure
 from metaward_server.study_run import initial_theta, run_study
 
 STUDY = Study(seed=3, rounds=6, outer=AdamSettings(step_size=0.1))
@@ -122,19 +124,42 @@ def test_the_first_theta_depends_on_the_seed_alone() -> None:
 def test_the_server_app_reads_the_study_from_the_run_settings(
     tmp_path: Path, small_theta: None, scripted_grid: Any, honest_node: Node
 ) -> None:
-    config = {
-        "study": STUDY.model_dump_json(),
-        "run-dir": str(tmp_path / "app"),
-        "nodes": 1,
-        "resume": False,
-    }
+    config = {"study": STUDY.model_dump_json(), "run-dir": str(tmp_path / "app"), "nodes": 1}
     app(scripted_grid({1: honest_node}), Context(1, 0, {}, RecordDict(), config))
     assert rounds_in(tmp_path / "app") == list(range(6))
+    app(scripted_grid({1: honest_node}), Context(1, 0, {}, RecordDict(), config))  # asked again
+    assert rounds_in(tmp_path / "app") == list(range(6))
+
+
+def test_the_server_app_goes_on_from_the_newest_checkpoint(
+    tmp_path: Path, small_theta: None, run: Any, scripted_grid: Any, honest_node: Node
+) -> None:
+    whole = run("whole")
+    with pytest.raises(PowerCut):
+        run("app", on_round=stop_after(3))
+    config = {"study": STUDY.model_dump_json(), "run-dir": str(tmp_path / "app"), "nodes": 2}
+    grid = scripted_grid({1: honest_node, 2: honest_node})
+    app(grid, Context(1, 0, {}, RecordDict(), config))
+    store = CheckpointStore(tmp_path / "app" / "checkpoints", STUDY.digest())
+    theta = store.load_newest().theta
+    assert {n: a.tobytes() for n, a in theta.items()} == {n: a.tobytes() for n, a in whole.items()}
+    assert rounds_in(tmp_path / "app") == list(range(6))
+
+
+def test_why_the_server_app_ended_is_written_down_and_forgotten_when_it_goes_on(
+    tmp_path: Path, small_theta: None, scripted_grid: Any, honest_node: Node
+) -> None:
+    config = {"study": STUDY.model_dump_json(), "run-dir": str(tmp_path), "nodes": 1}
+    with pytest.raises(FederationError):
+        app(scripted_grid({1: lambda _: None}), Context(1, 0, {}, RecordDict(), config))
+    assert "void rounds in a row" in read_failure(tmp_path)
+    app(scripted_grid({1: honest_node}), Context(1, 0, {}, RecordDict(), config))
+    assert read_failure(tmp_path) == ""
 
 
 @pytest.mark.parametrize(
     ("change", "match"),
-    [({"study": "{}x"}, "a study as JSON"), ({"study": None}, "study, run-dir, nodes and resume")],
+    [({"study": "{}x"}, "a study as JSON"), ({"study": None}, "study, run-dir and nodes")],
 )
 def test_run_settings_that_are_wrong_are_said(
     tmp_path: Path, scripted_grid: Any, honest_node: Node, change: dict[str, Any], match: str

@@ -33,6 +33,8 @@ from metaward_server.failure_note import read_failure
 from metaward_server.study_run import CHECKPOINTS_FOLDER
 
 STUDY_FILE, STATE_FILE, MODEL_FOLDER = "study.yaml", "state.yaml", "model"
+RUNS_LISTED = "1000"
+"""Newest runs that Flower is asked for."""
 ATTEMPTS = 5
 """Submissions in a row without a new round, after which a study has failed."""
 EACH_HOSPITALS_OWN = PrivacyStatement(
@@ -167,9 +169,8 @@ def _submit(coordinator: Coordinator, folder: StudyFolder, state: StudyState) ->
         "study": study.model_dump_json(),
         "run-dir": str(folder.path),
         "nodes": state.nodes,
-        "resume": folder.rounds_done() > 0,
     }
-    # JSON's strings, numbers and true are TOML's
+    # JSON's strings and numbers are TOML's
     lines = [f"{key} = {json.dumps(value)}\n" for key, value in settings.items()]
     with TemporaryDirectory() as temporary:
         file = Path(temporary) / "settings.toml"
@@ -180,8 +181,9 @@ def _submit(coordinator: Coordinator, folder: StudyFolder, state: StudyState) ->
 
 def _has_ended(coordinator: Coordinator, run: str) -> bool:
     """Return whether a run is over, or unknown to a SuperLink that has lost its state."""
-    runs = ask_flower(coordinator, "list", **{"run-id": run}).get("runs", [])
-    return not runs or str(runs[0]["status"]).startswith("finished")
+    runs = ask_flower(coordinator, "list", limit=RUNS_LISTED)["runs"]
+    status = {str(one["run-id"]): str(one["status"]) for one in runs}
+    return status.get(run, "finished").startswith("finished")
 
 
 def _write_model(folder: StudyFolder) -> None:

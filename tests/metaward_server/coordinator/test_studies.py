@@ -1,0 +1,221 @@
+"""What is wanted stands in files; the keeper brings a SuperLink to it, whatever was killed."""
+
+import tomllib
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from metaward.enrolment import new_request
+from metaward.errors import ConfigError, FederationError
+from metaward.model_artefact import load_model
+from metaward.study import ModelSettings, Study
+from metaward_server.checkpoints import CheckpointStore, Progress
+from metaward_server.coordinator import hospitals, studies
+from metaward_server.coordinator.home import Coordinator, CoordinatorSettings, create
+from metaward_server.coordinator.keeper import keep_once
+from metaward_server.coordinator.standing import standing
+from metaward_server.failure_note import write_failure
+from metaward_server.study_run import initial_theta
+
+STUDY = Study(name="chest", rounds=3, model=ModelSettings(filters=8, image_size=16, groups=2))
+
+
+class FakeSuperLink:
+    """Answers as Flower's command line does: nodes by number, runs with a status."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, str] = {}
+        self.runs: dict[str, str] = {}
+        self.settings: list[str] = []
+        self.is_up = True
+
+    def __call__(self, _: Coordinator, *arguments: str, **options: str) -> dict[str, Any]:
+        if not self.is_up:
+            raise FederationError("the SuperLink did not do this")
+        match arguments:
+            case ("supernode", "list"):
+                return {"nodes": [{"node-id": n, "status": "online"} for n in self.nodes]}
+            case ("supernode", "register", _):
+                number = str(len(self.nodes) + 100)
+                self.nodes[number] = options["name"]
+                return {"node-id": number}
+            case ("supernode", "unregister", number):
+                del self.nodes[number]
+                return {}
+            case ("list",):
+                return {"runs": [{"run-id": n, "status": s} for n, s in self.runs.items()]}
+            case ("run", _):
+                number = str(len(self.runs) + 1)
+                self.runs[number] = "running"
+                self.settings.append(Path(options["run-config"]).read_text())
+                return {"run-id": number}
+        raise AssertionError(arguments)
+
+
+@pytest.fixture
+def superlink(monkeypatch: pytest.MonkeyPatch) -> FakeSuperLink:
+    fake = FakeSuperLink()
+    monkeypatch.setattr(hospitals, "ask_flower", fake)
+    monkeypatch.setattr(studies, "ask_flower", fake)
+    return fake
+
+
+@pytest.fixture
+def coordinator(tmp_path: Path) -> Coordinator:
+    settings = CoordinatorSettings(name="demo", address="fed.example.org:9443")
+    return create(tmp_path / "c", settings, datetime.now(UTC))
+
+
+def request(name: str) -> Any:
+    return new_request(name, ec.generate_private_key(ec.SECP384R1()))
+
+
+def commit(folder: studies.StudyFolder, next_round: int) -> None:
+    store = CheckpointStore(folder.path / "checkpoints", STUDY.digest())
+    store.save(Progress(next_round, initial_theta(STUDY), {}))
+
+
+def test_an_enrolled_hospital_gets_one_node_and_again_when_the_superlink_forgot(
+    coordinator: Coordinator, superlink: FakeSuperLink
+) -> None:
+    hospitals.enrol(coordinator, request("north"))
+    keep_once(coordinator)
+    keep_once(coordinator)
+    assert superlink.nodes == {"100": "north"}
+    superlink.nodes.clear()
+    keep_once(coordinator)
+    assert list(superlink.nodes.values()) == ["north"]
+
+
+def test_a_removed_hospital_has_no_node_and_its_name_is_free(
+    coordinator: Coordinator, superlink: FakeSuperLink
+) -> None:
+    hospitals.enrol(coordinator, request("north"))
+    keep_once(coordinator)
+    hospitals.remove(coordinator, "north")
+    assert superlink.nodes == {}
+    hospitals.enrol(coordinator, request("north"))
+    with pytest.raises(ConfigError, match="no hospital south"):
+        hospitals.remove(coordinator, "south")
+
+
+def test_a_wanted_study_is_submitted_once(
+    coordinator: Coordinator, superlink: FakeSuperLink
+) -> None:
+    folder = studies.want(coordinator, STUDY, nodes=2)
+    for _ in range(3):
+        keep_once(coordinator)
+    assert superlink.runs == {"1": "running"}
+    assert folder.state.state == "running"
+    assert "nodes = 2" in superlink.settings[0]
+    assert folder.study == STUDY
+
+
+def test_a_study_that_stands_in_the_settings_is_the_one_that_is_wanted(
+    coordinator: Coordinator, superlink: FakeSuperLink
+) -> None:
+    studies.want(coordinator, STUDY, nodes=2)
+    keep_once(coordinator)
+    settings = tomllib.loads(superlink.settings[0])
+    assert Study.model_validate_json(settings["study"]) == STUDY
+    assert settings["run-dir"] == str(coordinator.studies / "chest")
+
+
+@pytest.mark.parametrize("lost", ["failed", "forgotten"])
+def test_a_study_whose_process_was_killed_is_submitted_again(
+    coordinator: Coordinator, superlink: FakeSuperLink, lost: str
+) -> None:
+    folder = studies.want(coordinator, STUDY, nodes=1)
+    keep_once(coordinator)
+    commit(folder, 1)
+    superlink.runs = {"1": "finished:failed"} if lost == "failed" else {}
+    keep_once(coordinator)
+    assert "running" in superlink.runs.values()
+    assert (folder.state.state, folder.state.attempts) == ("running", 1)
+
+
+def test_a_study_that_never_gets_a_round_done_fails_and_can_be_resumed(
+    coordinator: Coordinator, superlink: FakeSuperLink
+) -> None:
+    folder = studies.want(coordinator, STUDY, nodes=1)
+    for _ in range(studies.ATTEMPTS + 3):
+        keep_once(coordinator)
+        superlink.runs = dict.fromkeys(superlink.runs, "finished:failed")
+    assert folder.state.state == "failed"
+    assert len(superlink.runs) == 1 + studies.ATTEMPTS
+    assert "without a new round" in folder.state.reason
+    studies.want_again(coordinator, "chest")
+    keep_once(coordinator)
+    assert (folder.state.state, folder.state.reason) == ("running", "")
+
+
+def test_a_study_that_moves_on_is_submitted_as_often_as_it_takes(
+    coordinator: Coordinator, superlink: FakeSuperLink
+) -> None:
+    folder = studies.want(coordinator, STUDY, nodes=1)
+    for done in range(3):
+        keep_once(coordinator)
+        commit(folder, done)
+        superlink.runs = dict.fromkeys(superlink.runs, "finished:failed")
+    assert folder.state.state == "running"
+
+
+def test_a_study_that_says_why_it_ended_is_not_tried_again(
+    coordinator: Coordinator, superlink: FakeSuperLink
+) -> None:
+    folder = studies.want(coordinator, STUDY, nodes=1)
+    keep_once(coordinator)
+    write_failure(folder.path, FederationError("0 sites are connected"))
+    superlink.runs["1"] = "finished:failed"
+    keep_once(coordinator)
+    assert (folder.state.state, folder.state.reason) == ("failed", "0 sites are connected")
+    assert standing(coordinator, datetime.now(UTC))["studies"][0]["reason"] == folder.state.reason
+
+
+def test_a_finished_study_has_a_model(coordinator: Coordinator, superlink: FakeSuperLink) -> None:
+    folder = studies.want(coordinator, STUDY, nodes=1)
+    keep_once(coordinator)
+    commit(folder, STUDY.rounds)
+    superlink.runs["1"] = "finished:completed"
+    keep_once(coordinator)
+    assert folder.state.state == "finished"
+    artefact = load_model(folder.path / "model")
+    assert artefact.card.study_digest == STUDY.digest()
+    assert artefact.theta.keys() == initial_theta(STUDY).keys()
+
+
+def test_a_run_that_completed_without_its_rounds_is_not_a_finished_study(
+    coordinator: Coordinator, superlink: FakeSuperLink
+) -> None:
+    folder = studies.want(coordinator, STUDY, nodes=1)
+    keep_once(coordinator)
+    superlink.runs["1"] = "finished:completed"
+    keep_once(coordinator)
+    assert folder.state.state == "running"
+    assert not (folder.path / "model").exists()
+
+
+def test_a_name_is_one_study(coordinator: Coordinator) -> None:
+    studies.want(coordinator, STUDY, nodes=1)
+    with pytest.raises(ConfigError, match="a study chest already"):
+        studies.want(coordinator, STUDY.model_copy(update={"rounds": 9}), nodes=1)
+    with pytest.raises(ConfigError, match="no study other"):
+        studies.find(coordinator, "other")
+
+
+def test_where_things_stand_is_told_without_a_superlink(
+    coordinator: Coordinator, superlink: FakeSuperLink
+) -> None:
+    hospitals.enrol(coordinator, request("north"))
+    studies.want(coordinator, STUDY, nodes=1)
+    superlink.is_up = False
+    found = standing(coordinator, datetime.now(UTC))
+    assert found["running"] is False
+    assert found["hospitals"] == [{"hospital": "north", "status": "unknown", "last_seen": ""}]
+    assert found["studies"][0]["state"] == "wanted"
+    superlink.is_up = True
+    keep_once(coordinator)
+    assert standing(coordinator, datetime.now(UTC))["hospitals"][0]["status"] == "online"
