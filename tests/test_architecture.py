@@ -15,7 +15,8 @@ import metaward_sim
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGES = (metaward, metaward_client, metaward_server, metaward_sim)
-HEAVY = {"torch", "flwr", "pydicom", "matplotlib", "scipy", "numpy", "ray"}
+HEAVY = {"torch", "flwr", "pydicom", "matplotlib", "scipy", "numpy", "ray", "requests"}
+HEAVY |= {"dicomweb_client", "pynetdicom", "tenacity"}
 ROOMS = {"utils.py", "helpers.py", "base.py", "misc.py", "common.py"}
 LIGHT_MODULES = ("metaward.cli", "metaward.errors")
 
@@ -123,6 +124,7 @@ def test_a_part_has_a_readme_and_says_that_it_is_typed(package: object) -> None:
 def test_tests_are_named_so_that_they_are_found() -> None:
     helpers = {"conftest.py", "dicom_factory.py", "tiny_run.py", "toy_jobs.py", "toy_client_app.py"}
     helpers |= {"ledger_faults.py", "ledger_children.py", "private_site.py", "mutants.py"}
+    helpers |= {"orthanc_server.py", "faulty_pacs.py"}
     for path in (REPOSITORY / "tests").rglob("*.py"):
         assert path.name.startswith("test_") or path.name in helpers, path
 
@@ -227,6 +229,34 @@ def test_only_a_command_of_the_hospitals_starts_an_audit() -> None:
     users = {user for user in importers_of("metaward_client.privacy_audit")
              if not user.startswith(AUDIT)}  # fmt: skip
     assert all(re.fullmatch(r"metaward_client/\w+_command\.py", user) for user in users), users
+
+
+PACS = "metaward_client/pacs/"
+CHANGES_A_PACS = (
+    "store_instances", "delete_study", "delete_series", "delete_instance", "send_c_store",
+    "send_c_move", "send_n_action", "send_n_create", "send_n_delete", "send_n_set", "start_server",
+    "post", "put", "patch", "request",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHANGES_A_PACS)
+def test_nothing_that_speaks_to_a_pacs_changes_it_or_listens(name: str) -> None:
+    callers = {
+        name_of(path): calls_in(path.read_text(encoding="utf-8"), name)
+        for path in SOURCES
+        if name_of(path).startswith(PACS)
+    }
+    assert len(callers) > 10
+    # `request` is what a fetch calls the questions that it hands down.
+    assert {file for file, functions in callers.items() if functions - {"_ask"}} == set()
+
+
+@pytest.mark.parametrize(
+    ("library", "module"),
+    [("dicomweb_client", "dicomweb"), ("requests", "dicomweb"), ("pynetdicom", "dimse")],
+)
+def test_each_protocol_is_spoken_in_one_file(library: str, module: str) -> None:
+    assert importers_of(library) == {f"{PACS}{module}.py"}
 
 
 def test_the_search_for_calls_finds_them() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -77,7 +78,11 @@ def heading(model: type[Settings], keys: list[str]) -> str:
     if keys == [""]:
         return "The file"
     keys_text = ", ".join(f"`{key}`" for key in dict.fromkeys(keys))
-    for key in ("name", "mechanism"):  # what tells the variants of a settings group apart
+    for key in (
+        "name",
+        "mechanism",
+        "protocol",
+    ):  # what tells the variants of a settings group apart
         field = model.model_fields.get(key)
         if field is not None and get_origin(field.annotation) is Literal and "model" not in keys:
             variants = get_args(field.annotation)
@@ -104,9 +109,8 @@ def plain_type(annotation: Any) -> str:
     if hasattr(annotation, "__metadata__"):
         inner, *metadata = get_args(annotation)
         return plain_type(inner) + "".join(limits_text(part.metadata) for part in metadata)
-    return {int: "whole number", float: "number", str: "text", bool: "true or false", Path: "path"}[
-        annotation
-    ]
+    plain = {int: "whole number", float: "number", str: "text", date: "date", Path: "path"}
+    return "true or false" if annotation is bool else plain[annotation]
 
 
 def limits_text(metadata: list[Any]) -> str:

@@ -33,12 +33,14 @@ class LabelTable:
         n_rows: Rows below the header, empty ones not counted.
         incomplete_rows: Rows without a key or without a label.
         unreadable_rows: Rows that are not UTF-8, or with a quotation that does not end.
+        spellings: The keys of ``labels_of`` as the table writes them.
     """
 
     labels_of: dict[str, dict[str, list[int]]]
     n_rows: int
     incomplete_rows: tuple[int, ...]
     unreadable_rows: tuple[int, ...] = ()
+    spellings: frozenset[str] = frozenset()
 
 
 def read_label_table(path: Path, *, key: LabelKey, label: str) -> LabelTable:
@@ -61,6 +63,7 @@ def read_label_table(path: Path, *, key: LabelKey, label: str) -> LabelTable:
     labels_of: dict[str, dict[str, list[int]]] = {}
     incomplete: list[int] = []
     unreadable: list[int] = []
+    spellings: set[str] = set()
     n_rows = 0
     for number, line in enumerate(lines, start=2):
         cells = _cells(line, delimiter)
@@ -74,8 +77,9 @@ def read_label_table(path: Path, *, key: LabelKey, label: str) -> LabelTable:
         if not name or not value:
             incomplete.append(number)
             continue
+        spellings.add(name)
         labels_of.setdefault(comparable_key(key, name), {}).setdefault(value, []).append(number)
-    return LabelTable(labels_of, n_rows, tuple(incomplete), tuple(unreadable))
+    return LabelTable(labels_of, n_rows, tuple(incomplete), tuple(unreadable), frozenset(spellings))
 
 
 def comparable_key(key: LabelKey, value: str) -> str:

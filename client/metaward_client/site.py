@@ -15,6 +15,7 @@ from metaward_client.image_cache import DecodedImages, SourceFile, load_images
 from metaward_client.image_store import ImageSettings
 from metaward_client.label_join import Join, join_labels
 from metaward_client.labels import read_label_table
+from metaward_client.pacs.landing import incoming_folder
 from metaward_client.patients import PatientKey, fingerprint, token
 from metaward_client.site_config import SITE_FILE, SiteConfig, read_site_config
 from metaward_client.site_scan import SiteScan, UsableImage
@@ -223,7 +224,7 @@ class Site:
     def _own_files(self, cache: Path) -> frozenset[Path]:
         """Return what may lie among the images and is none."""
         data = self.config.data
-        own = [data.root / SITE_FILE, self.path, cache, cache.parent]
+        own = [data.root / SITE_FILE, self.path, cache, cache.parent, incoming_folder(data.root)]
         if data.labels is not None:
             own.append(data.labels)
         return frozenset(path.resolve() for path in own) - {data.root}

@@ -1,19 +1,19 @@
 """`metaward site`: what a hospital's engineer runs on the hospital's own machine."""
 
-import contextlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from metaward_client import budget_command, ledger_command, node_command, quote_command
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from metaward_client.dicom.progress import OnProgress
+from metaward_client import (
+    budget_command,
+    fetch_command,
+    ledger_command,
+    node_command,
+    quote_command,
+)
+from metaward_client.file_progress import showing_progress
 
 EXAMPLE = "Example:  metaward site scan /data/north/site.yaml"
 
@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
     )
     site.command("scan", epilog=EXAMPLE)(scan)
     node_command.register(site)
+    site.command("fetch", epilog=fetch_command.EXAMPLE)(fetch_command.fetch)
     site.command("quote", epilog=quote_command.EXAMPLE)(quote_command.quote)
     budget_command.register(site)
     ledger_command.register(site)
@@ -58,7 +59,7 @@ def scan(
     from metaward_client.site import load_site
 
     loaded = load_site(site)
-    with _progress(Console(stderr=True)) as on_progress:
+    with showing_progress(Console(stderr=True), "Reading") as on_progress:
         result = loaded.scan(on_progress, workers=workers)
         if decode and result.images:
             result, _ = loaded.decode(result, on_progress=on_progress, workers=workers)
@@ -67,26 +68,3 @@ def scan(
     else:
         print_scan(result, Console())
     result.require_usable(where=loaded.where)
-
-
-@contextlib.contextmanager
-def _progress(console: "Console") -> "Iterator[OnProgress]":
-    """Show a bar per stage on a terminal; nothing elsewhere."""
-    from rich.progress import MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
-
-    bars: dict[str, TaskID] = {}
-    with Progress(
-        *Progress.get_default_columns()[:2],
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as progress:
-
-        def on_progress(stage: str, done: int, total: int) -> None:
-            if stage not in bars:
-                bars[stage] = progress.add_task(f"Reading {stage}", total=total)
-            progress.update(bars[stage], completed=done, total=total)
-
-        yield on_progress

@@ -8,6 +8,8 @@ from pydantic import Field
 
 from metaward.config import Settings, load_settings
 from metaward.errors import ConfigError
+from metaward_client.pacs import settings as pacs_settings
+from metaward_client.pacs.settings import PacsSettings
 from metaward_client.privacy.policy import (
     NoPrivacy,
     PrivacySettings,
@@ -33,6 +35,9 @@ class DataSettings(Settings):
     )
     key: LabelKey = Field("sop_instance_uid", description="what a row of the label table names")
     label: str = Field("label", min_length=1, description="column that holds the label")
+    pacs: PacsSettings | None = Field(
+        None, description="where `metaward site fetch` gets the images from"
+    )
 
 
 class WindowSettings(Settings):
@@ -69,12 +74,13 @@ class SiteConfig(Settings):
     )
 
 
-def read_site_config(path: Path) -> SiteConfig:
+def read_site_config(path: Path, *, needs_root: bool = True) -> SiteConfig:
     """Return the settings of a site, with absolute paths.
 
     Args:
         path: A `site.yaml`; or a folder that holds one; or a folder with images and `labels.csv`,
             or with one sub-folder per label.
+        needs_root: Whether the folder with the images has to be there already.
 
     Raises:
         ConfigError: The path, a file it names, or a key is wrong.
@@ -92,12 +98,23 @@ def read_site_config(path: Path) -> SiteConfig:
             return _config_of_folder(path)
         path = site_file
     config = _with_absolute_paths(load_settings(path, SiteConfig), path.resolve().parent)
-    if not config.data.root.is_dir():
+    if needs_root and not config.data.root.is_dir():
+        correct = "Correct data.root; a relative path starts at the folder of site.yaml."
         raise ConfigError(
             "there is no folder of that name",
             expected="the folder with the site's DICOM files",
             where=f"{path}, data.root ({config.data.root})",
-            next_step="Correct data.root; a relative path starts at the folder of site.yaml.",
+            next_step=correct if config.data.pacs is None else "Run `metaward site fetch` first.",
+        )
+    if config.data.pacs is not None and (config.data.labels is None or config.data.key == "path"):
+        raise ConfigError(
+            "images come from a PACS, but no table says what shows on them"
+            if config.data.labels is None
+            else "images come from a PACS, but the label table names files",
+            expected="data.labels, with a data.key that is also in the PACS, such as "
+            "study_instance_uid",
+            where=str(path),
+            next_step="Write the table and name its key.",
         )
     return config
 
@@ -119,8 +136,13 @@ def _with_absolute_paths(config: SiteConfig, folder: Path) -> SiteConfig:
     def absolute(path: Path | None) -> Path | None:
         return None if path is None else (folder / path.expanduser()).resolve()
 
+    pacs = config.data.pacs
     data = config.data.model_copy(
-        update={"root": absolute(config.data.root), "labels": absolute(config.data.labels)}
+        update={
+            "root": absolute(config.data.root),
+            "labels": absolute(config.data.labels),
+            "pacs": None if pacs is None else pacs_settings.with_absolute_paths(pacs, folder),
+        }
     )
     privacy = None if config.privacy is None else with_absolute_paths(config.privacy, folder)
     return config.model_copy(

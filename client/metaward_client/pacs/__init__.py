@@ -1,0 +1,1 @@
+"""Fetch images from a PACS into the site's own folder, where the scan finds them."""

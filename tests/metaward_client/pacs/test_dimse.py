@@ -1,0 +1,271 @@
+"""DIMSE against a PACS that misbehaves; test_against_orthanc.py has one that behaves."""
+
+import gc
+import logging
+import socket
+import threading
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
+from pynetdicom import AE, evt
+
+from dicom_factory import uid_of, write_dicom
+from faulty_pacs import FakeClock
+from metaward import cli
+from metaward.errors import ConfigError, DataError, MetawardError
+from metaward_client.dicom.silence import quiet_pydicom
+from metaward_client.pacs.dimse import CLASSES_AT_ONCE, COMMON_CLASSES, FIND, GET, SYNTAXES
+from metaward_client.pacs.failures import Failure
+from metaward_client.pacs.fetch import FetchReport
+from metaward_client.pacs.site_fetch import fetch_site
+from metaward_client.site_config import read_site_config
+
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+"""pynetdicom leaves the socket of a connection that fails to the garbage collector."""
+
+PLANTED = "PLANTED"
+STUDY = uid_of("study")
+
+
+@dataclass
+class ScriptedPacs:
+    """Answers C-FIND with `found` and C-GET with `got`.
+
+    Attributes:
+        found: Level -> (status, identifier) of each answer.
+        got: What C-GET gives, as pynetdicom wants it from whoever serves: numbers, then statuses
+            with data sets.
+        aborts: Whether C-GET ends with the end of the connection.
+    """
+
+    port: int
+    found: dict[str, list[tuple[int, Dataset | None]]]
+    got: list[Any]
+    aborts: bool = False
+    n_connections: int = 0
+    gets: list[str] = field(default_factory=list)
+
+
+def row(**keys: str) -> Dataset:
+    dataset = Dataset()
+    for keyword, value in keys.items():
+        setattr(dataset, keyword, value)
+    return dataset
+
+
+@pytest.fixture(autouse=True)
+def _sockets_are_collected_here() -> Iterator[None]:
+    yield
+    gc.collect()
+
+
+@pytest.fixture
+def pacs(tmp_path: Path) -> Iterator[ScriptedPacs]:
+    image = dcmread(write_dicom(path=tmp_path / "made" / "a", study="study"))
+    below = {"StudyInstanceUID": STUDY, "SeriesInstanceUID": uid_of("series")}
+    kind = {"SOPInstanceUID": uid_of("a"), "SOPClassUID": MRImageStorage}
+    scripted = ScriptedPacs(
+        0,
+        {
+            "STUDY": [(0xFF00, row(StudyInstanceUID=STUDY, PatientID=PLANTED))],
+            "SERIES": [(0xFF00, row(**below, Modality="MR"))],
+            "IMAGE": [(0xFF00, row(**below, **kind))],
+        },
+        [1, (0xFF00, image)],
+    )
+
+    def find(event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
+        yield from scripted.found[event.identifier.QueryRetrieveLevel]
+
+    def get(event: evt.Event) -> Iterator[Any]:
+        scripted.gets.append(str(event.identifier.SOPInstanceUID))
+        if scripted.aborts:
+            event.assoc.dul.socket.close()
+            return
+        yield from scripted.got
+
+    def connected(_: evt.Event) -> None:
+        scripted.n_connections += 1
+
+    entity = AE(ae_title="SCRIPTED")
+    entity.add_supported_context(MRImageStorage, scp_role=True, scu_role=False)
+    entity.add_supported_context(FIND)
+    entity.add_supported_context(GET)
+    handlers = [(evt.EVT_C_FIND, find), (evt.EVT_C_GET, get), (evt.EVT_ACCEPTED, connected)]
+    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+    assert server is not None
+    scripted.port = server.socket.getsockname()[1]
+    yield scripted
+    server.shutdown()
+
+
+def site_at(folder: Path, port: int, **pacs: object) -> Path:
+    (folder / "labels.csv").write_text(f"study_instance_uid,label\n{STUDY},a")
+    section = {"protocol": "dimse", "host": "127.0.0.1", "port": port, "timeout_seconds": 2.0}
+    section |= {"called_ae_title": "SCRIPTED", "requests_per_second": 1000.0, **pacs}
+    data = {"root": "images", "labels": "labels.csv", "key": "study_instance_uid", "pacs": section}
+    (folder / "site.yaml").write_text(yaml.safe_dump({"name": "north", "data": data}))
+    return folder / "site.yaml"
+
+
+def fetch(folder: Path, port: int, time: FakeClock | None = None) -> FetchReport:
+    config = read_site_config(site_at(folder, port), needs_root=False)
+    return fetch_site(config, clock=(time or FakeClock()).clock())
+
+
+def test_an_image_comes_over_the_connection_that_asked_for_it(
+    pacs: ScriptedPacs, tmp_path: Path
+) -> None:
+    report = fetch(tmp_path, pacs.port)
+    assert report.n_fetched == 1
+    assert pacs.gets == [uid_of("a")]
+
+
+def test_every_request_waits_for_its_turn(pacs: ScriptedPacs, tmp_path: Path) -> None:
+    time = FakeClock()
+    config = read_site_config(
+        site_at(tmp_path, pacs.port, requests_per_second=0.5), needs_root=False
+    )
+    report = fetch_site(config, clock=time.clock())
+    # Connect, studies, series, images; connect anew to offer the object class, get.
+    assert report.n_requests == 6
+    assert time.time == 5 * 2
+
+
+@pytest.mark.parametrize(
+    ("got", "failure"),
+    [
+        ([0], Failure.GONE),
+        ([1, (0xA702, None)], Failure.PACS_ERROR),
+        ([1, (0xC123, row(ErrorComment=PLANTED))], Failure.PACS_ERROR),
+        ([1, (0xFE00, None)], Failure.PACS_ERROR),
+    ],
+    ids=["nothing", "refused", "error", "cancelled"],
+)
+def test_an_image_with_a_wrong_answer_is_counted_under_its_reason(
+    pacs: ScriptedPacs, tmp_path: Path, got: list[Any], failure: Failure
+) -> None:
+    pacs.got = got
+    assert fetch(tmp_path, pacs.port).failed == {failure: 1}
+
+
+def test_another_image_than_the_one_asked_for_is_not_taken(
+    pacs: ScriptedPacs, tmp_path: Path
+) -> None:
+    other = dcmread(write_dicom(path=tmp_path / "made" / "b", study="study"))
+    pacs.got = [1, (0xFF00, other)]
+    report = fetch(tmp_path, pacs.port)
+    assert report.failed == {Failure.PACS_ERROR: 1}
+
+
+def test_a_connection_that_ends_is_made_again_and_then_counted(
+    pacs: ScriptedPacs, tmp_path: Path
+) -> None:
+    pacs.aborts = True
+    report = fetch(tmp_path, pacs.port)
+    assert report.failed == {Failure.INCOMPLETE: 1}
+    assert 2 <= len(pacs.gets) <= 5
+
+
+def test_a_kind_of_object_that_the_pacs_does_not_send_is_counted(
+    pacs: ScriptedPacs, tmp_path: Path
+) -> None:
+    pacs.found["IMAGE"][0][1].SOPClassUID = "1.2.3.4.5"  # type: ignore[union-attr]
+    assert fetch(tmp_path, pacs.port).failed == {Failure.NOT_OFFERED: 1}
+
+
+def test_where_the_pacs_names_no_class_the_common_ones_are_offered(
+    pacs: ScriptedPacs, tmp_path: Path
+) -> None:
+    del pacs.found["IMAGE"][0][1].SOPClassUID  # type: ignore[union-attr]
+    assert fetch(tmp_path, pacs.port).n_fetched == 1
+
+
+def test_a_search_that_fails_is_counted(pacs: ScriptedPacs, tmp_path: Path) -> None:
+    pacs.found["SERIES"] = [(0xC001, row(ErrorComment=PLANTED))]
+    assert fetch(tmp_path, pacs.port).unlisted == {Failure.PACS_ERROR: 1}
+
+
+def test_a_pacs_without_resources_is_asked_again(pacs: ScriptedPacs, tmp_path: Path) -> None:
+    pacs.found["STUDY"] = [(0xA700, None)]
+    time = FakeClock()
+    with pytest.raises(DataError, match=r"stayed away.*busy"):
+        fetch(tmp_path, pacs.port, time)
+    assert sum(time.slept) == pytest.approx(15, abs=0.1)
+
+
+def test_nobody_at_the_port_is_one_sentence(tmp_path: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    with pytest.raises(DataError, match=r"stayed away.*no_answer"):
+        fetch(tmp_path, port)
+
+
+def test_something_else_at_the_port_is_one_sentence(tmp_path: Path) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+
+        def greet() -> None:
+            for _ in range(5):
+                connection, _ = listener.accept()
+                with connection:
+                    connection.sendall(f"220 {PLANTED}\r\n".encode() * 10)
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        with pytest.raises((DataError, ConfigError), match=r"stayed away|refuses") as caught:
+            fetch(tmp_path, listener.getsockname()[1])
+        assert PLANTED not in str(caught.value)
+        thread.join(10)
+
+
+def test_a_connection_offers_no_more_than_it_may() -> None:
+    assert len(COMMON_CLASSES) <= CLASSES_AT_ONCE
+    assert 2 + CLASSES_AT_ONCE * len(SYNTAXES) <= 128
+    assert ExplicitVRLittleEndian in SYNTAXES
+
+
+@pytest.mark.parametrize("spoilt", ["nothing", "PatientID", "error", "uid", "image"])
+def test_nothing_of_the_data_or_of_an_answer_comes_out(
+    pacs: ScriptedPacs,
+    tmp_path: Path,
+    spoilt: str,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    study, _, image = (pacs.found[level][0][1] for level in ("STUDY", "SERIES", "IMAGE"))
+    assert study is not None and image is not None  # noqa: PT018 (for mypy)
+    match spoilt:
+        case "PatientID":
+            study.SpecificCharacterSet = PLANTED
+        case "error":
+            pacs.got = [1, (0xC123, row(ErrorComment=PLANTED, OffendingElement=0x00100010))]
+        case "uid":
+            with quiet_pydicom():
+                image.SOPInstanceUID = PLANTED
+        case "image":
+            buffer = BytesIO(PLANTED.encode())
+            pacs.got = [1, (0xFF00, dcmread(buffer, force=True))]
+    site = site_at(tmp_path, pacs.port)
+    before = caplog.text  # what the scripted PACS itself logs is not ours
+    codes = {cli.run(["site", "fetch", str(site), *more]) for more in ([], ["--json"])}
+    assert codes <= {0, 3}
+    text = "".join(capfd.readouterr()) + caplog.text.removeprefix(before)
+    try:
+        fetch_site(read_site_config(site, needs_root=False), clock=FakeClock().clock())
+    except MetawardError as error:
+        text += "".join(traceback.format_exception(error)) + repr(error.__context__)
+    for secret in (PLANTED, STUDY, uid_of("series"), uid_of("a")):
+        assert secret not in text
