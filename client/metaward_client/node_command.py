@@ -1,6 +1,8 @@
 """`metaward site init, join, approve, start`: from a folder of images to a node at work."""
 
+import json
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +22,7 @@ def register(site: typer.Typer) -> None:
     """Add the commands to the group ``site``."""
     site.command("init", epilog=EXAMPLES["init"])(init)
     site.command("join", epilog=EXAMPLES["join"])(join)
+    site.command("check", epilog=EXAMPLES["check"])(check)
     site.command("approve", epilog=EXAMPLES["approve"])(approve)
     site.command("start", epilog=EXAMPLES["start"])(start)
 
@@ -27,6 +30,7 @@ def register(site: typer.Typer) -> None:
 EXAMPLES = {
     "init": "Example:  metaward site init /data/north --name north --images /pacs-export",
     "join": "Example:  metaward site join /data/north kit-north.yaml",
+    "check": "Example:  metaward site check /data/north",
     "approve": "Example:  metaward site approve /data/north study.yaml --by 'Dr. A. Officer'",
     "start": "Example:  metaward site start /data/north",
 }
@@ -134,6 +138,39 @@ def join(
         )
     node_folder.join(node, content, name)
     typer.echo(f"{name} joins {content.federation} at {content.address}.")
+
+
+def check(
+    site: Annotated[Path, typer.Argument(help="The site's folder.")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
+    ] = False,
+) -> None:
+    """Look at everything that has to be right before the node starts, and say what to do.
+
+    Settings, key, kit, coordinator, certificate, clock, disk, data, budget. Changes nothing; the
+    exit code is that of the first thing that is wrong.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+
+    from metaward_client.node.check import check as findings_of
+    from metaward_client.node.check import require_all
+
+    folder = site if site.is_dir() else site.parent
+    console = Console(highlight=False)
+    marks = {"ok": "[green]✓[/]", "warn": "[yellow]![/]", "wrong": "[red]✗[/]"}
+    found = []
+    for finding in findings_of(site, (folder / NODE_FOLDER).absolute()):
+        found.append(finding)
+        if not as_json:
+            line = f"{marks[finding.state]} {finding.name:<12}{escape(finding.said)}"
+            console.print(line, soft_wrap=True)
+            if finding.next_step:
+                console.print(f"  {'':<12}→ {escape(finding.next_step)}", soft_wrap=True)
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in found], indent=2))
+    require_all(found)
 
 
 def approve(

@@ -1,0 +1,168 @@
+"""The pre-flight: each thing that is wrong is one line with a next step, and nothing is changed."""
+
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from metaward.enrolment import Kit
+from metaward.errors import DataError, FederationError, PrivacyError
+from metaward_client.node import check as preflight
+from metaward_client.node.check import Finding, require_all
+from metaward_client.node.node_folder import NodeFolder, create_node, join, own_public_key
+from metaward_client.site_config import read_site_config
+from metaward_server.coordinator.certificates import (
+    Issued,
+    new_authority,
+    new_server_certificate,
+)
+
+NOW = datetime.now(UTC)
+AUTHORITY = new_authority("demo", NOW)
+
+
+@contextmanager
+def coordinator(
+    folder: Path, server: Issued, *, fleet: int = 415, control: int = 404, ahead_s: float = 0.0
+) -> Iterator[str]:
+    """Answer as a coordinator's proxy does; give its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.send_response_only(fleet if "/fleet/" in self.path else control)
+            when = datetime.now(UTC) + timedelta(seconds=ahead_s)
+            self.send_header("Date", format_datetime(when, usegmt=True))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    (folder / "s.crt").write_bytes(server.certificate)
+    (folder / "s.key").write_bytes(server.key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "s.crt", folder / "s.key")
+    with HTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        httpd.socket = context.wrap_socket(httpd.socket, server_side=True)
+        httpd.handle_error = lambda *_: None  # type: ignore[method-assign]  # refused greetings
+        thread = threading.Thread(target=httpd.serve_forever, daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> NodeFolder:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "site.yaml").write_text("name: north\ndata: {root: images}\n")
+    return create_node(tmp_path / "node", "north")
+
+
+def findings(node: NodeFolder, address: str, authority: Issued = AUTHORITY) -> dict[str, Finding]:
+    kit = Kit(
+        hospital="north",
+        federation="demo",
+        address=address,
+        public_key=own_public_key(node),
+        ca_certificate=authority.certificate.decode(),
+    )
+    join(node, kit, "north")
+    config = read_site_config(node.path.parent)
+    return {finding.name: finding for finding in preflight._node(node.path, config)}
+
+
+def server(at: datetime = NOW) -> Issued:
+    return new_server_certificate(AUTHORITY, "127.0.0.1", at)
+
+
+def test_a_coordinator_that_is_in_order_is_three_times_ok(tmp_path: Path, node: NodeFolder) -> None:
+    with coordinator(tmp_path, server()) as address:
+        found = findings(node, address)
+    states = {name: found[name].state for name in ("certificate", "coordinator", "clock")}
+    assert states == {"certificate": "ok", "coordinator": "ok", "clock": "ok"}
+    assert found["studies"].state == "warn"
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "said"),
+    [
+        ({"fleet": 502}, "coordinator", "no SuperLink behind it"),
+        ({"fleet": 404}, "coordinator", "no SuperLink behind it"),
+        ({"control": 415}, "coordinator", "others could start code"),
+        ({"ahead_s": 86_400.0}, "clock", "behind the coordinator's"),
+        ({"ahead_s": -86_400.0}, "clock", "ahead of the coordinator's"),
+    ],
+)
+def test_what_is_wrong_at_the_coordinator_is_said(
+    tmp_path: Path, node: NodeFolder, options: dict[str, float], name: str, said: str
+) -> None:
+    with coordinator(tmp_path, server(), **options) as address:  # type: ignore[arg-type]
+        found = findings(node, address)[name]
+    assert (found.state, found.exit_code) == ("wrong", 5)
+    assert said in found.said
+    assert found.next_step
+
+
+@pytest.mark.parametrize(
+    "issued",
+    [
+        lambda: new_server_certificate(new_authority("demo", NOW), "127.0.0.1", NOW),
+        lambda: new_server_certificate(AUTHORITY, "127.0.0.1", NOW - timedelta(days=800)),
+        lambda: new_server_certificate(AUTHORITY, "127.0.0.1", NOW + timedelta(days=2)),
+    ],
+    ids=["of another authority", "expired", "of the day after tomorrow"],
+)
+def test_a_certificate_that_is_not_accepted_is_said(
+    tmp_path: Path, node: NodeFolder, issued: Callable[[], Issued]
+) -> None:
+    with coordinator(tmp_path, issued()) as address:
+        found = findings(node, address)["coordinator"]
+    assert (found.state, found.exit_code) == ("wrong", 5)
+    assert "certificate is not accepted" in found.said
+
+
+def test_a_certificate_that_ends_soon_is_a_warning(tmp_path: Path, node: NodeFolder) -> None:
+    with coordinator(tmp_path, server(NOW - timedelta(days=715))) as address:
+        assert findings(node, address)["certificate"].state == "warn"
+
+
+def test_an_address_where_nobody_listens_is_said(tmp_path: Path, node: NodeFolder) -> None:
+    with coordinator(tmp_path, server()) as address:
+        pass
+    found = findings(node, address)["coordinator"]
+    assert (found.state, "cannot be reached" in found.said) == ("wrong", True)
+
+
+def test_the_same_picture_under_two_patients_is_a_warning() -> None:
+    images = np.zeros((3, 1, 4, 4), dtype=np.float16)
+    images[2] = 1.0
+    assert preflight._leakage(images, [0, 0, 1]).state == "ok"  # twice, but of one patient
+    assert preflight._leakage(images, [0, 1, 2]).state == "warn"
+
+
+def test_a_site_without_policy_node_or_data_gets_a_line_for_each(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "site.yaml").write_text("name: north\ndata: {root: images}\n")
+    before = sorted(tmp_path.rglob("*.yaml"))
+    found = {f.name: f for f in preflight.check(tmp_path, tmp_path / "node")}
+    assert {name for name, f in found.items() if f.state == "wrong"} == {"node", "data", "privacy"}
+    assert all(f.next_step for f in found.values() if f.state != "ok")
+    assert sorted(tmp_path.rglob("*.yaml")) == before
+
+
+def test_the_exit_code_is_that_of_the_first_thing_that_is_wrong() -> None:
+    fine = Finding("a", "ok", "")
+    require_all([fine, Finding("b", "warn", "", "x")])
+    for code, kind in ((3, DataError), (4, PrivacyError), (5, FederationError)):
+        with pytest.raises(kind, match="2 of 3 checks failed") as raised:
+            require_all(
+                [fine, Finding("b", "wrong", "", "x", code), Finding("c", "wrong", "", "y", 2)]
+            )
+        assert raised.value.exit_code == code
