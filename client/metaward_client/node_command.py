@@ -23,6 +23,7 @@ def register(site: typer.Typer) -> None:
     site.command("init", epilog=EXAMPLES["init"])(init)
     site.command("join", epilog=EXAMPLES["join"])(join)
     site.command("check", epilog=EXAMPLES["check"])(check)
+    site.command("trial", epilog=EXAMPLES["trial"])(trial)
     site.command("approve", epilog=EXAMPLES["approve"])(approve)
     site.command("start", epilog=EXAMPLES["start"])(start)
 
@@ -31,6 +32,7 @@ EXAMPLES = {
     "init": "Example:  metaward site init /data/north --name north --images /pacs-export",
     "join": "Example:  metaward site join /data/north kit-north.yaml",
     "check": "Example:  metaward site check /data/north",
+    "trial": "Example:  metaward site trial /data/north study.yaml",
     "approve": "Example:  metaward site approve /data/north study.yaml --by 'Dr. A. Officer'",
     "start": "Example:  metaward site start /data/north",
 }
@@ -171,6 +173,40 @@ def check(
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in found], indent=2))
     require_all(found)
+
+
+def trial(
+    site: Annotated[Path, typer.Argument(help="The site's folder.")],
+    study: Annotated[Path, typer.Argument(help="The study, as the coordinator sent it.")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
+    ] = False,
+) -> None:
+    """Do one round here, alone, and print exactly what would leave.
+
+    With the site's own mechanism and a ledger that is thrown away: nothing is charged, nothing
+    leaves.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from metaward.config import load_settings
+    from metaward.study import Study
+    from metaward_client.node.trial import try_round
+
+    done = try_round(site, load_settings(study, Study))
+    if as_json:
+        typer.echo(json.dumps(asdict(done), indent=2))
+        return
+    table = Table("record", "name", "what", "bytes", title=f"Would leave ({done.mechanism})")
+    for field in done.leaves:
+        table.add_row(field.record, field.name, field.what, f"{field.bytes:,}")
+    table.add_section()
+    table.add_row("", "", "all", f"{sum(field.bytes for field in done.leaves):,}")
+    console = Console(highlight=False)
+    console.print(table)
+    kept = ", ".join(f"{name} {value}" for name, value in done.stays.items() if name != "study")
+    console.print(f"Stays here, in the site's own log: {kept}", soft_wrap=True)
 
 
 def approve(
