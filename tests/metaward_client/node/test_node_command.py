@@ -1,0 +1,152 @@
+"""`metaward site init, join, approve, start`, as they are typed."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import yaml
+
+from metaward.cli import run
+from metaward.enrolment import certificate_fingerprint, read_request, write_yaml
+from metaward.study import ModelSettings, Study
+from metaward_client.node.approval import Approval, approved_only
+from metaward_client.site_config import read_site_config
+from metaward_server.coordinator import hospitals
+from metaward_server.coordinator.home import Coordinator, CoordinatorSettings, create
+
+STUDY = Study(name="chest", rounds=5, model=ModelSettings(filters=8, image_size=16, groups=2))
+PRIVATE = """\
+privacy:
+  mechanism: dp-sgd
+  target_epsilon: 8.0
+  target_delta: 1.0e-4
+  population: 1000
+  labels: [a, b]
+  ledger: {0}/ledger
+  witness: {0}/witness
+"""
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    (tmp_path / "images").mkdir()
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def site(tmp_path: Path, images: Path) -> Path:
+    folder = tmp_path / "north"
+    assert run(["site", "init", str(folder), "--name", "north", "--images", str(images)]) == 0
+    return folder
+
+
+@pytest.fixture
+def coordinator(tmp_path: Path) -> Coordinator:
+    settings = CoordinatorSettings(name="demo", address="fed.example.org:9443")
+    return create(tmp_path / "c", settings, datetime.now(UTC))
+
+
+def study_file(folder: Path) -> Path:
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump(STUDY.model_dump(mode="json")))
+    return path
+
+
+def kit_of(site: Path, coordinator: Coordinator) -> Path:
+    kit = hospitals.enrol(coordinator, read_request(site / "node" / "enrolment.yaml"))
+    write_yaml(site / "kit.yaml", kit)
+    return site / "kit.yaml"
+
+
+def test_init_writes_settings_that_can_be_read_and_a_request_that_is_valid(
+    site: Path, images: Path
+) -> None:
+    config = read_site_config(site)
+    assert (config.name, config.data.root, config.privacy) == ("north", images, None)
+    assert read_request(site / "node" / "enrolment.yaml").hospital == "north"
+
+
+def test_init_leaves_a_site_that_stands_as_it_is(tmp_path: Path, images: Path) -> None:
+    text = "name: north\ndata: {root: images}\n"
+    (tmp_path / "site.yaml").write_text(text)
+    assert run(["site", "init", str(tmp_path), "--name", "north"]) == 0
+    assert (tmp_path / "site.yaml").read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["new", "--name", "north"], "no --images"),
+        (["new", "--name", "North!", "--images", "images"], "name"),
+        (["new", "--name", "north", "--images", "nowhere"], "no folder of that name"),
+        ([".", "--name", "south"], "the site is called north"),
+    ],
+)
+def test_init_says_what_is_missing_and_makes_no_key(
+    tmp_path: Path,
+    images: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "site.yaml").write_text("name: north\ndata: {root: images}\n")
+    assert run(["site", "init", *arguments]) == 2
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.rglob("node.key"))
+
+
+def test_join_takes_a_kit_whose_fingerprint_was_said(site: Path, coordinator: Coordinator) -> None:
+    kit = kit_of(site, coordinator)
+    fingerprint = certificate_fingerprint(coordinator.ca_certificate.read_bytes())
+    assert run(["site", "join", str(site), str(kit), "--fingerprint", fingerprint.lower()]) == 0
+    assert (site / "node" / "ca.crt").read_bytes() == coordinator.ca_certificate.read_bytes()
+
+
+@pytest.mark.parametrize("fingerprint", [[], ["--fingerprint", "AB:CD"]])
+def test_join_refuses_a_kit_whose_fingerprint_is_not_what_was_said(
+    site: Path,
+    coordinator: Coordinator,
+    capsys: pytest.CaptureFixture[str],
+    fingerprint: list[str],
+) -> None:
+    kit = kit_of(site, coordinator)
+    assert run(["site", "join", str(site), str(kit), *fingerprint]) == 2
+    assert "the kit's fingerprint is" in capsys.readouterr().err
+    assert not (site / "node" / "kit.yaml").exists()
+
+
+def test_approve_shows_the_study_in_words_and_writes_who_agreed(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (site / "site.yaml").open("a") as file:
+        file.write(PRIVATE.format(site))
+    assert run(["site", "ledger", "create", str(site)]) == 0
+    study = study_file(site)
+    assert run(["site", "approve", str(site), str(study), "--by", "A. Officer", "--yes"]) == 0
+    shown = capsys.readouterr().out
+    for part in (STUDY.digest(), "5 rounds", "No image, label", "epsilon 0.000 of 8 is spent"):
+        assert part in shown
+    [path] = (site / "node" / "approvals").iterdir()
+    content = yaml.safe_load(path.read_text())
+    assert Approval.model_validate(content, strict=False).approved_by == "A. Officer"
+    approved_only(site / "node" / "approvals", site / "node" / "proposals")(STUDY)
+
+
+def test_a_study_that_nobody_confirmed_is_not_approved(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("click.termui.visible_prompt_func", lambda _: "n")
+    study = study_file(site)
+    assert run(["site", "approve", str(site), str(study), "--by", "A. Officer"]) == 130
+    assert list((site / "node" / "approvals").iterdir()) == []
+
+
+def test_start_needs_a_policy_and_a_kit(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["site", "start", str(site)]) == 2
+    assert "no privacy policy" in capsys.readouterr().err
+    with (site / "site.yaml").open("a") as file:
+        file.write("privacy: {mechanism: none}\n")
+    assert run(["site", "start", str(site)]) == 2
+    assert "no kit" in capsys.readouterr().err
