@@ -14,7 +14,18 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 from metaward.arrays import Arrays
 from metaward.errors import FederationError
 from metaward.progress import RoundEvent
-from metaward.study import AdamSettings, RoundSettings, SgdSettings, Study
+from metaward.study import (
+    AdamSettings,
+    AggregationSettings,
+    GeometricMedianSettings,
+    KrumSettings,
+    MedianSettings,
+    MultiKrumSettings,
+    RoundSettings,
+    SgdSettings,
+    Study,
+    TrimmedMeanSettings,
+)
 from metaward.wire import SiteRefusal, Update, encode_update
 from metaward_server.admission import Refusal
 from metaward_server.checkpoints import CheckpointStore, Progress
@@ -256,6 +267,77 @@ def test_a_round_that_counts_starts_the_count_of_void_rounds_anew(
     grid = scripted_grid({1: lambda m: honest_node(m) if m.metadata.group_id in "36" else None})
     _, events = play(grid, study_with(rounds=7, max_void_rounds=3))
     assert [event.void for event in events] == [True, True, False, True, True, False, True]
+
+
+def of_rule(aggregation: AggregationSettings, rounds: int = 3, **settings: Any) -> Study:
+    return study_with(rounds, **settings).model_copy(update={"aggregation": aggregation})
+
+
+ROBUST: list[AggregationSettings] = [
+    MedianSettings(),
+    TrimmedMeanSettings(fraction=0.3),
+    KrumSettings(hostile=2),
+    MultiKrumSettings(hostile=2),
+    GeometricMedianSettings(),
+]
+
+
+def test_a_study_asks_its_own_rule_for_the_delta(
+    play: Any, scripted_grid: Any, honest_update_of: Any, theta: Arrays
+) -> None:
+    def sends(value: float) -> Node:
+        return with_delta(
+            honest_update_of, lambda d: {n: np.full_like(leaf, value) for n, leaf in d.items()}
+        )
+
+    study = of_rule(MedianSettings(), rounds=1).model_copy(update={"outer": SgdSettings()})
+    final, _ = play(scripted_grid({1: sends(1.0), 2: sends(3.0), 3: sends(200.0)}), study)
+    for name, leaf in theta.items():
+        np.testing.assert_allclose(final[name], leaf + 3.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("rule", ROBUST, ids=lambda rule: rule.name)
+def test_under_every_rule_the_order_of_replies_and_the_numbers_of_nodes_change_no_bit(
+    rule: AggregationSettings, play: Any, scripted_grid: Any, honest_update_of: Any
+) -> None:
+    def as_node(number: int) -> Node:
+        def answer(message: Message) -> RecordDict:
+            rng = np.random.default_rng([number, int(message.metadata.group_id)])
+            update = honest_update_of(message)
+            delta = {n: rng.standard_normal(d.shape).astype("f4") for n, d in update.delta.items()}
+            return encode_update(dataclasses.replace(update, delta=delta))
+
+        return answer
+
+    study = of_rule(rule)
+    low = play(scripted_grid({n: as_node(n) for n in range(1, 8)}), study)[0]
+    turned = scripted_grid(
+        {90 - n: as_node(n) for n in range(1, 8)}, reorder=lambda replies: replies[::-1]
+    )
+    assert bits(play(turned, study)[0]) == bits(low)
+
+
+def test_a_round_with_fewer_updates_than_the_rule_needs_is_void(
+    play: Any, scripted_grid: Any, honest_node: Node
+) -> None:
+    def absent_in_round_1(message: Message) -> RecordDict | Error | None:
+        return None if message.metadata.group_id == "2" else honest_node(message)
+
+    nodes = dict.fromkeys(range(1, 5), honest_node) | {5: absent_in_round_1}
+    _, events = play(scripted_grid(nodes), of_rule(KrumSettings(hostile=1)))
+    assert [(event.admitted, event.void) for event in events] == [(5, False), (4, True), (5, False)]
+
+
+def test_a_rule_that_can_never_work_with_the_sites_that_are_there_is_refused_before_a_round(
+    play: Any, scripted_grid: Any, honest_node: Node
+) -> None:
+    grid = scripted_grid(dict.fromkeys(range(1, 7), honest_node))
+    with pytest.raises(
+        FederationError,
+        match=r"6 sites are connected; expected at least 7 \(aggregation krum\); Connect more",
+    ):
+        play(grid, of_rule(KrumSettings(hostile=2)))
+    assert not grid.sent
 
 
 def test_every_wait_has_the_deadline_of_the_study(
