@@ -26,8 +26,8 @@ from metaward.study import (
     Study,
     TrimmedMeanSettings,
 )
-from metaward.wire import SiteRefusal, Update, encode_update
-from metaward_server.admission import Refusal
+from metaward.wire import RAW_FLOAT32, SiteRefusal, Update, encode_update
+from metaward_server.admission import UNREADABLE_REPLY, Refusal
 from metaward_server.checkpoints import CheckpointStore, Progress
 from metaward_server.outer_optimizers import initial_state
 from metaward_server.rounds_log import RoundsLog
@@ -136,6 +136,15 @@ def first_number(value: float) -> Callable[[Arrays], Arrays]:
     return change
 
 
+def with_array(data: bytes, dtype: str = "float32", stype: str = RAW_FLOAT32) -> RecordDict:
+    """An update whose leaf ``w``, of three numbers, is as given."""
+    good = {"w": np.zeros(3, np.float32), "b": np.zeros((2, 2), np.float32)}
+    content = encode_update(Update(STUDY.digest(), 0, good))
+    array = Array(dtype=dtype, shape=(3,), stype=stype, data=data)
+    delta = ArrayRecord({**content.array_records["delta"], "w": array})
+    return RecordDict({**content, "delta": delta})
+
+
 def bad_nodes(honest: Callable[[Message], Update]) -> dict[str, tuple[Node, Refusal]]:
     good = {"w": np.zeros(3, np.float32), "b": np.zeros((2, 2), np.float32)}
     version = RecordDict(encode_update(Update(STUDY.digest(), 0, good)))
@@ -144,6 +153,21 @@ def bad_nodes(honest: Callable[[Message], Update]) -> dict[str, tuple[Node, Refu
         "nan": (with_delta(honest, first_number(np.nan)), Refusal.NOT_FINITE),
         "infinity": (with_delta(honest, first_number(-np.inf)), Refusal.NOT_FINITE),
         "huge norm": (with_delta(honest, first_number(1e6)), Refusal.NORM),
+        "a norm beyond float64's squares": (
+            with_delta(honest, lambda d: {n: np.full_like(x, 3e38) for n, x in d.items()}),
+            Refusal.NORM,
+        ),
+        "huge leaf": (lambda _: with_array(np.zeros(100_000, "f4").tobytes()), Refusal.SIZE),
+        "huge header": (lambda _: RecordDict({
+            "update": ConfigRecord({"protocol": b"x" * 100_000}), "delta": ArrayRecord(),
+        }), Refusal.SIZE),
+        "float64": (lambda _: with_array(b"\0" * 24, dtype="float64"), Refusal.ARRAYS),
+        "complex": (lambda _: with_array(b"\0" * 24, dtype="complex64"), Refusal.ARRAYS),
+        "Python objects": (lambda _: with_array(b"\0" * 12, dtype="object"), Refusal.ARRAYS),
+        "pickle": (lambda _: with_array(b"\0" * 12, stype="pickle"), Refusal.ARRAYS),
+        "fewer bytes than the shape says": (lambda _: with_array(b"\0" * 8), Refusal.ARRAYS),
+        "an unreadable reply": (lambda _: Error(UNREADABLE_REPLY), Refusal.UNREADABLE),
+        "an unknown error": (lambda _: Error(-7, "x" * 10_000), Refusal.NODE_ERROR),
         "wrong shape": (
             with_delta(honest, lambda d: d | {"w": d["w"].reshape(3, 1)}),
             Refusal.ARRAYS,
@@ -179,6 +203,7 @@ def test_a_bad_reply_is_refused_with_its_reason_and_the_round_goes_on(
     for event in events:
         assert (event.asked, event.admitted, event.void) == (3, 2, False)
         assert event.refused == {reason.value: 1}
+        assert event.refused_nodes == {reason.value: [3]}
     without, _ = play(scripted_grid({1: honest_node, 2: honest_node}))
     assert bits(final) == bits(without)
 
@@ -201,6 +226,20 @@ def test_a_node_that_answers_twice_counts_not_at_all(
     _, events = play(scripted_grid({1: honest_node, 2: honest_node}, reorder=twice))
     assert events[0].admitted == 1
     assert events[0].refused == {"duplicate": 1}
+
+
+def test_an_update_of_an_earlier_round_under_a_new_order_is_refused(
+    play: Any, scripted_grid: Any, honest_node: Node
+) -> None:
+    first: list[Any] = []
+
+    def repeats_itself(message: Message) -> Any:
+        first.append(honest_node(message))
+        return first[0]
+
+    _, events = play(scripted_grid({1: honest_node, 2: repeats_itself}))
+    assert [event.refused for event in events] == [{}, {"round": 1}, {"round": 1}]
+    assert [event.refused_nodes for event in events] == [{}, {"round": [2]}, {"round": [2]}]
 
 
 def test_a_reply_nobody_asked_for_is_refused(
