@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from metaward.errors import ConfigError
 from metaward.study import Study
+from metaward_server.guarded_grid import GuardedGrid
 from metaward_server.study_run import run_study
 
 app = ServerApp()
@@ -39,7 +40,7 @@ def main(grid: Grid, context: Context) -> None:
             next_step="Write it with `Study.model_dump_json()`.",
         ) from None
     run_study(
-        grid,
+        GuardedGrid(grid),
         study,
         Path(str(run_dir)),
         n_nodes=int(nodes),
