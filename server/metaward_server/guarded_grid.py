@@ -1,19 +1,25 @@
 """Collect the replies of strangers so that none of them can spoil another's, or end the study.
 
 Flower's grid makes messages of the bytes that sites have pushed, all that are there in one call,
-and takes sender and order from the message's own bytes. Two things follow (Flower 1.41, tried):
+and takes sender and order from the message's own bytes. Three things follow (Flower 1.41, tried):
 
 - bytes that make no message raise inside that call: the run ends, and the replies that came along
   are lost, since they count as delivered;
-- a message may claim any sender, and to answer the order of another node.
+- a message may claim any sender, and to answer the order of another node;
+- a node that announces a message and then pushes its parts slowly, or not at all, keeps the call
+  waiting far beyond the round's deadline.
 
-So each reply is pulled alone, by the id of its order, for which the SuperLink has checked the node
-that answers. What cannot be read, or claims something else, becomes an error in that node's name.
+So each reply is pulled alone, in a thread of its own, by the id of its order, for which the
+SuperLink has checked the node that answers. What cannot be read, or claims something else, becomes
+an error in that node's name; who is not there at the deadline is left behind.
 """
 
 import logging
+import queue
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import TypeAlias
 
 import httpx  # comes with Flower, whose grid raises its errors
 from flwr.app import Error, Message, RecordDict
@@ -28,25 +34,20 @@ POLL_S = 3.0
 """Pause between two looks for replies, as in Flower's own grid."""
 
 
+Outcome: TypeAlias = "list[Message] | httpx.TransportError"
+
+
 class GuardedGrid(Grid):
     """A grid whose ``send_and_receive`` takes each reply by itself.
 
     Args:
-        grid: Does all the rest.
-        clock: Seconds, monotonic.
-        sleep: Waits for so many seconds.
+        grid: Does all the rest; is called by several threads at once.
+        poll_s: Seconds between two looks for a reply.
     """
 
-    def __init__(
-        self,
-        grid: Grid,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
+    def __init__(self, grid: Grid, *, poll_s: float = POLL_S) -> None:
         self._grid = grid
-        self._clock = clock
-        self._sleep = sleep
+        self._poll_s = poll_s
 
     def set_run(self, run: Run) -> None:
         """Set the run."""
@@ -88,24 +89,45 @@ class GuardedGrid(Grid):
         Raises:
             httpx.TransportError: The coordinator's own connection is lost.
         """
-        waiting = list(messages)
-        self._grid.push_messages(waiting)
-        ends = None if timeout is None else self._clock() + timeout
+        sent = list(messages)
+        pushed = set(self._grid.push_messages(sent))
+        waiting = sum(order.metadata.message_id in pushed for order in sent)
+        ends = None if timeout is None else time.monotonic() + timeout
+        outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        over = threading.Event()
+        for order in sent:
+            if order.metadata.message_id in pushed:
+                threading.Thread(
+                    target=self._wait_for, args=(order, outcomes, over), daemon=True
+                ).start()
         replies: list[Message] = []
-        while waiting:
-            still_waiting = []
-            for order in waiting:
-                came = self._replies_to(order)
-                replies.extend(came)
-                if not came:
-                    still_waiting.append(order)
-            waiting = still_waiting
-            left = POLL_S if ends is None else ends - self._clock()
-            if left <= 0:
-                break
-            if waiting:
-                self._sleep(min(POLL_S, left))
+        try:
+            for _ in range(waiting):
+                left = None if ends is None else max(0.0, ends - time.monotonic())
+                outcome = outcomes.get(timeout=left)
+                if isinstance(outcome, httpx.TransportError):
+                    raise outcome
+                replies.extend(outcome)
+        except queue.Empty:
+            logger.info("%d of %d replies at the deadline", len(replies), len(sent))
+        finally:
+            over.set()
         return replies
+
+    def _wait_for(
+        self, order: Message, outcomes: "queue.SimpleQueue[Outcome]", over: threading.Event
+    ) -> None:
+        """Run in a thread: look for the replies to one order until they are there."""
+        while not over.is_set():
+            try:
+                replies = self._replies_to(order)
+            except httpx.TransportError as error:
+                outcomes.put(error)
+                return
+            if replies:
+                outcomes.put(replies)
+                return
+            over.wait(self._poll_s)
 
     def _replies_to(self, order: Message) -> list[Message]:
         try:
