@@ -46,7 +46,7 @@ from metaward_client.privacy.policy import read_policy_file
 from metaward_client.privacy.release import AskedRound, release
 from metaward_client.site import load_site
 from metaward_client.site_work import site_seed
-from metaward_server.aggregation import mean_delta
+from metaward_server.aggregation.compose import aggregate
 from metaward_server.outer_optimizers import initial_state, outer_step
 from metaward_server.study_run import initial_theta
 from metaward_sim.demo_data import write_demo
@@ -176,7 +176,7 @@ def train(
             asked = AskedRound(study, round_index, theta, (*seed, round_index), seed[1] % 2**32)
             own = without_patients(task) if job.noise_only else task
             deltas.append(release(asked, lambda own=own: own, policies[name], source).update.delta)
-        theta, state = outer_step(study.outer, state, theta, mean_delta(deltas))
+        theta, state = outer_step(study.outer, state, theta, aggregate(study.aggregation, deltas))
     return theta, weakest(statements(files).values()).model_dump(mode="json") | noise
 
 

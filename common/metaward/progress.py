@@ -17,6 +17,7 @@ class RoundEvent:
         delta_norm: L2 norm of the aggregated delta; 0 in a void round.
         seconds: Wall time of the round.
         overhead_s: Wall time outside the wait for the sites.
+        refused_nodes: Reason -> numbers of the nodes, on the grid, that were refused for it.
     """
 
     round_index: int
@@ -28,3 +29,4 @@ class RoundEvent:
     delta_norm: float = 0.0
     seconds: float = 0.0
     overhead_s: float = 0.0
+    refused_nodes: dict[str, list[int]] = field(default_factory=dict)

@@ -5,6 +5,7 @@ when they speak of different studies. Nothing here is about one site's data or p
 those belong to the site's own file.
 """
 
+import itertools
 import math
 from typing import Annotated, Literal, TypeAlias
 
@@ -182,6 +183,93 @@ OuterSettings: TypeAlias = Annotated[
 ]
 
 
+class MeanSettings(Settings):
+    """The mean of the admitted deltas: one hostile site can move it anywhere."""
+
+    name: Literal["mean"] = "mean"
+
+    def least_updates(self) -> int:
+        """Return 1: a mean of one update is that update."""
+        return 1
+
+
+LEAST_MAJORITY = 3
+"""Of fewer updates, no honest ones outvote a hostile one."""
+
+
+class MedianSettings(Settings):
+    """Coordinate-wise median (Yin et al. 2018)."""
+
+    name: Literal["median"] = "median"
+
+    def least_updates(self) -> int:
+        """Return how many updates it takes to withstand one hostile site."""
+        return LEAST_MAJORITY
+
+
+class TrimmedMeanSettings(Settings):
+    """Coordinate-wise trimmed mean (Yin et al. 2018)."""
+
+    name: Literal["trimmed-mean"] = "trimmed-mean"
+    fraction: float = Field(
+        0.2, ge=0.01, lt=0.5, description="share of the updates cut off at either end"
+    )
+
+    def cut(self, n_updates: int) -> int:
+        """Return how many of ``n_updates`` values are cut off at either end, rounded down."""
+        return int(self.fraction * n_updates)
+
+    def least_updates(self) -> int:
+        """Return the fewest updates of which any is cut off: else it would be the mean."""
+        return next(n for n in itertools.count(LEAST_MAJORITY) if self.cut(n) > 0)
+
+
+HOSTILE = "hostile sites to withstand, f; a round needs 2 f + 3 admitted updates"
+
+
+class KrumSettings(Settings):
+    """The one update that is closest to its neighbours (Blanchard et al. 2017)."""
+
+    name: Literal["krum"] = "krum"
+    hostile: int = Field(1, ge=1, description=HOSTILE)
+
+    def least_updates(self) -> int:
+        """Return the least n with 2 f + 2 < n."""
+        return 2 * self.hostile + 3
+
+
+class MultiKrumSettings(Settings):
+    """The mean of the n - f - 2 updates that are closest to their neighbours."""
+
+    name: Literal["multi-krum"] = "multi-krum"
+    hostile: int = Field(1, ge=1, description=HOSTILE)
+
+    def least_updates(self) -> int:
+        """Return the least n with 2 f + 2 < n."""
+        return 2 * self.hostile + 3
+
+
+class GeometricMedianSettings(Settings):
+    """The point with the least sum of distances to the updates (Pillutla et al. 2022)."""
+
+    name: Literal["geometric-median"] = "geometric-median"
+
+    def least_updates(self) -> int:
+        """Return how many updates it takes to withstand one hostile site."""
+        return LEAST_MAJORITY
+
+
+AggregationSettings: TypeAlias = Annotated[
+    MeanSettings
+    | MedianSettings
+    | TrimmedMeanSettings
+    | KrumSettings
+    | MultiKrumSettings
+    | GeometricMedianSettings,
+    Field(discriminator="name"),
+]
+
+
 class RoundSettings(Settings):
     """Who takes part in a round, how long it may last, and what is refused."""
 
@@ -209,5 +297,29 @@ class Study(Settings):
     rounds: int = Field(50, ge=1)
     model: ModelSettings = ModelSettings()
     learner: LearnerSettings = PrototypicalSettings()
+    aggregation: AggregationSettings = MeanSettings()
     outer: OuterSettings = AdamSettings()
     round: RoundSettings = RoundSettings()
+
+    @model_validator(mode="after")
+    def _aggregation_can_work(self) -> "Study":
+        check_enough_updates(self.aggregation, self.round.sites_per_round, "round.sites_per_round")
+        return self
+
+    def least_updates(self) -> int:
+        """Return the admitted updates that a round needs to count."""
+        return max(self.round.quorum, self.aggregation.least_updates())
+
+
+def check_enough_updates(aggregation: AggregationSettings, sites: int, key: str) -> None:
+    """Refuse a number of sites with which no round would ever count; 0 says nothing.
+
+    Raises:
+        ValueError: As pydantic's validators do.
+    """
+    needed = aggregation.least_updates()
+    if 0 < sites < needed:
+        raise ValueError(
+            f"aggregation {aggregation.name} needs {needed} admitted updates in a round, but "
+            f"{key} is {sites}: no round would ever count"
+        )

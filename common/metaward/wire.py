@@ -10,7 +10,7 @@ the sender chooses. Flower's own modifications (which take deltas for full param
 them in silence) fail on the unknown name instead.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeAlias
@@ -42,6 +42,12 @@ RAW_FLOAT32 = "metaward.float32-le"
 MAX_STUDY_BYTES = 65_536
 """Longest study description that a site reads; a full one has about 1,000 bytes."""
 
+MAX_HEADER_BYTES = 4_096
+"""Longest header of an update: its keys, names and numbers; a true one has about 200 bytes."""
+NUMBER_BYTES = 8
+BYTES_PER_LEAF = 256
+"""Room for a leaf's name, dtype and shape beside its elements."""
+
 ArraySpec: TypeAlias = dict[str, tuple[int, ...]]
 """Leaf name -> shape; every leaf is float32."""
 
@@ -63,6 +69,10 @@ class SiteRefusal(IntEnum):
 
 class VersionError(ProtocolError):
     """The sender speaks another version of the wire format."""
+
+
+class SizeError(ProtocolError):
+    """The records hold more bytes than any message of this kind needs."""
 
 
 class RecordsError(ProtocolError):
@@ -154,19 +164,29 @@ def encode_update(update: Update) -> RecordDict:
 def decode_update(content: RecordDict, spec: ArraySpec) -> Update:
     """Read an update whose delta must have the names and shapes of ``spec``.
 
-    Finite values, norm, round and study are the coordinator's to judge (admission).
+    Its size is counted before anything else is looked at. Finite values, norm, round and study are
+    the coordinator's to judge (admission).
 
     Raises:
+        SizeError: The records hold more bytes than an update of ``spec`` can need.
         VersionError: The update is of another protocol version.
         RecordsError: A record or key is missing, unknown or of the wrong type.
         ArraysError: The delta does not fit ``spec``.
     """
+    _check_size(content, largest_update(spec))
     config, delta = _two_records(content, UPDATE_RECORD, DELTA_RECORD)
     round_index = _read_header(config, {PROTOCOL_KEY, ROUND_KEY, STUDY_DIGEST_KEY})
     digest = config[STUDY_DIGEST_KEY]
     if not isinstance(digest, str):
         raise _wrong_type(STUDY_DIGEST_KEY, digest, "a string")
     return Update(digest, round_index, decode_arrays(delta, spec))
+
+
+def largest_update(spec: ArraySpec) -> int:
+    """Return the bytes that an update's records hold at most, names included."""
+    elements = sum(_bytes_of_shape(shape) for shape in spec.values())
+    names = sum(len(name) for name in spec)
+    return MAX_HEADER_BYTES + elements + names + BYTES_PER_LEAF * len(spec)
 
 
 def encode_refusal(refusal: SiteRefusal) -> Error:
@@ -205,16 +225,47 @@ def _decode_array(name: str, array: Array, shape: tuple[int, ...]) -> NDArray[np
         (array.stype, RAW_FLOAT32),
         (array.dtype, FLOAT32),
         (tuple(array.shape), shape),
-        (len(array.data), 4 * int(np.prod(shape, dtype=np.int64))),
+        (len(array.data), _bytes_of_shape(shape)),
     ):
-        if found != expected:
+        if found != expected:  # what was found is the sender's own text, and is not repeated
             raise ArraysError(
-                f"an array of {str(found)[:60]}",
-                expected=f"{expected} (serialisation, dtype, shape and bytes are checked)",
+                "an array of another serialisation, dtype, shape or number of bytes",
+                expected=f"{expected}",
                 where=f"array {name}",
             )
     flat = np.frombuffer(array.data, dtype="<f4")
     return flat.reshape(shape).astype(np.float32, copy=True)
+
+
+def _bytes_of_shape(shape: tuple[int, ...]) -> int:
+    return 4 * int(np.prod(shape, dtype=np.int64))
+
+
+def _check_size(content: RecordDict, limit: int) -> None:
+    """Add up the records' bytes, without a copy, until there are more than ``limit``."""
+    total = 0
+    for length in _lengths(content):
+        total += length
+        if total > limit:
+            raise SizeError(f"more than {limit} bytes", expected="the records of one update")
+
+
+def _lengths(content: RecordDict) -> Iterator[int]:
+    for name, record in content.items():
+        yield len(name)
+        for key, value in record.items():
+            yield len(key)
+            if isinstance(value, Array):
+                yield len(value.data)
+                yield _length(value.dtype) + _length(value.stype)
+                yield from map(_length, value.shape)
+            else:
+                yield from map(_length, value if isinstance(value, list) else (value,))
+
+
+def _length(value: object) -> int:
+    """Return the bytes of a text; anything else counts as a number."""
+    return len(value) if isinstance(value, str | bytes) else NUMBER_BYTES
 
 
 def _two_records(
@@ -239,7 +290,7 @@ def _read_header(config: ConfigRecord, keys: set[str]) -> int:
     version = config.get(PROTOCOL_KEY)
     if not _is_int(version) or version != PROTOCOL_VERSION:
         raise VersionError(
-            f"protocol version {str(version)[:20]}",
+            f"protocol version {version!r}" if _is_int(version) else "no protocol version",
             expected=f"version {PROTOCOL_VERSION}",
             next_step="Install the same release of metaward at both ends.",
         )

@@ -1,7 +1,11 @@
-"""Which replies of a round count. A bad reply is refused with a reason, and the round goes on."""
+"""Which replies of a round count. A bad reply is refused with a reason, and the round goes on.
+
+Nothing that a reply holds is repeated in a log or a message: not the text of an error, not a name,
+not a value. A reason of ours and the node's number say what there is to say.
+"""
 
 import logging
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,6 +19,7 @@ from metaward.wire import (
     ArraysError,
     ArraySpec,
     SiteRefusal,
+    SizeError,
     Update,
     VersionError,
     decode_update,
@@ -29,6 +34,7 @@ class Refusal(StrEnum):
     NO_REPLY = "no-reply"
     UNKNOWN_NODE = "unknown-node"
     DUPLICATE = "duplicate"
+    UNREADABLE = "unreadable"
     NODE_ERROR = "node-error"
     SITE_DATA = "site-data"
     SITE_STUDY = "site-study"
@@ -37,6 +43,7 @@ class Refusal(StrEnum):
     SITE_BUDGET = "site-budget"
     SITE_APPROVAL = "site-approval"
     SITE_INTERNAL = "site-internal"
+    SIZE = "size"
     VERSION = "version"
     RECORDS = "records"
     ARRAYS = "arrays"
@@ -44,6 +51,10 @@ class Refusal(StrEnum):
     ROUND = "round"
     NOT_FINITE = "not-finite"
     NORM = "norm"
+
+
+UNREADABLE_REPLY = 901
+"""Code of the error that stands for a reply that Flower could not make a message of."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +80,12 @@ class Admission:
 
     Attributes:
         deltas: Node -> admitted delta.
-        refused: Reason -> number of replies, or of asked nodes that sent none.
+        refused: Reason -> the nodes refused for it, ascending. An asked node stands in it once; an
+            unknown one once for each reply, under the number that it gives itself.
     """
 
     deltas: dict[int, Arrays]
-    refused: dict[str, int]
+    refused: dict[str, list[int]]
 
 
 def admit(replies: Iterable[Message], asked: Mapping[str, int], rules: Rules) -> Admission:
@@ -87,7 +99,7 @@ def admit(replies: Iterable[Message], asked: Mapping[str, int], rules: Rules) ->
         rules: See :class:`Rules`.
     """
     by_node: dict[int, list[Message]] = {node: [] for node in asked.values()}
-    refused: Counter[str] = Counter()
+    refused: defaultdict[str, list[int]] = defaultdict(list)
     for reply in replies:
         node = asked.get(reply.metadata.reply_to_message_id)
         if node is None or not _is_from(reply, node):
@@ -101,7 +113,7 @@ def admit(replies: Iterable[Message], asked: Mapping[str, int], rules: Rules) ->
             _refuse(refused, outcome, node, rules)
         else:
             deltas[node] = outcome
-    return Admission(deltas, dict(sorted(refused.items())))
+    return Admission(deltas, {reason: sorted(refused[reason]) for reason in sorted(refused)})
 
 
 def _is_from(reply: Message, node: int) -> bool:
@@ -109,8 +121,8 @@ def _is_from(reply: Message, node: int) -> bool:
     return reply.has_error() or reply.metadata.src_node_id == node
 
 
-def _refuse(refused: Counter[str], reason: Refusal, node: int, rules: Rules) -> None:
-    refused[reason.value] += 1
+def _refuse(refused: dict[str, list[int]], reason: Refusal, node: int, rules: Rules) -> None:
+    refused[reason.value].append(node)
     logger.warning("round %d, node %d: %s", rules.round_index, node, reason.value)
 
 
@@ -124,6 +136,8 @@ def _judge_node(replies: list[Message], rules: Rules) -> Arrays | Refusal:
         return _refusal_of_code(reply.error.code)
     try:
         update = decode_update(reply.content, rules.spec)
+    except SizeError:
+        return Refusal.SIZE
     except VersionError:
         return Refusal.VERSION
     except ArraysError:
@@ -161,5 +175,7 @@ def _refusal_of_code(code: int) -> Refusal:
             return Refusal.SITE_APPROVAL
         case SiteRefusal.INTERNAL:
             return Refusal.SITE_INTERNAL
+        case _ if code == UNREADABLE_REPLY:
+            return Refusal.UNREADABLE
         case _:  # Flower's own: node unavailable, app crashed, message expired, ...
             return Refusal.NODE_ERROR

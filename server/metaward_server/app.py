@@ -15,6 +15,7 @@ from metaward.errors import ConfigError, MetawardError
 from metaward.services import only_one
 from metaward.study import Study
 from metaward_server.failure_note import clear_failure, write_failure
+from metaward_server.guarded_grid import GuardedGrid
 from metaward_server.study_run import CHECKPOINTS_FOLDER, run_study
 
 app = ServerApp()
@@ -46,7 +47,14 @@ def main(grid: Grid, context: Context) -> None:
         clear_failure(folder)
         begun = any((folder / CHECKPOINTS_FOLDER).glob("round-*"))
         try:
-            run_study(grid, study, folder, n_nodes=nodes, resume=begun, on_round=lambda _: None)
+            run_study(
+                GuardedGrid(grid),
+                study,
+                folder,
+                n_nodes=nodes,
+                resume=begun,
+                on_round=lambda _: None,
+            )
         except MetawardError as error:
             write_failure(folder, error)
             raise

@@ -20,7 +20,7 @@ from metaward.progress import RoundEvent
 from metaward.study import Study
 from metaward.wire import RoundOrder, decode_arrays, encode_arrays, encode_order, spec_of
 from metaward_server.admission import Admission, Rules, admit
-from metaward_server.aggregation import mean_delta
+from metaward_server.aggregation.compose import aggregate
 from metaward_server.checkpoints import CheckpointStore, Progress
 from metaward_server.outer_optimizers import outer_step
 from metaward_server.rounds_log import RoundsLog
@@ -65,7 +65,7 @@ class _OpenRound:
 
 
 class MetaStrategy(Strategy):
-    """Asks sites for deltas, admits, averages, and moves theta.
+    """Asks sites for deltas, admits, aggregates, and moves theta.
 
     Args:
         study: What is run.
@@ -152,10 +152,10 @@ class MetaStrategy(Strategy):
             Rules(spec_of(theta), self._digest, server_round - 1, self.study.round.max_delta_norm),
         )
         deltas = list(self._admission.deltas.values())
-        if len(deltas) < self.study.round.quorum:
+        if len(deltas) < self.study.least_updates():
             self._progress = Progress(server_round, theta, outer_state)
             return None, None
-        delta = mean_delta(deltas)
+        delta = aggregate(self.study.aggregation, deltas)
         theta, outer_state = outer_step(self.study.outer, outer_state, theta, delta)
         self._progress = Progress(server_round, theta, outer_state)
         metrics = MetricRecord({"admitted": len(deltas), "delta-norm": l2_norm(delta)})
@@ -175,11 +175,12 @@ class MetaStrategy(Strategy):
     def summary(self) -> None:
         """Log what is run."""
         logger.info(
-            "study %s (%s): %d rounds, %s, outer %s",
+            "study %s (%s): %d rounds, %s, %s, outer %s",
             self.study.name,
             self._digest[:12],
             self.study.rounds,
             self.study.learner.name,
+            self.study.aggregation.name,
             self.study.outer.name,
         )
 
@@ -199,7 +200,8 @@ class MetaStrategy(Strategy):
             n_rounds=self.study.rounds,
             asked=len(messages),
             admitted=len(self._admission.deltas),
-            refused=self._admission.refused,
+            refused={reason: len(nodes) for reason, nodes in self._admission.refused.items()},
+            refused_nodes=self._admission.refused,
             void=metrics is None,
             delta_norm=norm,
             seconds=seconds,
@@ -212,20 +214,27 @@ class MetaStrategy(Strategy):
             if self._clock() > deadline:
                 break
             time.sleep(NODE_POLL_S)
-        if present < self.study.round.quorum:
+        if present < self.study.least_updates():
             raise FederationError(
                 f"{present} sites are connected",
-                expected=f"at least {self.study.round.quorum} (round.quorum)",
+                expected=f"at least {self.study.least_updates()} ({self._who_needs_them()})",
                 where=f"study {self.study.name}, before round {self._progress.next_round}",
-                next_step="Connect more sites or lower round.quorum.",
+                next_step=f"Connect more sites, or choose another {self._who_needs_them()}.",
             )
+
+    def _who_needs_them(self) -> str:
+        of_rule = self.study.aggregation.least_updates()
+        if of_rule > self.study.round.quorum:
+            return f"aggregation {self.study.aggregation.name}"
+        return "round.quorum"
 
     def _too_many_void_rounds(self, count: int, last: RoundEvent) -> FederationError:
         reasons = ", ".join(f"{reason}: {n}" for reason, n in last.refused.items())
         return FederationError(
             f"{count} void rounds in a row; the last admitted {last.admitted} of {last.asked} "
             f"updates ({reasons or 'nothing refused'})",
-            expected=f"at least {self.study.round.quorum} admitted updates (round.quorum)",
+            expected=f"at least {self.study.least_updates()} admitted updates "
+            f"({self._who_needs_them()})",
             where=f"study {self.study.name}, round {last.round_index}",
             next_step="Look at the sites' own logs for the reason, then resume the study.",
         )

@@ -11,10 +11,12 @@ from metaward.meta.compose import LEAST_STEPS_OF_PROTOTYPICAL
 from metaward.study import (
     TRAINING_ALONE,
     AdamSettings,
+    AggregationSettings,
     AloneSettings,
     FedAvgSettings,
     FomamlSettings,
     LearnerSettings,
+    MeanSettings,
     ModelSettings,
     OuterSettings,
     PrototypicalSettings,
@@ -23,6 +25,7 @@ from metaward.study import (
     SeedInt,
     SgdSettings,
     Study,
+    check_enough_updates,
 )
 
 BaselineName: TypeAlias = Literal["fedavg", "local", "random", "pooled", "noise-only"]
@@ -111,6 +114,7 @@ class Scenario(Settings):
     rounds: int = Field(90, ge=1)
     model: ModelSettings = ModelSettings()
     learner: LearnerSettings = PrototypicalSettings()
+    aggregation: AggregationSettings = MeanSettings()
     outer: OuterSettings | None = Field(None, description="left out: what suits the learner")
     round: RoundSettings = RoundSettings()
     baselines: BaselineSettings = BaselineSettings()
@@ -118,6 +122,15 @@ class Scenario(Settings):
     privacy: PrivacyChoice | None = Field(None, description="left out: NOT PRIVATE")
     grid: Literal["in-process", "ray"] = "in-process"
     workers: int | None = Field(None, ge=1, description="worker processes; left out: one per core")
+
+    @model_validator(mode="after")
+    def _aggregation_can_work(self) -> "Scenario":
+        asked = self.round.sites_per_round
+        check_enough_updates(self.aggregation, asked, "round.sites_per_round")
+        if self.hospitals.root is None:
+            synthetic = self.hospitals.synthetic
+            check_enough_updates(self.aggregation, synthetic, "hospitals.synthetic")
+        return self
 
     @model_validator(mode="after")
     def _what_suits_privacy(self) -> "Scenario":
@@ -153,6 +166,7 @@ class Scenario(Settings):
             rounds=self.rounds,
             model=self.model,
             learner=self.learner,
+            aggregation=self.aggregation,
             outer=self.outer or recommended_outer(self.learner, clipped=self._clips_patients()),
             round=self.round,
         )
@@ -168,6 +182,7 @@ class Scenario(Settings):
             rounds=self.baselines.fedavg.rounds or self.rounds,
             model=self.model,
             learner=self.baselines.fedavg.learner,
+            aggregation=self.aggregation,
             outer=SgdSettings(step_size=1.0),
             round=self.round,
         )

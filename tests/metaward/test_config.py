@@ -75,6 +75,24 @@ def test_equal_settings_have_equal_digests_and_others_do_not() -> None:
     assert Study().digest() != Study(seed=1).digest()
 
 
+def test_a_study_that_does_not_name_its_aggregation_takes_the_mean(tmp_path: Path) -> None:
+    silent, said = (
+        read(tmp_path, "rounds: 3\n"),
+        read(tmp_path, "rounds: 3\naggregation: {name: mean}\n"),
+    )
+    assert silent.digest() == said.digest()
+    other = read(tmp_path, "rounds: 3\naggregation: {name: median}\n")
+    assert other.digest() != said.digest()
+
+
+def test_an_aggregation_that_needs_more_updates_than_sites_are_asked_is_refused(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ConfigError, match=r"krum needs 5 .* round\.sites_per_round is 4"):
+        read(tmp_path, "aggregation: {name: krum}\nround: {sites_per_round: 4}\n")
+    read(tmp_path, "aggregation: {name: krum}\nround: {sites_per_round: 5}\n")
+
+
 def test_a_learner_without_a_name_is_asked_for_it(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"line 1, learner.name: Field required"):
         read(tmp_path, "learner:\n  n_shot: 3\n")

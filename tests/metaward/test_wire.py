@@ -1,6 +1,7 @@
 """What crosses the wire, and what is refused before it is read."""
 
 import dataclasses
+import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
@@ -16,6 +17,7 @@ from metaward.wire import (
     RecordsError,
     RoundOrder,
     SiteRefusal,
+    SizeError,
     Update,
     VersionError,
     decode_order,
@@ -216,7 +218,66 @@ def test_unknown_and_missing_arrays_are_refused(names: list[str]) -> None:
         decode_update(content, SPEC)
 
 
+def heavy_updates() -> dict[str, RecordDict]:
+    heavy = b"\0" * 64_000_000
+    text = heavy.decode()
+    array = Array(dtype="float32", shape=(2,), stype=wire.RAW_FLOAT32, data=heavy)
+    named = Array(dtype=text, shape=(2,), stype=wire.RAW_FLOAT32, data=b"")
+    shaped = Array(dtype="float32", shape=(1,) * 100_000, stype=wire.RAW_FLOAT32, data=b"")
+    return {
+        "a leaf": RecordDict({**an_update(), "delta": ArrayRecord({"conv": array})}),
+        "a leaf's dtype": RecordDict({**an_update(), "delta": ArrayRecord({"conv": named})}),
+        "a leaf's shape": RecordDict({**an_update(), "delta": ArrayRecord({"conv": shaped})}),
+        "a leaf's name": RecordDict({**an_update(), "delta": ArrayRecord({text: named})}),
+        "a record more": RecordDict({**an_update(), "x": ConfigRecord({"y": heavy})}),
+        "a record's name": RecordDict({**an_update(), text: ConfigRecord()}),
+        "the version": with_config(an_update(), "update", protocol=heavy),
+        "the digest": with_config(an_update(), "update", study_digest=text),
+        "the round": with_config(an_update(), "update", round=[1] * 100_000),
+        "a metric": RecordDict({**an_update(), "x": MetricRecord({"y": [0.5] * 100_000})}),
+    }
+
+
+@pytest.mark.parametrize("where", heavy_updates())
+def test_an_update_that_is_too_large_is_refused_before_a_byte_of_it_is_copied(where: str) -> None:
+    content = heavy_updates()[where]
+    tracemalloc.start()
+    try:
+        with pytest.raises(SizeError, match="more than") as caught:
+            decode_update(content, SPEC)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 100_000
+    assert len(str(caught.value)) < 200
+
+
+def test_the_bound_on_size_has_room_for_every_true_update() -> None:
+    long = {"module.with.quite.a.name." * 3 + str(i): np.float32(i) for i in range(200)}
+    arrays = {name: np.asarray(value) for name, value in long.items()}
+    content = encode_update(Update(STUDY.digest(), 2**40, arrays))
+    assert decode_update(content, wire.spec_of(arrays)).delta.keys() == arrays.keys()
+
+
+def test_what_a_stranger_wrote_is_in_no_message() -> None:
+    strange = "DOE^JOHN"
+    named = raw(dtype=strange)
+    for content in (
+        with_config(an_update(), "update", protocol=strange),
+        with_config(an_update(), "update", **{strange: 1}),
+        with_config(an_update(), "update", round=strange),
+        with_config(an_update(), "update", study_digest=strange.encode()),
+        RecordDict({strange: ConfigRecord()}),
+        RecordDict({**an_update(), "delta": ArrayRecord({**dict.fromkeys(SPEC, named)})}),
+        RecordDict({**an_update(), "delta": ArrayRecord({strange: named})}),
+    ):
+        with pytest.raises(ProtocolError) as caught:
+            decode_update(content, SPEC)
+        assert "DOE" not in str(caught.value)
+
+
 def test_every_fault_of_the_wire_is_a_protocol_error() -> None:
     assert all(
-        issubclass(kind, ProtocolError) for kind in (VersionError, RecordsError, ArraysError)
+        issubclass(kind, ProtocolError)
+        for kind in (SizeError, VersionError, RecordsError, ArraysError)
     )

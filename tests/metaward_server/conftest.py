@@ -46,6 +46,7 @@ class ScriptedGrid(Grid):
     reorder: Callable[[list[Message]], Sequence[Message]] = list
     sent: list[Message] = dataclasses.field(default_factory=list)
     timeouts: list[float | None] = dataclasses.field(default_factory=list)
+    ready: dict[str, Message] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.set_run(Run.create_empty(1))
@@ -72,23 +73,25 @@ class ScriptedGrid(Grid):
         return list(self.nodes)
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        raise NotImplementedError
-
-    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        raise NotImplementedError
-
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Sequence[Message]:
-        self.timeouts.append(timeout)
-        replies = []
+        ids = []
         for message in messages:
             self.sent.append(message)
             message.metadata.__dict__["_message_id"] = uuid.uuid4().hex
             answer = self.nodes[message.metadata.dst_node_id](message)
             if answer is not None:
-                replies.append(Message(answer, reply_to=message))
-        return self.reorder(replies)
+                reply = Message(answer, reply_to=message)
+                self.ready[message.metadata.message_id] = reply
+            ids.append(message.metadata.message_id)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        return [self.ready.pop(i) for i in message_ids if i in self.ready]
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Sequence[Message]:
+        self.timeouts.append(timeout)
+        return self.reorder(self.pull_messages(self.push_messages(messages)))
 
 
 @pytest.fixture

@@ -19,7 +19,15 @@ def rounds_in(log: RoundsLog) -> list[int]:
 
 
 def event(index: int) -> RoundEvent:
-    return RoundEvent(index, 9, asked=4, admitted=3, refused={"norm": 1}, delta_norm=0.5)
+    return RoundEvent(
+        index,
+        9,
+        asked=4,
+        admitted=3,
+        refused={"norm": 1},
+        refused_nodes={"norm": [2]},
+        delta_norm=0.5,
+    )
 
 
 def test_a_line_says_all_that_the_coordinator_knows_of_the_round(log: RoundsLog) -> None:
@@ -30,6 +38,7 @@ def test_a_line_says_all_that_the_coordinator_knows_of_the_round(log: RoundsLog)
         "asked": 4,
         "admitted": 3,
         "refused": {"norm": 1},
+        "refused_nodes": {"norm": [2]},
         "void": False,
         "delta_norm": 0.5,
         "seconds": 0.0,

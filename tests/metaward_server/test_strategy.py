@@ -14,9 +14,20 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 from metaward.arrays import Arrays
 from metaward.errors import FederationError
 from metaward.progress import RoundEvent
-from metaward.study import AdamSettings, RoundSettings, SgdSettings, Study
-from metaward.wire import SiteRefusal, Update, encode_update
-from metaward_server.admission import Refusal
+from metaward.study import (
+    AdamSettings,
+    AggregationSettings,
+    GeometricMedianSettings,
+    KrumSettings,
+    MedianSettings,
+    MultiKrumSettings,
+    RoundSettings,
+    SgdSettings,
+    Study,
+    TrimmedMeanSettings,
+)
+from metaward.wire import RAW_FLOAT32, SiteRefusal, Update, encode_update
+from metaward_server.admission import UNREADABLE_REPLY, Refusal
 from metaward_server.checkpoints import CheckpointStore, Progress
 from metaward_server.outer_optimizers import initial_state
 from metaward_server.rounds_log import RoundsLog
@@ -125,6 +136,15 @@ def first_number(value: float) -> Callable[[Arrays], Arrays]:
     return change
 
 
+def with_array(data: bytes, dtype: str = "float32", stype: str = RAW_FLOAT32) -> RecordDict:
+    """An update whose leaf ``w``, of three numbers, is as given."""
+    good = {"w": np.zeros(3, np.float32), "b": np.zeros((2, 2), np.float32)}
+    content = encode_update(Update(STUDY.digest(), 0, good))
+    array = Array(dtype=dtype, shape=(3,), stype=stype, data=data)
+    delta = ArrayRecord({**content.array_records["delta"], "w": array})
+    return RecordDict({**content, "delta": delta})
+
+
 def bad_nodes(honest: Callable[[Message], Update]) -> dict[str, tuple[Node, Refusal]]:
     good = {"w": np.zeros(3, np.float32), "b": np.zeros((2, 2), np.float32)}
     version = RecordDict(encode_update(Update(STUDY.digest(), 0, good)))
@@ -133,6 +153,21 @@ def bad_nodes(honest: Callable[[Message], Update]) -> dict[str, tuple[Node, Refu
         "nan": (with_delta(honest, first_number(np.nan)), Refusal.NOT_FINITE),
         "infinity": (with_delta(honest, first_number(-np.inf)), Refusal.NOT_FINITE),
         "huge norm": (with_delta(honest, first_number(1e6)), Refusal.NORM),
+        "a norm beyond float64's squares": (
+            with_delta(honest, lambda d: {n: np.full_like(x, 3e38) for n, x in d.items()}),
+            Refusal.NORM,
+        ),
+        "huge leaf": (lambda _: with_array(np.zeros(100_000, "f4").tobytes()), Refusal.SIZE),
+        "huge header": (lambda _: RecordDict({
+            "update": ConfigRecord({"protocol": b"x" * 100_000}), "delta": ArrayRecord(),
+        }), Refusal.SIZE),
+        "float64": (lambda _: with_array(b"\0" * 24, dtype="float64"), Refusal.ARRAYS),
+        "complex": (lambda _: with_array(b"\0" * 24, dtype="complex64"), Refusal.ARRAYS),
+        "Python objects": (lambda _: with_array(b"\0" * 12, dtype="object"), Refusal.ARRAYS),
+        "pickle": (lambda _: with_array(b"\0" * 12, stype="pickle"), Refusal.ARRAYS),
+        "fewer bytes than the shape says": (lambda _: with_array(b"\0" * 8), Refusal.ARRAYS),
+        "an unreadable reply": (lambda _: Error(UNREADABLE_REPLY), Refusal.UNREADABLE),
+        "an unknown error": (lambda _: Error(-7, "x" * 10_000), Refusal.NODE_ERROR),
         "wrong shape": (
             with_delta(honest, lambda d: d | {"w": d["w"].reshape(3, 1)}),
             Refusal.ARRAYS,
@@ -168,6 +203,7 @@ def test_a_bad_reply_is_refused_with_its_reason_and_the_round_goes_on(
     for event in events:
         assert (event.asked, event.admitted, event.void) == (3, 2, False)
         assert event.refused == {reason.value: 1}
+        assert event.refused_nodes == {reason.value: [3]}
     without, _ = play(scripted_grid({1: honest_node, 2: honest_node}))
     assert bits(final) == bits(without)
 
@@ -190,6 +226,20 @@ def test_a_node_that_answers_twice_counts_not_at_all(
     _, events = play(scripted_grid({1: honest_node, 2: honest_node}, reorder=twice))
     assert events[0].admitted == 1
     assert events[0].refused == {"duplicate": 1}
+
+
+def test_an_update_of_an_earlier_round_under_a_new_order_is_refused(
+    play: Any, scripted_grid: Any, honest_node: Node
+) -> None:
+    first: list[Any] = []
+
+    def repeats_itself(message: Message) -> Any:
+        first.append(honest_node(message))
+        return first[0]
+
+    _, events = play(scripted_grid({1: honest_node, 2: repeats_itself}))
+    assert [event.refused for event in events] == [{}, {"round": 1}, {"round": 1}]
+    assert [event.refused_nodes for event in events] == [{}, {"round": [2]}, {"round": [2]}]
 
 
 def test_a_reply_nobody_asked_for_is_refused(
@@ -256,6 +306,77 @@ def test_a_round_that_counts_starts_the_count_of_void_rounds_anew(
     grid = scripted_grid({1: lambda m: honest_node(m) if m.metadata.group_id in "36" else None})
     _, events = play(grid, study_with(rounds=7, max_void_rounds=3))
     assert [event.void for event in events] == [True, True, False, True, True, False, True]
+
+
+def of_rule(aggregation: AggregationSettings, rounds: int = 3, **settings: Any) -> Study:
+    return study_with(rounds, **settings).model_copy(update={"aggregation": aggregation})
+
+
+ROBUST: list[AggregationSettings] = [
+    MedianSettings(),
+    TrimmedMeanSettings(fraction=0.3),
+    KrumSettings(hostile=2),
+    MultiKrumSettings(hostile=2),
+    GeometricMedianSettings(),
+]
+
+
+def test_a_study_asks_its_own_rule_for_the_delta(
+    play: Any, scripted_grid: Any, honest_update_of: Any, theta: Arrays
+) -> None:
+    def sends(value: float) -> Node:
+        return with_delta(
+            honest_update_of, lambda d: {n: np.full_like(leaf, value) for n, leaf in d.items()}
+        )
+
+    study = of_rule(MedianSettings(), rounds=1).model_copy(update={"outer": SgdSettings()})
+    final, _ = play(scripted_grid({1: sends(1.0), 2: sends(3.0), 3: sends(200.0)}), study)
+    for name, leaf in theta.items():
+        np.testing.assert_allclose(final[name], leaf + 3.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("rule", ROBUST, ids=lambda rule: rule.name)
+def test_under_every_rule_the_order_of_replies_and_the_numbers_of_nodes_change_no_bit(
+    rule: AggregationSettings, play: Any, scripted_grid: Any, honest_update_of: Any
+) -> None:
+    def as_node(number: int) -> Node:
+        def answer(message: Message) -> RecordDict:
+            rng = np.random.default_rng([number, int(message.metadata.group_id)])
+            update = honest_update_of(message)
+            delta = {n: rng.standard_normal(d.shape).astype("f4") for n, d in update.delta.items()}
+            return encode_update(dataclasses.replace(update, delta=delta))
+
+        return answer
+
+    study = of_rule(rule)
+    low = play(scripted_grid({n: as_node(n) for n in range(1, 8)}), study)[0]
+    turned = scripted_grid(
+        {90 - n: as_node(n) for n in range(1, 8)}, reorder=lambda replies: replies[::-1]
+    )
+    assert bits(play(turned, study)[0]) == bits(low)
+
+
+def test_a_round_with_fewer_updates_than_the_rule_needs_is_void(
+    play: Any, scripted_grid: Any, honest_node: Node
+) -> None:
+    def absent_in_round_1(message: Message) -> RecordDict | Error | None:
+        return None if message.metadata.group_id == "2" else honest_node(message)
+
+    nodes = dict.fromkeys(range(1, 5), honest_node) | {5: absent_in_round_1}
+    _, events = play(scripted_grid(nodes), of_rule(KrumSettings(hostile=1)))
+    assert [(event.admitted, event.void) for event in events] == [(5, False), (4, True), (5, False)]
+
+
+def test_a_rule_that_can_never_work_with_the_sites_that_are_there_is_refused_before_a_round(
+    play: Any, scripted_grid: Any, honest_node: Node
+) -> None:
+    grid = scripted_grid(dict.fromkeys(range(1, 7), honest_node))
+    with pytest.raises(
+        FederationError,
+        match=r"6 sites are connected; expected at least 7 \(aggregation krum\); Connect more",
+    ):
+        play(grid, of_rule(KrumSettings(hostile=2)))
+    assert not grid.sent
 
 
 def test_every_wait_has_the_deadline_of_the_study(

@@ -15,7 +15,18 @@ from flwr.app import Message
 
 from metaward.arrays import Arrays
 from metaward.errors import FederationError
-from metaward.study import AdamSettings, RoundSettings, Study
+from metaward.study import (
+    AdamSettings,
+    AggregationSettings,
+    GeometricMedianSettings,
+    KrumSettings,
+    MedianSettings,
+    MultiKrumSettings,
+    RoundSettings,
+    SgdSettings,
+    Study,
+    TrimmedMeanSettings,
+)
 from metaward.wire import RoundOrder, decode_update, encode_order, spec_of
 from metaward.workers import WorkerPool
 from metaward_server import study_run
@@ -171,6 +182,48 @@ def test_a_study_whose_nodes_all_hang_ends_after_its_void_rounds(run: Any, grid_
     study = STUDY.model_copy(update={"round": RoundSettings(deadline_s=0.3, max_void_rounds=2)})
     with pytest.raises(FederationError, match=r"2 void rounds.*no-reply: 2"):
         run("hang", grid_of("sleep", "sleep"), study)
+
+
+ROBUST: list[AggregationSettings] = [
+    MedianSettings(),
+    TrimmedMeanSettings(fraction=0.3),  # 2 of 7 at either end
+    KrumSettings(hostile=2),
+    MultiKrumSettings(hostile=2),
+    GeometricMedianSettings(),
+]
+CONVERGING = Study(seed=3, rounds=12, outer=SgdSettings())
+
+
+def distance(left: Arrays, right: Arrays) -> float:
+    return max(float(np.abs(left[name] - right[name]).max()) for name in left)
+
+
+@pytest.fixture
+def honest_end(run: Any, grid_of: Any) -> Arrays:
+    """Where five honest nodes lead: to 3, everywhere."""
+    end: Arrays = run("honest", grid_of(*["honest"] * 5, target="3.0"), CONVERGING)
+    assert distance(end, {name: np.full_like(leaf, 3) for name, leaf in end.items()}) < 0.1
+    return end
+
+
+def test_two_poisoned_nodes_of_seven_ruin_what_is_learned_by_a_mean(
+    run: Any, grid_of: Any, honest_end: Arrays
+) -> None:
+    poisoned = grid_of(*["honest"] * 5, "poison", "poison", target="3.0")
+    end = run("mean", poisoned, CONVERGING)
+    assert distance(end, honest_end) > 100
+
+
+@pytest.mark.parametrize("rule", ROBUST, ids=lambda rule: rule.name)
+def test_under_a_robust_rule_they_change_little(
+    rule: AggregationSettings, run: Any, grid_of: Any, honest_end: Arrays
+) -> None:
+    poisoned = grid_of(*["honest"] * 5, "poison", "poison", target="3.0")
+    events: list[Any] = []
+    study = CONVERGING.model_copy(update={"aggregation": rule})
+    end = run(rule.name, poisoned, study, on_round=events.append)
+    assert [event.admitted for event in events] == [7] * 12
+    assert distance(end, honest_end) < 0.15
 
 
 KILLED_STUDY = """

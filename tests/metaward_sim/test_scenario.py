@@ -1,5 +1,6 @@
 """What a scenario turns into: studies, an evaluation plan, an outer optimiser that suits."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from metaward.study import (
     FedAvgSettings,
     FomamlSettings,
     LearnerSettings,
+    MeanSettings,
+    MultiKrumSettings,
     PrototypicalSettings,
     ReptileSettings,
     SgdSettings,
@@ -65,6 +68,42 @@ def test_the_method_and_fedavg_share_seed_body_and_rules_of_a_round() -> None:
     assert fedavg.name == "mine-fedavg"
     assert isinstance(fedavg.learner, FedAvgSettings)
     assert study.digest() != fedavg.digest()
+
+
+def test_the_aggregation_of_a_scenario_is_that_of_both_studies(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("aggregation: {name: multi-krum, hostile: 2}\n")
+    scenario = read_scenario(tmp_path / "mine.yaml", {})
+    assert scenario.study().aggregation == MultiKrumSettings(hostile=2)
+    assert scenario.fedavg_study().aggregation == MultiKrumSettings(hostile=2)
+    assert Scenario().study().aggregation == MeanSettings()
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            "hospitals: {synthetic: 6}\naggregation: {name: krum, hostile: 2}\n",
+            "aggregation krum needs 7 admitted updates in a round, but hospitals.synthetic is 6",
+        ),
+        (
+            "round: {sites_per_round: 4}\naggregation: {name: trimmed-mean}\n",
+            "aggregation trimmed-mean needs 5 admitted updates in a round, but "
+            "round.sites_per_round is 4",
+        ),
+        (
+            "hospitals: {synthetic: 2}\naggregation: {name: median}\n",
+            "aggregation median needs 3",
+        ),
+        ("aggregation: {name: medain}\n", "did you mean 'median'"),
+        ("aggregation: {name: median, fraction: 0.1}\n", "aggregation.fraction: Extra inputs"),
+    ],
+)
+def test_a_rule_that_could_never_work_is_refused_before_anything_is_drawn(
+    tmp_path: Path, text: str, problem: str
+) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(problem)):
+        read_scenario(tmp_path / "mine.yaml", {})
 
 
 def test_the_longest_name_still_names_both_studies() -> None:

@@ -60,6 +60,24 @@ def test_the_resolved_settings_say_how_to_get_the_run_again(tiny_run: TinyRun) -
     assert content["versions"]["torch"]
 
 
+def test_a_scenario_chooses_how_deltas_are_aggregated_and_the_run_says_so(tmp_path: Path) -> None:
+    hospitals = {"synthetic": 3, "held_out": 1, "patients": 4}
+    ends = {}
+    for rule in ("mean", "median"):
+        run = simulate_tiny(
+            tmp_path / rule,
+            aggregation={"name": rule},
+            hospitals=hospitals,
+            rounds=2,
+            baselines={"methods": []},
+        )
+        assert run.code == 0, run.err
+        content = yaml.safe_load((run.path / "config.yaml").read_text())
+        assert content["scenario"]["aggregation"] == {"name": rule}
+        ends[rule] = weights(run.path)
+    assert ends["mean"] != ends["median"]
+
+
 def test_rounds_are_logged_and_reported_one_by_one(tiny_run: TinyRun) -> None:
     lines = (tiny_run.path / "rounds.jsonl").read_text().splitlines()
     assert [json.loads(line)["round_index"] for line in lines] == list(range(ROUNDS))

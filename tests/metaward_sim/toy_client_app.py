@@ -27,6 +27,14 @@ def compute(order: RoundOrder, node: int) -> Arrays:
     }
 
 
+def towards(target: float, order: RoundOrder, noise: Arrays) -> Arrays:
+    """Half the way from theta to a theta that is ``target`` everywhere, and a little noise."""
+    return {
+        name: ((target - leaf) / 2 + noise[name] / 50).astype(np.float32)
+        for name, leaf in order.theta.items()
+    }
+
+
 @app.train()
 def train(message: Message, context: Context) -> Message:
     order = decode_order(message.content, lambda _: {
@@ -52,6 +60,10 @@ def train(message: Message, context: Context) -> Message:
             message.content.array_records["theta"].clear()
             message.content.clear()
     delta = compute(order, context.node_id)
+    if "target" in context.node_config:
+        delta = towards(float(context.node_config["target"]), order, delta)
+    if context.node_config.get("mood") == "poison":
+        delta = {name: leaf * np.float32(-20) for name, leaf in delta.items()}
     return Message(
         encode_update(Update(order.study.digest(), order.round_index, delta)), reply_to=message
     )

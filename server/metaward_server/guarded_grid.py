@@ -1,0 +1,158 @@
+"""Collect the replies of strangers so that none of them can spoil another's, or end the study.
+
+Flower's grid makes messages of the bytes that sites have pushed, all that are there in one call,
+and takes sender and order from the message's own bytes. Three things follow (Flower 1.41, tried):
+
+- bytes that make no message raise inside that call: the run ends, and the replies that came along
+  are lost, since they count as delivered;
+- a message may claim any sender, and to answer the order of another node;
+- a node that announces a message and then pushes its parts slowly, or not at all, keeps the call
+  waiting far beyond the round's deadline.
+
+So each reply is pulled alone, in a thread of its own, by the id of its order, for which the
+SuperLink has checked the node that answers. What cannot be read, or claims something else, becomes
+an error in that node's name; who is not there at the deadline is left behind.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Iterable
+from typing import TypeAlias
+
+import httpx  # comes with Flower, whose grid raises its errors
+from flwr.app import Error, Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from metaward_server.admission import UNREADABLE_REPLY
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 1.0
+"""Pause between two looks for a reply. Flower's own grid takes three seconds; a look costs the
+SuperLink, which is on the same machine, a few milliseconds."""
+
+
+Outcome: TypeAlias = "list[Message] | httpx.TransportError"
+
+
+class GuardedGrid(Grid):
+    """A grid whose ``send_and_receive`` takes each reply by itself.
+
+    Args:
+        grid: Does all the rest; is called by several threads at once.
+        poll_s: Seconds between two looks for a reply.
+    """
+
+    def __init__(self, grid: Grid, *, poll_s: float = POLL_S) -> None:
+        self._grid = grid
+        self._poll_s = poll_s
+
+    def set_run(self, run: Run) -> None:
+        """Set the run."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """The run that the messages belong to."""
+        return self._grid.run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Return a message; Flower prefers the constructor of ``Message`` by now."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the nodes that are there."""
+        return self._grid.get_node_ids()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Push messages and return their ids."""
+        return self._grid.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Return the replies that are there, as the grid gives them."""
+        return self._grid.pull_messages(message_ids)
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> list[Message]:
+        """Push messages and return the replies that come in time, each pulled by itself.
+
+        Raises:
+            httpx.TransportError: The coordinator's own connection is lost.
+        """
+        sent = list(messages)
+        pushed = set(self._grid.push_messages(sent))
+        waiting = sum(order.metadata.message_id in pushed for order in sent)
+        ends = None if timeout is None else time.monotonic() + timeout
+        outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        over = threading.Event()
+        for order in sent:
+            if order.metadata.message_id in pushed:
+                threading.Thread(
+                    target=self._wait_for, args=(order, outcomes, over), daemon=True
+                ).start()
+        replies: list[Message] = []
+        try:
+            for _ in range(waiting):
+                left = None if ends is None else max(0.0, ends - time.monotonic())
+                outcome = outcomes.get(timeout=left)
+                if isinstance(outcome, httpx.TransportError):
+                    raise outcome
+                replies.extend(outcome)
+        except queue.Empty:
+            logger.info("%d of %d replies at the deadline", len(replies), len(sent))
+        finally:
+            over.set()
+        return replies
+
+    def _wait_for(
+        self, order: Message, outcomes: "queue.SimpleQueue[Outcome]", over: threading.Event
+    ) -> None:
+        """Run in a thread: look for the replies to one order until they are there."""
+        while not over.is_set():
+            try:
+                replies = self._replies_to(order)
+            except httpx.TransportError as error:
+                outcomes.put(error)
+                return
+            if replies:
+                outcomes.put(replies)
+                return
+            over.wait(self._poll_s)
+
+    def _replies_to(self, order: Message) -> list[Message]:
+        try:
+            replies = list(self._grid.pull_messages([order.metadata.message_id]))
+        except httpx.TransportError:
+            raise
+        except Exception as error:  # noqa: BLE001 (whatever a stranger's bytes lead to)
+            kind = type(error).__name__  # its text may hold what was sent
+            logger.warning("node %d: no message (%s)", order.metadata.dst_node_id, kind)
+            return [_unreadable(order)]
+        return [reply if _answers(reply, order) else _unreadable(order) for reply in replies]
+
+
+def _answers(reply: object, order: Message) -> bool:
+    """Tell whether a reply says of itself what the SuperLink knows of it.
+
+    An error may be reported by the SuperLink in the node's name; an update may not.
+    """
+    if not isinstance(reply, Message):  # Flower makes whatever kind of object the bytes name
+        return False
+    said, asked = reply.metadata, order.metadata
+    from_node = reply.has_error() or said.src_node_id == asked.dst_node_id
+    return said.reply_to_message_id == asked.message_id and from_node
+
+
+def _unreadable(order: Message) -> Message:
+    return Message(Error(UNREADABLE_REPLY), reply_to=order)
