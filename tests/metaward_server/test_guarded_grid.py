@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -123,14 +123,16 @@ class SuperLinkOfOneRun:
 
 
 @pytest.fixture
-def connected(scripted_grid: Any, honest_node: Any) -> Callable[..., HttpGrid]:
+def connected(scripted_grid: Any, honest_node: Any) -> Iterator[Callable[..., HttpGrid]]:
     """Give Flower's own HTTP grid, connected to a SuperLink of ours with nodes 1 to 3."""
+    made: list[SuperLinkOfOneRun] = []
     scripted_grid({})  # makes this process the coordinator of a run
 
     def connect(tamper: dict[int, dict[str, Bytes]]) -> HttpGrid:
         grid = HttpGrid(token="t")
         grid.set_run(Run.create_empty(1))
         superlink = SuperLinkOfOneRun(honest_node, tamper)
+        made.append(superlink)
         grid.__dict__["_client"] = superlink
         push = grid.push_messages
 
@@ -144,7 +146,9 @@ def connected(scripted_grid: Any, honest_node: Any) -> Callable[..., HttpGrid]:
         grid.__dict__["get_node_ids"] = lambda: [1, 2, 3]
         return grid
 
-    return connect
+    yield connect
+    for superlink in made:  # whoever still waits for an object ends now, and not in a later test
+        superlink.objects.clear()
 
 
 def orders() -> list[Message]:

@@ -12,7 +12,7 @@ from flwr.app import Context, Error, Message, RecordDict
 from metaward.arrays import Arrays
 from metaward.errors import ConfigError, FederationError
 from metaward.progress import RoundEvent
-from metaward.study import AdamSettings, ModelSettings, Study
+from metaward.study import AdamSettings, ModelSettings, RoundSettings, Study
 from metaward_server import study_run
 from metaward_server.app import app
 from metaward_server.checkpoints import CheckpointStore
@@ -149,7 +149,8 @@ def test_the_server_app_goes_on_from_the_newest_checkpoint(
 def test_why_the_server_app_ended_is_written_down_and_forgotten_when_it_goes_on(
     tmp_path: Path, small_theta: None, scripted_grid: Any, honest_node: Node
 ) -> None:
-    config = {"study": STUDY.model_dump_json(), "run-dir": str(tmp_path), "nodes": 1}
+    study = STUDY.model_copy(update={"round": RoundSettings(deadline_s=0.2)})
+    config = {"study": study.model_dump_json(), "run-dir": str(tmp_path), "nodes": 1}
     with pytest.raises(FederationError):
         app(scripted_grid({1: lambda _: None}), Context(1, 0, {}, RecordDict(), config))
     assert "void rounds in a row" in read_failure(tmp_path)
