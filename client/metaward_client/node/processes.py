@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from metaward.services import Service
+from metaward.workers import KEEP_MEMORY
 from metaward_client.node.node_folder import NodeFolder, read_kit
 from metaward_client.node.vetted_app import write_command
 
@@ -32,7 +33,7 @@ def services_of(node: NodeFolder, site: Path, sockets: Path) -> list[Service]:
     programs = node.path / "bin"
     warm_socket = sockets / "warm"
     write_command(programs, warm_socket)
-    environment = {
+    environment = KEEP_MEMORY | {
         "FLWR_HOME": str(node.path / "flower"),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
