@@ -29,7 +29,7 @@ from metaward_server.sampling import sample_nodes
 logger = logging.getLogger(__name__)
 
 NODE_POLL_S = 0.05
-"""Pause between two looks at which nodes are there, before the first round."""
+"""Pause between two looks at which nodes are there, before a round."""
 
 Clock = Callable[[], float]
 
@@ -185,6 +185,7 @@ class MetaStrategy(Strategy):
         )
 
     def _play_round(self, grid: Grid, round_index: int) -> RoundEvent:
+        self._wait_for(grid, self.study.least_updates())
         began = self._clock()
         theta = encode_arrays(self._progress.theta)
         messages = self.configure_train(round_index + 1, theta, ConfigRecord(), grid)
@@ -209,11 +210,7 @@ class MetaStrategy(Strategy):
         )
 
     def _wait_for_nodes(self, grid: Grid) -> None:
-        deadline = self._clock() + self.study.round.deadline_s
-        while (present := len(list(grid.get_node_ids()))) < self.n_nodes:
-            if self._clock() > deadline:
-                break
-            time.sleep(NODE_POLL_S)
+        present = self._wait_for(grid, self.n_nodes)
         if present < self.study.least_updates():
             raise FederationError(
                 f"{present} sites are connected",
@@ -221,6 +218,19 @@ class MetaStrategy(Strategy):
                 where=f"study {self.study.name}, before round {self._progress.next_round}",
                 next_step=f"Connect more sites, or choose another {self._who_needs_them()}.",
             )
+
+    def _wait_for(self, grid: Grid, n_nodes: int) -> int:
+        """Wait for so many nodes, at most one deadline long; return how many are there.
+
+        A node that was killed is away for a minute or so; without the wait, rounds that cannot
+        count would go by meanwhile.
+        """
+        deadline = self._clock() + self.study.round.deadline_s
+        while (present := len(list(grid.get_node_ids()))) < n_nodes:
+            if self._clock() > deadline:
+                break
+            time.sleep(NODE_POLL_S)
+        return present
 
     def _who_needs_them(self) -> str:
         of_rule = self.study.aggregation.least_updates()

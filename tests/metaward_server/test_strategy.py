@@ -408,6 +408,27 @@ def test_without_a_quorum_of_nodes_the_study_does_not_begin(
         )
 
 
+def test_a_round_waits_for_a_node_that_is_away_rather_than_be_void(
+    play: Any, scripted_grid: Any, honest_node: Node
+) -> None:
+    grid = scripted_grid({1: honest_node, 2: honest_node})
+    here = iter([[1, 2], [1], [1], [1]])
+    grid.get_node_ids = lambda: next(here, [1, 2])
+    _, events = play(grid, study_with(rounds=2, quorum=2), n_nodes=2)
+    assert [(event.asked, event.void) for event in events] == [(2, False), (2, False)]
+
+
+def test_a_node_that_stays_away_costs_a_round_one_deadline(
+    play: Any, scripted_grid: Any, honest_node: Node
+) -> None:
+    ticks = itertools.count(step=1.0)
+    grid = scripted_grid({1: honest_node, 2: honest_node})
+    here = iter([[1, 2]])
+    grid.get_node_ids = lambda: next(here, [1])
+    with pytest.raises(FederationError, match="void rounds in a row"):
+        play(grid, study_with(quorum=2, deadline_s=3.0), n_nodes=2, clock=lambda: next(ticks))
+
+
 def test_a_round_says_how_long_it_took_and_how_much_of_it_was_waiting(
     play: Any, scripted_grid: Any, honest_node: Node
 ) -> None:
