@@ -158,6 +158,6 @@ def test_ctrl_c_stops_the_parent_and_prints_nothing_from_workers(tmp_path: Path)
     assert parent.stdout is not None
     parent.stdout.readline()
     os.killpg(parent.pid, signal.SIGINT)
-    _, errors = parent.communicate(timeout=10)
+    _, errors = parent.communicate(timeout=60)
     assert errors.count("Traceback") == 1  # the parent's own KeyboardInterrupt
     assert "KeyboardInterrupt" in errors

@@ -154,6 +154,7 @@ def hospital(tmp_path: Path) -> Callable[[str], Hospital]:
         if mechanism != "none":
             Ledger.create(tmp_path / "books", tmp_path / "seals", Budget(float(ROUNDS), 1e-3))
         node = {"site": str(tmp_path), "round-log": str(tmp_path / "logs" / "north.jsonl")}
+        node |= {"simulated": True}
         return Hospital(tmp_path, node, [])
 
     return make
