@@ -145,7 +145,7 @@ def run(
 
 
 def resume(folder: Folder, name: str) -> None:
-    """Go on with a study that failed or was stopped, or watch one that runs."""
+    """Go on with a study that failed, or watch one that runs."""
     from metaward_server.coordinator import studies
     from metaward_server.coordinator.home import open_coordinator
 

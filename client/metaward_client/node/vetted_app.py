@@ -6,13 +6,17 @@ references and no code. So a bundle with any other SHA-256 is refused here, befo
 is written. Flower's own vetting needs its hub; this needs the release on the hospital's disk.
 """
 
+import logging
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from metaward.bundle import bundle, digest_of
 from metaward.errors import FederationError
+
+logger = logging.getLogger(__name__)
 
 COMMAND = "flwr-clientapp"
 """Name of the program that Flower starts for each message."""
@@ -32,6 +36,23 @@ def refuse_other_code(content: bytes) -> None:
         )
 
 
+def install_bundle(
+    install: Callable[..., Path], content: bytes, *args: Any, **options: Any
+) -> Path:  # Any: Flower's own
+    """Install this release's bundle, and no other.
+
+    Raises:
+        FederationError: It is another one, or it cannot be installed. Flower sends the text to the
+            coordinator, so it holds none of the operating system's, which names paths.
+    """
+    refuse_other_code(content)
+    try:
+        return install(content, *args, **options)
+    except Exception:
+        logger.exception("the bundle cannot be installed")
+    raise FederationError("the bundle cannot be installed; the hospital's own log says why")
+
+
 def main() -> None:
     """Do what `flwr-clientapp` does, once the bundle is known."""
     from flwr.supernode.cli.flwr_clientapp import flwr_clientapp
@@ -40,9 +61,7 @@ def main() -> None:
     install = runtime.install_from_fab  # no such name: an unknown Flower, and we stop
 
     def install_vetted(content: bytes, *args: Any, **options: Any) -> Path:  # Any: Flower's own
-        refuse_other_code(content)
-        installed: Path = install(content, *args, **options)
-        return installed
+        return install_bundle(install, content, *args, **options)
 
     runtime.install_from_fab = install_vetted  # type: ignore[attr-defined]
     flwr_clientapp()

@@ -11,10 +11,10 @@ import sys
 import time
 from pathlib import Path
 
-from metaward.errors import FederationError
+from metaward.errors import ConfigError, MetawardError
 from metaward_server.coordinator.home import Coordinator, open_coordinator
 from metaward_server.coordinator.hospitals import register_nodes
-from metaward_server.coordinator.studies import all_studies, look_after
+from metaward_server.coordinator.studies import StudyFolder, all_studies, look_after
 
 logger = logging.getLogger(__name__)
 
@@ -30,12 +30,19 @@ def keep_once(coordinator: Coordinator) -> None:
     for name in register_nodes(coordinator):
         logger.info("hospital %s has a node", name)
     for folder in all_studies(coordinator):
-        before = folder.state
-        if before.state in ("wanted", "running"):
-            look_after(coordinator, folder)
-            after = folder.state
-            if after != before:
-                logger.info("study %s: %s %s", folder.path.name, after.state, after.reason)
+        try:
+            _look_after(coordinator, folder)
+        except ConfigError as error:  # a damaged file of one study must not stop the others
+            logger.warning("study %s: %s", folder.path.name, error)
+
+
+def _look_after(coordinator: Coordinator, folder: StudyFolder) -> None:
+    before = folder.state
+    if before.state in ("wanted", "running"):
+        look_after(coordinator, folder)
+        after = folder.state
+        if after != before:
+            logger.info("study %s: %s %s", folder.path.name, after.state, after.reason)
 
 
 def main() -> None:
@@ -45,7 +52,7 @@ def main() -> None:
     while True:
         try:
             keep_once(coordinator)
-        except FederationError as error:
+        except MetawardError as error:
             logger.warning("%s", error)
         time.sleep(PAUSE_S)
 

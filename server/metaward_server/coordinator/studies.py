@@ -1,7 +1,7 @@
 """Studies that a coordinator runs: what is wanted, what has happened, and how it is kept going.
 
     studies/NAME/study.yaml     what is run; never changes
-    studies/NAME/state.yaml     wanted, running, finished, failed or stopped; and why
+    studies/NAME/state.yaml     wanted, running, finished or failed; and why
     studies/NAME/rounds.jsonl, checkpoints/, model/     as in every run directory
 
 The files are the truth, and :func:`look_after` brings the SuperLink to them: it submits what is
@@ -22,7 +22,7 @@ from pydantic import Field
 from metaward.bundle import APP_FOLDER
 from metaward.config import Settings, load_settings
 from metaward.errors import ConfigError
-from metaward.model_artefact import ModelCard, PrivacyStatement, save_model
+from metaward.model_artefact import UNKNOWN_MECHANISM, ModelCard, PrivacyStatement, save_model
 from metaward.private_file import make_private_folder
 from metaward.run_directory import write_atomically
 from metaward.study import Study
@@ -37,18 +37,12 @@ RUNS_LISTED = "1000"
 """Newest runs that Flower is asked for."""
 ATTEMPTS = 5
 """Submissions in a row without a new round, after which a study has failed."""
-EACH_HOSPITALS_OWN = PrivacyStatement(
-    mechanism="each hospital's own policy", unit="as each hospital states",
-    neighbouring="as each hospital states", sampling="as each hospital states",
-    accountant="each hospital's own ledger",
-)  # fmt: skip
-"""The coordinator neither sets nor learns what a hospital's patients may lose."""
 
 
 class StudyState(Settings):
     """The content of `state.yaml`."""
 
-    state: Literal["wanted", "running", "finished", "failed", "stopped"] = "wanted"
+    state: Literal["wanted", "running", "finished", "failed"] = "wanted"
     nodes: int = Field(ge=1, description="hospitals to wait for before the first round")
     run: str = Field("", description="number of Flower's run")
     attempts: int = Field(0, ge=0, description="submissions since the last new round")
@@ -106,10 +100,10 @@ def want(coordinator: Coordinator, study: Study, nodes: int) -> StudyFolder:
 
 
 def want_again(coordinator: Coordinator, name: str) -> StudyFolder:
-    """Write down that a study that failed or was stopped shall go on."""
+    """Write down that a study that failed shall go on."""
     folder = find(coordinator, name)
     state = folder.state
-    if state.state in ("failed", "stopped"):
+    if state.state == "failed":
         folder.write(state.model_copy(update={"state": "wanted", "attempts": 0, "reason": ""}))
     return folder
 
@@ -196,7 +190,7 @@ def _write_model(folder: StudyFolder) -> None:
         seed=study.seed,
         model=study.model,
         learner=study.learner,
-        privacy=EACH_HOSPITALS_OWN,
+        privacy=PrivacyStatement(mechanism=UNKNOWN_MECHANISM),
         created_by=f"metaward {version('metaward')}",
     )
     save_model(folder.path / MODEL_FOLDER, card, store.load_newest().theta)

@@ -18,7 +18,7 @@ from metaward_client.node.node_folder import (
     own_public_key,
     read_kit,
 )
-from metaward_client.node.vetted_app import refuse_other_code, write_command
+from metaward_client.node.vetted_app import install_bundle, refuse_other_code, write_command
 from metaward_server.coordinator import hospitals
 from metaward_server.coordinator.home import Coordinator, CoordinatorSettings, create
 
@@ -111,6 +111,16 @@ def test_only_the_bundle_of_this_release_is_run() -> None:
     for other in (b"", bundle()[:-1], bundle() + b"\n"):
         with pytest.raises(FederationError, match="other code"):
             refuse_other_code(other)
+
+
+def test_of_a_failed_installation_no_path_leaves() -> None:
+    def full(_: bytes) -> Path:
+        raise OSError(28, "No space left on device", "/home/dr.doe/node/apps")
+
+    with pytest.raises(FederationError) as raised:
+        install_bundle(full, bundle())
+    assert "doe" not in str(raised.value)
+    assert raised.value.__context__ is None
 
 
 def test_the_program_that_flower_starts_is_ours_and_only_for_us(tmp_path: Path) -> None:

@@ -184,6 +184,8 @@ def test_a_finished_study_has_a_model(coordinator: Coordinator, superlink: FakeS
     assert folder.state.state == "finished"
     artefact = load_model(folder.path / "model")
     assert artefact.card.study_digest == STUDY.digest()
+    assert not artefact.card.privacy.is_private  # nobody has told the coordinator of a mechanism
+    assert "NOT PRIVATE" in artefact.card.privacy.sentence
     assert artefact.theta.keys() == initial_theta(STUDY).keys()
 
 
@@ -196,6 +198,16 @@ def test_a_run_that_completed_without_its_rounds_is_not_a_finished_study(
     keep_once(coordinator)
     assert folder.state.state == "running"
     assert not (folder.path / "model").exists()
+
+
+def test_a_damaged_file_of_one_study_does_not_stop_the_others(
+    coordinator: Coordinator, superlink: FakeSuperLink
+) -> None:
+    damaged = studies.want(coordinator, STUDY.model_copy(update={"name": "a"}), nodes=1)
+    (damaged.path / "study.yaml").write_text("{")
+    folder = studies.want(coordinator, STUDY, nodes=1)
+    keep_once(coordinator)
+    assert folder.state.state == "running"
 
 
 def test_a_name_is_one_study(coordinator: Coordinator) -> None:
