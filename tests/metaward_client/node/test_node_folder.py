@@ -2,6 +2,7 @@
 
 import stat
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from metaward.bundle import bundle
 from metaward.enrolment import Kit, new_request, public_text, read_request
 from metaward.errors import ConfigError, FederationError
+from metaward_client.node import vetted_app
 from metaward_client.node.node_folder import (
     NodeFolder,
     create_node,
@@ -111,6 +113,29 @@ def test_only_the_bundle_of_this_release_is_run() -> None:
     for other in (b"", bundle()[:-1], bundle() + b"\n"):
         with pytest.raises(FederationError, match="other code"):
             refuse_other_code(other)
+
+
+def test_what_flower_starts_installs_this_releases_bundle_and_no_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With the names that this Flower has; nothing of another bundle is written."""
+    runtime = import_module("flwr.supernode.runtime.run_clientapp")
+    command = import_module("flwr.supernode.cli.flwr_clientapp")
+    written: list[bytes] = []
+
+    def install(content: bytes, **_: object) -> Path:
+        written.append(content)
+        return tmp_path
+
+    def flower_runs() -> None:
+        assert runtime.install_from_fab(bundle(), skip_prompt=True) == tmp_path
+        with pytest.raises(FederationError, match="other code"):
+            runtime.install_from_fab(bundle() + b"x", skip_prompt=True)
+
+    monkeypatch.setattr(runtime, "install_from_fab", install)
+    monkeypatch.setattr(command, "flwr_clientapp", flower_runs)
+    vetted_app.main()
+    assert written == [bundle()]
 
 
 def test_of_a_failed_installation_no_path_leaves() -> None:
