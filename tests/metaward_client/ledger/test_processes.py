@@ -1,5 +1,6 @@
 """Several processes at one ledger: one works, the others wait, then refuse; readers do not wait."""
 
+import math
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from ledger_faults import BUDGET, TERMS, A, B, Place
 from metaward.errors import PrivacyError
 from metaward_client.privacy.ledger import RoundId, durable, read_ledger, snapshot
 from metaward_client.privacy.ledger import state as state_module
+from metaward_client.privacy.ledger.durable import Disk
 from metaward_client.privacy.ledger.snapshot import verify_ledger
 
 CHILDREN = Path(__file__).with_name("ledger_children.py")
@@ -144,3 +146,38 @@ def test_reading_writes_nothing(place: Place) -> None:
     assert before == {
         p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in place.ledger.parent.rglob("*")
     }
+
+
+class Replacing(Disk):
+    """Another process puts a new head in place just after this one has opened the old."""
+
+    def __init__(self, place: Place, times: float) -> None:
+        self.place, self.times = place, times
+
+    def open(self, path: str | Path, flags: int, folder: int | None = None) -> int:
+        file = super().open(path, flags, folder)
+        if str(path) == "head" and self.times > 0:
+            self.times -= 1
+            head = self.place.witness / "head"
+            (self.place.witness / "other").touch(mode=0o600)
+            (self.place.witness / "other").write_bytes(head.read_bytes())
+            (self.place.witness / "other").replace(head)
+        return file
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_reader_whose_head_is_replaced_as_it_opens_it_takes_the_new_one(
+    place: Place, times: int
+) -> None:
+    place.play([FIRST])
+    disk = Replacing(place, times)
+    state = verify_ledger(place.ledger, place.witness, clock=place.clock, disk=disk)
+    assert disk.times == 0
+    assert state.entries == 5
+
+
+def test_a_head_that_is_replaced_at_every_opening_is_refused(place: Place) -> None:
+    place.play([FIRST])
+    disk = Replacing(place, math.inf)
+    with pytest.raises(PrivacyError, match="or with none"):
+        read_ledger(place.ledger, place.witness, clock=place.clock, disk=disk)

@@ -22,6 +22,8 @@ OTHERS = 0o077
 """Permission bits of the group and of everybody else."""
 
 POLL_S = 0.02
+OPENINGS = 100
+"""Times that a file is opened which another process replaces before it can be looked at."""
 FRESH = ".new"
 """Ends the name of a file that is being written."""
 
@@ -80,8 +82,7 @@ class Folder:
             PrivacyError: It is missing, a link, another's, or open to others.
         """
         path = self.path / name
-        with refusing(path):
-            file = self.disk.open(name, flags, self.descriptor)
+        file = self._open_present(name, flags)
         try:
             with refusing(path):
                 _require_own_file(os.fstat(file), path)
@@ -172,6 +173,16 @@ class Folder:
             return self.disk.open(name, flags, self.descriptor)
         except FileExistsError:
             self.disk.unlink(self.descriptor, name)
+            return self.disk.open(name, flags, self.descriptor)
+
+    def _open_present(self, name: str, flags: int) -> int:
+        """Open the file that has the name now, not one that :meth:`replace` took it from."""
+        with refusing(self.path / name):
+            for _ in range(OPENINGS - 1):
+                file = self.disk.open(name, flags, self.descriptor)
+                if os.fstat(file).st_nlink > 0:
+                    return file
+                os.close(file)  # a round put another in its place meanwhile
             return self.disk.open(name, flags, self.descriptor)
 
     def _write(self, file: int, content: bytes) -> None:
