@@ -238,9 +238,9 @@ def _facts(
 ) -> "Table":
     from rich.table import Table
 
+    from metaward.privacy_promise import BLOCK
     from metaward_client.privacy.accountant import accountant_name
     from metaward_client.privacy.quote import SAMPLING, UNIT
-    from metaward_client.privacy.terms import BLOCK
 
     plan = answer.plan
     sampled = "block of patients" if plan.mechanism == BLOCK else "patient"

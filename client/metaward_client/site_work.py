@@ -80,15 +80,15 @@ def answer_message(message: Message, open_site: Callable[[], SiteAtWork]) -> Mes
 def answer_order(content: RecordDict, site: SiteAtWork) -> RecordDict | SiteRefusal:
     """Do the work of one round and return what leaves the site.
 
-    The same order gives the same bytes. Without a mechanism because randomness comes from the
-    study's seed, the site's name and the round; with one because the answer was stored.
+    The same order gives the same delta, to the bit. Without a mechanism because randomness comes
+    from the study's seed, the site's name and the round; with one because the answer was stored.
     """
     started = time.perf_counter()
     entry: dict[str, object] = {}
     answer: RecordDict | SiteRefusal
     try:
-        order = decode_order(content, model_spec)
-        entry |= {"round_index": order.round_index, "study": order.study.digest()}
+        order = decode_order(content, lambda study: _consented_spec(study, site, entry))
+        entry["round_index"] = order.round_index
         answer, outcome = _work(order, site)
     except Exception as error:  # noqa: BLE001 (no text of any exception may leave the site)
         answer = _refusal_of(error, private=not isinstance(site.policy, NoPrivacy))
@@ -109,9 +109,15 @@ def model_spec(study: Study) -> ArraySpec:
     return {name: tuple(leaf.shape) for name, leaf in body.named_parameters()}
 
 
+def _consented_spec(study: Study, site: SiteAtWork, entry: dict[str, object]) -> ArraySpec:
+    """Ask for consent before anything is built as a study says."""
+    entry["study"] = study.digest()
+    site.consent(study)
+    return model_spec(study)
+
+
 def _work(order: RoundOrder, site: SiteAtWork) -> tuple[RecordDict, dict[str, object]]:
     """Return what leaves the site, and what the site notes about it for itself."""
-    site.consent(order.study)
     _refuse_non_finite(order)
     seed = site_seed(order.study.seed, site.name)
     asked = AskedRound(

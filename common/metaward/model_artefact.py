@@ -38,9 +38,6 @@ MAX_CARD_DEPTH = 16
 NO_MECHANISM = "none (NOT PRIVATE)"
 """The mechanism of a model that nothing protects, in words that no reader of a file can miss."""
 
-UNKNOWN_MECHANISM = "none that the coordinator knows of (treat as NOT PRIVATE)"
-"""The mechanism of a model of real hospitals: each has set its own, and says it to nobody."""
-
 
 class PrivacyStatement(Settings):
     """What is promised about the records that a model learned from.
@@ -64,11 +61,6 @@ class PrivacyStatement(Settings):
     @property
     def sentence(self) -> str:
         """The statement in words, with all that an epsilon means nothing without."""
-        if self.mechanism == UNKNOWN_MECHANISM:
-            return (
-                "Treat as NOT PRIVATE: each hospital has set its own policy, which may be none, "
-                "and does not tell it to the coordinator."
-            )
         if not self.is_private:
             return "NOT PRIVATE: the deltas carried no differential privacy."
         loss = "unknown" if self.epsilon is None else f"{self.epsilon:.2f}"

@@ -18,6 +18,8 @@ class RoundEvent:
         seconds: Wall time of the round.
         overhead_s: Wall time outside the wait for the sites.
         refused_nodes: Reason -> numbers of the nodes, on the grid, that were refused for it.
+        promises: Node's number -> what its hospital says of its policy, as in an update's header;
+            of the admitted.
     """
 
     round_index: int
@@ -30,3 +32,4 @@ class RoundEvent:
     seconds: float = 0.0
     overhead_s: float = 0.0
     refused_nodes: dict[str, list[int]] = field(default_factory=dict)
+    promises: dict[str, dict[str, str | float]] = field(default_factory=dict)

@@ -10,7 +10,7 @@ the sender chooses. Flower's own modifications (which take deltas for full param
 them in silence) fail on the unknown name instead.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeAlias
@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from metaward.arrays import Arrays
 from metaward.errors import ProtocolError
+from metaward.privacy_promise import NO_PROMISE, PrivacyPromise
 from metaward.study import Study
 
 PROTOCOL_VERSION = 1
@@ -34,6 +35,8 @@ PROTOCOL_KEY = "protocol"
 ROUND_KEY = "round"
 STUDY_KEY = "study"
 STUDY_DIGEST_KEY = "study-digest"
+UPDATE_KEYS = frozenset({PROTOCOL_KEY, ROUND_KEY, STUDY_DIGEST_KEY})
+"""Of an update's header; the keys of the site's privacy promise follow them."""
 
 FLOAT32 = "float32"
 RAW_FLOAT32 = "metaward.float32-le"
@@ -106,11 +109,13 @@ class Update:
         study_digest: Digest of the study that the site worked for.
         round_index: From 0.
         delta: Direction to ADD to theta.
+        promise: What the site's policy lets a patient lose; the site's own word.
     """
 
     study_digest: str
     round_index: int
     delta: Arrays
+    promise: PrivacyPromise = NO_PROMISE
 
 
 def spec_of(arrays: Mapping[str, NDArray[np.float32]]) -> ArraySpec:
@@ -156,6 +161,7 @@ def encode_update(update: Update) -> RecordDict:
             PROTOCOL_KEY: PROTOCOL_VERSION,
             ROUND_KEY: update.round_index,
             STUDY_DIGEST_KEY: update.study_digest,
+            **update.promise.to_settings(),
         }
     )
     return RecordDict({UPDATE_RECORD: config, DELTA_RECORD: encode_arrays(update.delta)})
@@ -175,11 +181,13 @@ def decode_update(content: RecordDict, spec: ArraySpec) -> Update:
     """
     _check_size(content, largest_update(spec))
     config, delta = _two_records(content, UPDATE_RECORD, DELTA_RECORD)
-    round_index = _read_header(config, {PROTOCOL_KEY, ROUND_KEY, STUDY_DIGEST_KEY})
-    digest = config[STUDY_DIGEST_KEY]
+    header = {key: config[key] for key in UPDATE_KEYS if key in config}
+    round_index = _read_header(header, UPDATE_KEYS)
+    digest = header[STUDY_DIGEST_KEY]
     if not isinstance(digest, str):
         raise _wrong_type(STUDY_DIGEST_KEY, digest, "a string")
-    return Update(digest, round_index, decode_arrays(delta, spec))
+    promise = _read_promise({key: config[key] for key in config if key not in UPDATE_KEYS})
+    return Update(digest, round_index, decode_arrays(delta, spec), promise)
 
 
 def largest_update(spec: ArraySpec) -> int:
@@ -285,7 +293,14 @@ def _two_records(
     return config, arrays
 
 
-def _read_header(config: ConfigRecord, keys: set[str]) -> int:
+def _read_promise(settings: Mapping[str, object]) -> PrivacyPromise:
+    try:
+        return PrivacyPromise.from_settings(settings)
+    except ProtocolError as error:
+        raise RecordsError(error.found, where=error.where) from None
+
+
+def _read_header(config: Mapping[str, object], keys: Set[str]) -> int:
     """Check the version first: a later one may well have other keys."""
     version = config.get(PROTOCOL_KEY)
     if not _is_int(version) or version != PROTOCOL_VERSION:

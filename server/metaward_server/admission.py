@@ -7,7 +7,7 @@ not a value. A reason of ours and the node's number say what there is to say.
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
@@ -15,6 +15,7 @@ from flwr.app import Message
 
 from metaward.arrays import Arrays, l2_norm
 from metaward.errors import ProtocolError
+from metaward.privacy_promise import PrivacyPromise
 from metaward.wire import (
     ArraysError,
     ArraySpec,
@@ -82,10 +83,12 @@ class Admission:
         deltas: Node -> admitted delta.
         refused: Reason -> the nodes refused for it, ascending. An asked node stands in it once; an
             unknown one once for each reply, under the number that it gives itself.
+        promises: Node -> what its hospital says of its policy, for the admitted.
     """
 
     deltas: dict[int, Arrays]
     refused: dict[str, list[int]]
+    promises: dict[int, PrivacyPromise] = field(default_factory=dict)
 
 
 def admit(replies: Iterable[Message], asked: Mapping[str, int], rules: Rules) -> Admission:
@@ -106,14 +109,18 @@ def admit(replies: Iterable[Message], asked: Mapping[str, int], rules: Rules) ->
             _refuse(refused, Refusal.UNKNOWN_NODE, reply.metadata.src_node_id, rules)
         else:
             by_node[node].append(reply)
-    deltas: dict[int, Arrays] = {}
+    admitted: dict[int, Update] = {}
     for node in sorted(by_node):
         outcome = _judge_node(by_node[node], rules)
         if isinstance(outcome, Refusal):
             _refuse(refused, outcome, node, rules)
         else:
-            deltas[node] = outcome
-    return Admission(deltas, {reason: sorted(refused[reason]) for reason in sorted(refused)})
+            admitted[node] = outcome
+    return Admission(
+        {node: update.delta for node, update in admitted.items()},
+        {reason: sorted(refused[reason]) for reason in sorted(refused)},
+        {node: update.promise for node, update in admitted.items()},
+    )
 
 
 def _is_from(reply: Message, node: int) -> bool:
@@ -126,7 +133,7 @@ def _refuse(refused: dict[str, list[int]], reason: Refusal, node: int, rules: Ru
     logger.warning("round %d, node %d: %s", rules.round_index, node, reason.value)
 
 
-def _judge_node(replies: list[Message], rules: Rules) -> Arrays | Refusal:
+def _judge_node(replies: list[Message], rules: Rules) -> Update | Refusal:
     if not replies:
         return Refusal.NO_REPLY
     if len(replies) > 1:
@@ -147,7 +154,7 @@ def _judge_node(replies: list[Message], rules: Rules) -> Arrays | Refusal:
     return _judge_update(update, rules)
 
 
-def _judge_update(update: Update, rules: Rules) -> Arrays | Refusal:
+def _judge_update(update: Update, rules: Rules) -> Update | Refusal:
     if update.study_digest != rules.study_digest:
         return Refusal.STUDY
     if update.round_index != rules.round_index:
@@ -156,7 +163,7 @@ def _judge_update(update: Update, rules: Rules) -> Arrays | Refusal:
         return Refusal.NOT_FINITE
     if l2_norm(update.delta) > rules.max_delta_norm:
         return Refusal.NORM
-    return update.delta
+    return update
 
 
 def _refusal_of_code(code: int) -> Refusal:

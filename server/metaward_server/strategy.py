@@ -203,6 +203,10 @@ class MetaStrategy(Strategy):
             admitted=len(self._admission.deltas),
             refused={reason: len(nodes) for reason, nodes in self._admission.refused.items()},
             refused_nodes=self._admission.refused,
+            promises={
+                str(node): promise.to_settings()
+                for node, promise in self._admission.promises.items()
+            },
             void=metrics is None,
             delta_norm=norm,
             seconds=seconds,

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from metaward.model_artefact import PrivacyStatement
+from metaward.privacy_promise import BLOCK
 from metaward.tasks import Task
 from metaward_client.privacy.accountant import accountant_name, epsilon
 from metaward_client.privacy.calibration import noise_multiplier_for
@@ -23,7 +24,7 @@ from metaward_client.privacy.policy import (
     ProtectedSettings,
     read_policy_file,
 )
-from metaward_client.privacy.terms import BLOCK, Relation
+from metaward_client.privacy.terms import Relation
 from metaward_sim.scenario import PrivacyChoice
 
 POLICIES_FOLDER = "policies"

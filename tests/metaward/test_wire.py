@@ -11,6 +11,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from metaward import wire
 from metaward.arrays import Arrays
 from metaward.errors import ProtocolError
+from metaward.privacy_promise import PrivacyPromise
 from metaward.study import Study
 from metaward.wire import (
     ArraysError,
@@ -41,7 +42,8 @@ def an_order() -> RecordDict:
 
 
 def an_update() -> RecordDict:
-    return encode_update(Update(STUDY.digest(), 4, ARRAYS))
+    promise = PrivacyPromise("dp-sgd", 8.0, 1e-5, "add or remove one patient")
+    return encode_update(Update(STUDY.digest(), 4, ARRAYS, promise))
 
 
 def assert_same_bits(left: Arrays, right: Arrays) -> None:
@@ -102,6 +104,10 @@ def test_nothing_crosses_that_is_not_on_this_list() -> None:
         "update/protocol: int",
         "update/round: int",
         "update/study-digest: str",
+        "update/mechanism: str",
+        "update/neighbouring: str",
+        "update/target-epsilon: float",
+        "update/target-delta: float",
         "delta/<leaf>: float32 bytes",
     }
 

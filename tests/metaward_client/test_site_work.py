@@ -19,6 +19,7 @@ from metaward.models.body import build_body
 from metaward.study import FomamlSettings, ModelSettings, PrototypicalSettings, Study
 from metaward.tasks import Task
 from metaward.wire import RoundOrder, SiteRefusal, decode_update, encode_order, spec_of
+from metaward_client import site_work
 from metaward_client.app import app, open_site
 from metaward_client.node.approval import (
     MAX_PROPOSALS,
@@ -332,14 +333,18 @@ def test_a_simulation_names_a_policy_file(tmp_path: Path) -> None:
 
 
 def test_a_study_that_nobody_approved_is_refused_before_data_is_read_and_can_then_be_approved(
-    tmp_path: Path, site_of: Callable[..., SiteAtWork]
+    tmp_path: Path, site_of: Callable[..., SiteAtWork], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     approvals, proposals = tmp_path / "approvals", tmp_path / "proposals"
     proposals.mkdir()
     consent = approved_only(approvals, proposals)
     shut = site_of(raising(AssertionError("data was read")), consent=consent)
-    assert answer_order(an_order(), shut) is SiteRefusal.APPROVAL
+    order = an_order()
+    with monkeypatch.context() as patched:
+        patched.setattr(site_work, "build_body", raising(AssertionError("a network was built")))
+        assert answer_order(order, shut) is SiteRefusal.APPROVAL
     assert "is not approved here" in log_of(shut)[-1]["reason"]
+    assert log_of(shut)[-1]["study"] == STUDY.digest()
 
     [proposal] = proposals.iterdir()
     approve(approvals, load_settings(proposal, Study), "A. Officer", datetime.now(UTC))

@@ -196,7 +196,25 @@ def without_envelope(reply: Message, round_index: int) -> Leaves:
     return found
 
 
-def expected_update(study: Study, round_index: int) -> Leaves:
+PROMISES: dict[str, tuple[tuple[str, str, object], ...]] = {
+    "none": (("mechanism", "string", "none"),),
+    **{
+        mechanism: (
+            ("mechanism", "string", mechanism),
+            ("neighbouring", "string", relation),
+            ("target-epsilon", "double", float(ROUNDS)),
+            ("target-delta", "double", 1e-3),
+        )
+        for mechanism, relation in (
+            ("dp-sgd", "add or remove one patient"),
+            ("block", "replace one patient"),
+        )
+    },
+}
+"""What a site says of its policy: its constants, in every round the same."""
+
+
+def expected_update(study: Study, round_index: int, mechanism: str) -> Leaves:
     """All leaves of an update but the arrays' bytes; in the order in which they are encoded."""
     records = {
         ".content.items[0].key": "update",
@@ -204,7 +222,7 @@ def expected_update(study: Study, round_index: int) -> Leaves:
     }
     header = ".content.items[0].config_record.items"
     values = (("protocol", "sint64", 1), ("round", "sint64", round_index),
-              ("study-digest", "string", study.digest()))  # fmt: skip
+              ("study-digest", "string", study.digest()), *PROMISES[mechanism])  # fmt: skip
     for number, (key, kind, value) in enumerate(values):
         records |= {f"{header}[{number}].key": key, f"{header}[{number}].value.{kind}": value}
     for number, (name, leaf) in enumerate(THETA.items()):
@@ -225,7 +243,7 @@ def test_of_a_whole_study_nothing_leaves_but_one_finite_delta_a_round(
         for round_index in (*range(ROUNDS), ROUNDS - 1):  # the last is asked twice
             found = without_envelope(site.ask(study, round_index), round_index)
             arrays = {path: found.pop(path) for path in list(found) if path.endswith(".data")}
-            assert found == expected_update(study, round_index)
+            assert found == expected_update(study, round_index, mechanism)
             sizes = [4 * leaf.size for leaf in THETA.values()]
             assert [len(content) for content in arrays.values()] == sizes
             for content in arrays.values():
@@ -243,7 +261,7 @@ def test_every_learner_sends_the_same_kind_of_message(
     study = study_of(learner)
     found = without_envelope(hospital(mechanism).ask(study), 0)
     assert {path: v for path, v in found.items() if not path.endswith(".data")} == expected_update(
-        study, 0
+        study, 0, mechanism
     )
 
 
@@ -467,7 +485,7 @@ def test_no_patients_rows_or_files_make_a_site_refuse(
     study = study_of(FedAvgSettings(local_steps=1))
     found = without_envelope(site.ask(study, 1), 1)
     assert {path: v for path, v in found.items() if not path.endswith(".data")} == expected_update(
-        study, 1
+        study, 1, mechanism
     )
     texts = recorder.texts(site)
     assert "run `metaward site scan`" in texts["log"]

@@ -26,6 +26,7 @@ def event(index: int) -> RoundEvent:
         admitted=3,
         refused={"norm": 1},
         refused_nodes={"norm": [2]},
+        promises={"4": {"mechanism": "none"}},
         delta_norm=0.5,
     )
 
@@ -43,6 +44,7 @@ def test_a_line_says_all_that_the_coordinator_knows_of_the_round(log: RoundsLog)
         "delta_norm": 0.5,
         "seconds": 0.0,
         "overhead_s": 0.0,
+        "promises": {"4": {"mechanism": "none"}},
     }
 
 

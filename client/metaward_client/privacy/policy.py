@@ -12,7 +12,8 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, model_validator
 
 from metaward.config import Settings, load_settings
-from metaward_client.privacy.terms import BLOCK, DP_SGD, Budget, Relation, Terms
+from metaward.privacy_promise import BLOCK, DP_SGD
+from metaward_client.privacy.terms import Budget, Relation, Terms
 
 NOT_PRIVATE = "none (NOT PRIVATE)"
 """What every output calls the absence of a mechanism."""

@@ -6,9 +6,10 @@ from fractions import Fraction
 from typing import Any
 
 from metaward.errors import PrivacyError
+from metaward.privacy_promise import BLOCK
 from metaward_client.privacy.accountant import MOST_ROUNDS, accountant_name, epsilon
 from metaward_client.privacy.calibration import noise_multiplier_for, rounds_for
-from metaward_client.privacy.terms import BLOCK, GaussianStep, Relation
+from metaward_client.privacy.terms import GaussianStep, Relation
 
 UNIT = "patient"
 SAMPLING = "Poisson"

@@ -15,6 +15,7 @@ from metaward.errors import PrivacyError
 from metaward.meta.compose import build_learner, build_noised_learner
 from metaward.meta.noised import NoisedWork
 from metaward.models.body import build_body
+from metaward.privacy_promise import PrivacyPromise
 from metaward.study import Study
 from metaward.tasks import Task
 from metaward.wire import Update
@@ -32,6 +33,7 @@ from metaward_client.privacy.policy import (
 )
 from metaward_client.privacy.round_memory import RoundMemory
 from metaward_client.privacy.stored_reply import CLOSED, decode_reply, encode_reply
+from metaward_client.privacy.terms import Terms
 
 BLOCK_KEY = b"metaward: patients to blocks"
 """Purpose of the key that the ledger's secret is turned into."""
@@ -97,10 +99,11 @@ def release(
     match policy:
         case NoPrivacy():
             delta, loss, replayed = *_plain_delta(asked, load_task()), False
+            promise = PrivacyPromise()
         case _:
-            delta, loss, replayed = charged_delta(asked, load_task, policy, source)
+            delta, loss, replayed, promise = charged_delta(asked, load_task, policy, source)
     _require_finite(delta, asked)
-    update = Update(study_digest=asked.study.digest(), round_index=asked.round_index, delta=delta)
+    update = Update(asked.study.digest(), asked.round_index, delta, promise)
     return Released(update, loss, replayed)
 
 
@@ -109,8 +112,8 @@ def charged_delta(
     load_task: Callable[[], Task],
     policy: ProtectedSettings,
     source: Normals,
-) -> tuple[Arrays, float, bool]:
-    """Reserve, work, commit: return the noised delta, the loss, and whether it is a replay.
+) -> tuple[Arrays, float, bool, PrivacyPromise]:
+    """Reserve, work, commit: return the noised delta, the loss, whether it is a replay, a promise.
 
     The charge is on the disk before a patient is drawn, and the answer is on the disk before it
     can be sent. The three counts (charged, noised, released) are compared before the commit. A
@@ -127,8 +130,9 @@ def charged_delta(
     terms = policy.terms()
     with Ledger.open(policy.ledger, policy.witness) as ledger:
         answer = ledger.reserve(round_, terms, policy.budget, max_rounds=policy.rounds)
+        promise = _promise(terms, ledger)
         if isinstance(answer, Replay):
-            return decode_reply(answer.reply, asked.theta), float("nan"), True
+            return decode_reply(answer.reply, asked.theta), float("nan"), True, promise
         memory = RoundMemory.read(answer.memory)
         sums = NoisedSums(terms, source, memory.start_norm(policy))
         try:
@@ -140,7 +144,18 @@ def charged_delta(
                 ledger.commit(answer, CLOSED, memory.written(sums.max_grad_norm))
             raise
         ledger.commit(answer, encode_reply(delta), memory.written(sums.max_grad_norm))
-    return delta, loss, False
+    return delta, loss, False, promise
+
+
+def _promise(terms: Terms, ledger: Ledger) -> PrivacyPromise:
+    """Return what the ledger enforces: constants, and true of every answer it has ever stored."""
+    state = ledger.state
+    return PrivacyPromise(
+        mechanism=terms.mechanism,
+        target_epsilon=state.budget.target_epsilon,
+        target_delta=state.budget.target_delta,
+        neighbouring=state.relation_with(terms).value,
+    )
 
 
 def _plain_delta(asked: AskedRound, task: Task) -> tuple[Arrays, float]:

@@ -10,18 +10,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from metaward import privacy_promise
 from metaward.errors import PrivacyError
+from metaward.privacy_promise import BLOCK, DP_SGD
 
-DP_SGD = "dp-sgd"
-BLOCK = "block"
 MECHANISMS = (DP_SGD, BLOCK)
 
 
 class Relation(StrEnum):
     """Which two data sets must be hard to tell apart."""
 
-    ADD_OR_REMOVE_ONE = "add or remove one patient"
-    REPLACE_ONE = "replace one patient"
+    ADD_OR_REMOVE_ONE = privacy_promise.ADD_OR_REMOVE_ONE
+    REPLACE_ONE = privacy_promise.REPLACE_ONE
 
 
 @dataclass(frozen=True, order=True)

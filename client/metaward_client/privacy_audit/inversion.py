@@ -16,8 +16,9 @@ from torch.nn import functional as F
 from metaward.arrays import Tensors
 from metaward.meta.head import Head
 from metaward.models.body import Body
+from metaward.privacy_promise import DP_SGD
 from metaward_client.privacy.noised_sum import ClippedSum, NoisedSums, Normals
-from metaward_client.privacy.terms import DP_SGD, Terms
+from metaward_client.privacy.terms import Terms
 from metaward_client.privacy_audit.findings import Finding, Verdict
 
 STEP_SIZE = 0.1

@@ -9,6 +9,7 @@ import numpy as np
 
 from metaward.arrays import to_arrays
 from metaward.models.body import Body, build_body
+from metaward.privacy_promise import DP_SGD
 from metaward.study import FedAvgSettings, ModelSettings, Study
 from metaward.tasks import Task
 from metaward_client.privacy.ledger import Ledger, read_ledger
@@ -16,7 +17,6 @@ from metaward_client.privacy.noised_sum import Normals
 from metaward_client.privacy.policy import BlockPolicy, DpSgdPolicy, ProtectedSettings
 from metaward_client.privacy.release import AskedRound, release
 from metaward_client.privacy.stored_reply import encode_reply
-from metaward_client.privacy.terms import DP_SGD
 from metaward_client.privacy_audit.randomness import CountedSource
 from metaward_client.privacy_audit.self_audit import AuditedSite
 

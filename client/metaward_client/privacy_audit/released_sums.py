@@ -15,6 +15,7 @@ from metaward.arrays import Tensors
 from metaward.meta.compose import build_learner, build_noised_learner
 from metaward.meta.noised import ClassSums, NoisedWork, Parameters
 from metaward.models.body import Body
+from metaward.privacy_promise import BLOCK, DP_SGD
 from metaward.study import (
     FedAvgSettings,
     FomamlSettings,
@@ -29,7 +30,7 @@ from metaward_client.privacy.cohort import Cohort
 from metaward_client.privacy.dp_sgd import PatientAnswers
 from metaward_client.privacy.noised_sum import NoisedSums
 from metaward_client.privacy.patient_gradients import HEAD_BIAS, HEAD_WEIGHT
-from metaward_client.privacy.terms import BLOCK, DP_SGD, Terms
+from metaward_client.privacy.terms import Terms
 from metaward_client.privacy_audit.randomness import NoNoise
 from metaward_client.privacy_audit.sensitivity import VectorSum
 

@@ -8,6 +8,7 @@ import torch
 
 from metaward.meta.noised import public_head
 from metaward.models.body import Body, build_body
+from metaward.privacy_promise import BLOCK, DP_SGD
 from metaward.study import ModelSettings
 from metaward.tasks import Task
 from metaward_client.privacy.accountant import accountant_name, epsilon
@@ -16,7 +17,7 @@ from metaward_client.privacy.noised_sum import Normals
 from metaward_client.privacy.patient_gradients import refuse_shared_statistics
 from metaward_client.privacy.poisson import poisson_sample
 from metaward_client.privacy.policy import ProtectedSettings, statement_of_relation
-from metaward_client.privacy.terms import BLOCK, DP_SGD, Relation, Terms
+from metaward_client.privacy.terms import Relation, Terms
 from metaward_client.privacy_audit import inversion, membership, noise_scale, sampling
 from metaward_client.privacy_audit.findings import Audit, Finding
 from metaward_client.privacy_audit.one_run import one_run_finding, one_run_lower_bound

@@ -9,9 +9,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from metaward.privacy_promise import DP_SGD
 from metaward_client.privacy.noised_sum import ClippedSum, NoisedSums, Normals
 from metaward_client.privacy.poisson import poisson_sample
-from metaward_client.privacy.terms import DP_SGD, Terms
+from metaward_client.privacy.terms import Terms
 
 Release = Callable[[NDArray[np.float64], Normals], NDArray[np.float64]]
 """Records' vectors (n_patients, n_records, dimensions) and a source -> what is let out, (dim.,)."""

@@ -21,16 +21,29 @@ def standing(coordinator: Coordinator, now: datetime) -> dict[str, Any]:  # Any:
     except FederationError:
         seen = [(one.hospital, "unknown", "") for one in enrolled(coordinator)]
         is_up = False
+    promises = _promises(coordinator)
     return {
         "name": coordinator.settings.name,
         "address": coordinator.settings.address,
         "running": is_up,
         "certificate_days_left": int(days_left(coordinator.certificate.read_bytes(), now)),
         "hospitals": [
-            {"hospital": name, "status": status, "last_seen": last} for name, status, last in seen
+            {"hospital": name, "status": status, "last_seen": last, "promises": promises[name]}
+            for name, status, last in seen
         ],
         "studies": [_study(folder) for folder in all_studies(coordinator)],
     }
+
+
+def _promises(coordinator: Coordinator) -> dict[str, dict[str, str]]:
+    """Return hospital -> study -> the last that the hospital said of its privacy there."""
+    names = {one.node: one.hospital for one in enrolled(coordinator)}
+    found: dict[str, dict[str, str]] = {name: {} for name in names.values()}
+    for folder in all_studies(coordinator):
+        for node, promise in folder.promises():
+            if node in names:
+                found[names[node]][folder.path.name] = promise.sentence
+    return found
 
 
 def _study(folder: StudyFolder) -> dict[str, Any]:  # Any: JSON
@@ -61,9 +74,10 @@ def print_standing(found: dict[str, Any]) -> None:  # Any: JSON
     soon = "  [yellow]renew it: metaward server renew[/]" if days < SOON_DAYS else ""
     console.print(f"[bold]{found['name']}[/] at {found['address']}: {running}")
     console.print(f"Certificate: {days} days left{soon}")
-    hospitals = Table("hospital", "status", "last seen")
+    hospitals = Table("hospital", "status", "last seen", "epsilon at most, as it says")
     for one in found["hospitals"]:
-        hospitals.add_row(one["hospital"], one["status"], one["last_seen"])
+        said = "\n".join(f"{study}: {promise}" for study, promise in one["promises"].items())
+        hospitals.add_row(one["hospital"], one["status"], one["last_seen"], said)
     console.print(hospitals)
     studies = Table("study", "state", "rounds", "last round", "refused", "cause")
     for one in found["studies"]:

@@ -22,9 +22,10 @@ from pydantic import Field
 from metaward.bundle import APP_FOLDER
 from metaward.config import Settings, load_settings
 from metaward.errors import ConfigError
-from metaward.model_artefact import UNKNOWN_MECHANISM, ModelCard, PrivacyStatement, save_model
+from metaward.model_artefact import ModelCard, save_model
+from metaward.privacy_promise import PrivacyPromise, joint_statement
 from metaward.private_file import make_private_folder
-from metaward.run_directory import write_atomically
+from metaward.run_directory import RunDirectory, write_atomically
 from metaward.study import Study
 from metaward_server.checkpoints import CheckpointStore
 from metaward_server.coordinator.flower_cli import ask_flower
@@ -70,6 +71,14 @@ class StudyFolder:
         """Write how it stands, at once."""
         text = yaml.safe_dump(state.model_dump(mode="json"), sort_keys=False)
         write_atomically(self.path / STATE_FILE, text)
+
+    def promises(self) -> list[tuple[str, PrivacyPromise]]:
+        """Return (node, what its hospital said of its policy), for every update that counted."""
+        return [
+            (node, PrivacyPromise.from_settings(settings))
+            for event in RunDirectory(self.path).read_rounds()
+            for node, settings in event.promises.items()
+        ]
 
     def rounds_done(self) -> int:
         """Return how many rounds are committed."""
@@ -190,7 +199,7 @@ def _write_model(folder: StudyFolder) -> None:
         seed=study.seed,
         model=study.model,
         learner=study.learner,
-        privacy=PrivacyStatement(mechanism=UNKNOWN_MECHANISM),
+        privacy=joint_statement(one for _, one in folder.promises()),
         created_by=f"metaward {version('metaward')}",
     )
     save_model(folder.path / MODEL_FOLDER, card, store.load_newest().theta)

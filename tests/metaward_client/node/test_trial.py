@@ -58,7 +58,7 @@ def test_all_that_would_leave_is_listed_and_nothing_is_kept(
     done = try_round(with_policy(hospital, tmp_path, "privacy: {mechanism: none}\n"), STUDY)
     records = {(field.record, field.name) for field in done.leaves}
     settings = {name for record, name in records if record == "update"}
-    assert settings == {"protocol", "round", STUDY_DIGEST_KEY}
+    assert settings == {"protocol", "round", STUDY_DIGEST_KEY, "mechanism"}
     assert {record for record, _ in records} == {"update", "delta"}
     assert done.stays["outcome"] == "sent"
     assert list(temporary.iterdir()) == []

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from metaward.config import validate_settings
 from metaward.errors import ConfigError
+from metaward.privacy_promise import BLOCK, DP_SGD
 from metaward.study import Study
 from metaward_client.privacy.policy import (
     BlockPolicy,
@@ -19,7 +20,7 @@ from metaward_client.privacy.policy import (
     read_policy_file,
     statement_of_relation,
 )
-from metaward_client.privacy.terms import BLOCK, DP_SGD, Budget, Relation, Terms
+from metaward_client.privacy.terms import Budget, Relation, Terms
 
 NEEDED = {"target_epsilon": 8.0, "target_delta": 1e-4, "population": 1000}
 

@@ -15,6 +15,7 @@ from metaward.config import Settings
 from metaward.errors import ConfigError, DataError, PrivacyError
 from metaward.meta.noised import NoisedWork
 from metaward.meta.reptile import Reptile
+from metaward.privacy_promise import PrivacyPromise
 from metaward.study import (
     FedAvgSettings,
     FomamlSettings,
@@ -247,6 +248,25 @@ def test_a_round_asked_again_gets_the_same_bytes_and_no_data_is_opened(
     assert content(again) == content(first)
     assert again.update.delta.keys() == THETA.keys()
     assert np.isnan(again.loss)
+
+
+def test_the_promise_is_what_the_ledger_enforces_however_the_policy_changes(opened: Any) -> None:
+    policy = opened(dp_sgd)
+    promise = PrivacyPromise("dp-sgd", 3.0, 1e-3, "add or remove one patient")
+    for _ in range(2):
+        assert answer(policy).update.promise == promise
+        policy = policy.model_copy(update={"target_epsilon": 0.5})  # less than round 0 has spent
+    block_too = block(policy.ledger.parent)
+    other = answer(block_too, study=STUDY.model_copy(update={"seed": 6}))
+    assert other.update.promise == replace(
+        promise, mechanism="block", neighbouring="replace one patient"
+    )
+    assert answer(policy).update.promise.neighbouring == "replace one patient"  # one block is there
+
+
+def test_without_a_mechanism_nothing_is_promised() -> None:
+    released = release(asked(0), twelve_patients, NoPrivacy(), os_noise())
+    assert released.update.promise == PrivacyPromise("none")
 
 
 @BOTH

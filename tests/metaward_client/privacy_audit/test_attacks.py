@@ -9,9 +9,10 @@ from mutants import BODY
 
 from metaward.meta.noised import public_head
 from metaward.models.body import build_body
+from metaward.privacy_promise import DP_SGD
 from metaward.study import ModelSettings
 from metaward_client.privacy.noise import NoiseSource
-from metaward_client.privacy.terms import DP_SGD, Terms
+from metaward_client.privacy.terms import Terms
 from metaward_client.privacy_audit.inversion import gradient_of, invert, private_gradient, psnr
 from metaward_client.privacy_audit.membership import attack, patient_vectors, plain_release
 from metaward_client.privacy_audit.unit_release import product_release

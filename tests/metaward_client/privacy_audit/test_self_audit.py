@@ -3,8 +3,8 @@
 import pytest
 from mutants import MODEL, PaperSite
 
+from metaward.privacy_promise import BLOCK, DP_SGD
 from metaward_client.privacy.noise import NoiseSource
-from metaward_client.privacy.terms import BLOCK, DP_SGD
 from metaward_client.privacy_audit.findings import Verdict
 from metaward_client.privacy_audit.product_site import product_site
 from metaward_client.privacy_audit.self_audit import Counts, counts_of, self_audit_finding

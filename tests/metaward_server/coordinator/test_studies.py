@@ -11,13 +11,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from metaward.enrolment import new_request
 from metaward.errors import ConfigError, FederationError
 from metaward.model_artefact import load_model
+from metaward.privacy_promise import PrivacyPromise
+from metaward.progress import RoundEvent
 from metaward.study import ModelSettings, Study
 from metaward_server.checkpoints import CheckpointStore, Progress
 from metaward_server.coordinator import hospitals, studies
 from metaward_server.coordinator.home import Coordinator, CoordinatorSettings, create
 from metaward_server.coordinator.keeper import keep_once
-from metaward_server.coordinator.standing import standing
+from metaward_server.coordinator.standing import print_standing, standing
 from metaward_server.failure_note import write_failure
+from metaward_server.rounds_log import RoundsLog
 from metaward_server.study_run import initial_theta
 
 STUDY = Study(name="chest", rounds=3, model=ModelSettings(filters=8, image_size=16, groups=2))
@@ -184,9 +187,39 @@ def test_a_finished_study_has_a_model(coordinator: Coordinator, superlink: FakeS
     assert folder.state.state == "finished"
     artefact = load_model(folder.path / "model")
     assert artefact.card.study_digest == STUDY.digest()
-    assert not artefact.card.privacy.is_private  # nobody has told the coordinator of a mechanism
+    assert not artefact.card.privacy.is_private  # no hospital has spoken of a mechanism
     assert "NOT PRIVATE" in artefact.card.privacy.sentence
     assert artefact.theta.keys() == initial_theta(STUDY).keys()
+
+
+def closed_round(folder: studies.StudyFolder, promises: dict[str, PrivacyPromise]) -> None:
+    said = {node: promise.to_settings() for node, promise in promises.items()}
+    index = len(folder.promises())
+    RoundsLog(folder.path / "rounds.jsonl").append(RoundEvent(index, 3, 2, 2, promises=said))
+
+
+def test_status_and_card_say_what_the_hospitals_said_of_their_privacy(
+    coordinator: Coordinator, superlink: FakeSuperLink, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("north", "south"):
+        hospitals.enrol(coordinator, request(name))
+    folder = studies.want(coordinator, STUDY, nodes=1)
+    keep_once(coordinator)
+    loose = PrivacyPromise("dp-sgd", 8.0, 1e-5, "add or remove one patient")
+    tight = PrivacyPromise("dp-sgd", 2.0, 1e-5, "add or remove one patient")
+    closed_round(folder, {"100": loose, "101": tight})
+    closed_round(folder, {"100": tight})
+    found = standing(coordinator, datetime.now(UTC))
+    said = {one["hospital"]: one["promises"] for one in found["hospitals"]}
+    latest = {"chest": "2 at delta 1.0e-05, dp-sgd"}
+    assert said == {"north": latest, "south": latest}
+    print_standing(found)
+    assert "2 at delta 1.0e-05" in capsys.readouterr().out
+    commit(folder, STUDY.rounds)
+    superlink.runs["1"] = "finished:completed"
+    keep_once(coordinator)
+    card = load_model(folder.path / "model").card
+    assert (card.privacy.epsilon, card.privacy.is_private) == (8.0, True)  # north's first round
 
 
 def test_a_run_that_completed_without_its_rounds_is_not_a_finished_study(
@@ -226,7 +259,9 @@ def test_where_things_stand_is_told_without_a_superlink(
     superlink.is_up = False
     found = standing(coordinator, datetime.now(UTC))
     assert found["running"] is False
-    assert found["hospitals"] == [{"hospital": "north", "status": "unknown", "last_seen": ""}]
+    assert found["hospitals"] == [
+        {"hospital": "north", "status": "unknown", "last_seen": "", "promises": {}}
+    ]
     assert found["studies"][0]["state"] == "wanted"
     superlink.is_up = True
     keep_once(coordinator)
