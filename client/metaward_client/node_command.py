@@ -77,6 +77,10 @@ def init(
 
     site_file = folder / SITE_FILE
     if not site_file.exists():
+        if images is None and sys.stdin.isatty():
+            images = Path(typer.prompt("Folder with DICOM files"))
+            table = typer.prompt("Label table (CSV; empty: a folder per label)", default="")
+            labels = Path(table) if table else None
         _write_site(site_file, name, images, labels)
     config = read_site_config(site_file)
     if config.name != name:

@@ -10,6 +10,7 @@ from metaward_client import (
     budget_command,
     fetch_command,
     ledger_command,
+    log_command,
     node_command,
     quote_command,
 )
@@ -29,6 +30,7 @@ def register(app: typer.Typer) -> None:
     site.command("quote", epilog=quote_command.EXAMPLE)(quote_command.quote)
     budget_command.register(site)
     ledger_command.register(site)
+    site.command("log", epilog=log_command.EXAMPLE)(log_command.log)
     app.add_typer(site, name="site")
 
 

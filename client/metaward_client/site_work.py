@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +85,7 @@ def answer_order(content: RecordDict, site: SiteAtWork) -> RecordDict | SiteRefu
     from the study's seed, the site's name and the round; with one because the answer was stored.
     """
     started = time.perf_counter()
-    entry: dict[str, object] = {}
+    entry: dict[str, object] = {"time": datetime.now(UTC).isoformat(timespec="seconds")}
     answer: RecordDict | SiteRefusal
     try:
         order = decode_order(content, lambda study: _consented_spec(study, site, entry))

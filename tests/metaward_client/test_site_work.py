@@ -243,7 +243,7 @@ def test_the_round_log_holds_what_it_says_and_no_more(
     answer_order(an_order(), site_of(policy=policy))
     answer_order(an_order(round_index=3), site_of(raising(DataError("2 patients")), policy))
     sent, refused = log_of(site_of())
-    both = {"round_index", "study", "outcome", "seconds"}
+    both = {"time", "round_index", "study", "outcome", "seconds"}
     assert sent.keys() == both | {"loss", "delta_norm", "mechanism"}
     assert refused.keys() == both | {"reason"}
     assert "patients" not in refused["reason"]

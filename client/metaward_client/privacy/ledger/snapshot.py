@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from metaward.errors import PrivacyError
-from metaward_client.privacy.ledger.chain import read_counted
+from metaward_client.privacy.ledger.chain import Entry, read_counted
 from metaward_client.privacy.ledger.clock import Clock, require_clock, utc_now
 from metaward_client.privacy.ledger.durable import Disk, open_folder
 from metaward_client.privacy.ledger.journal import LEDGER_FILE, REPLIES_FOLDER, places
@@ -20,16 +20,27 @@ def read_ledger(
     Raises:
         PrivacyError: It is not as it was left.
     """
+    where = str(places(folder, witness)[0])
+    state = LedgerState(read_entries(folder, witness, disk=disk), where)
+    require_clock(clock(), state.last_time, where)
+    return state
+
+
+def read_entries(
+    folder: Path, witness: Path | None = None, *, disk: Disk | None = None
+) -> tuple[Entry, ...]:
+    """Return all entries, verified; writes nothing and waits for nobody.
+
+    Raises:
+        PrivacyError: They are not as they were left.
+    """
     disk = disk or Disk()
     ledger_path, witness_path = places(folder, witness)
     with open_folder(ledger_path, disk) as ledger_folder:
         with open_witness(witness_path, disk) as open_one:
             key, head = open_one.key, open_one.head()  # before the file, which only grows
         where = str(ledger_path / LEDGER_FILE)
-        chain = read_counted(ledger_folder.read(LEDGER_FILE), head, key, where)
-    state = LedgerState(chain.entries, str(ledger_path))
-    require_clock(clock(), state.last_time, str(ledger_path))
-    return state
+        return read_counted(ledger_folder.read(LEDGER_FILE), head, key, where).entries
 
 
 def verify_ledger(
