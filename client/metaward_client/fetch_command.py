@@ -78,8 +78,13 @@ def report_as_json(config: "SiteConfig", report: "FetchReport") -> dict[str, Any
 
 
 def _is_encrypted(config: "SiteConfig") -> bool:
-    pacs = config.data.pacs
-    return pacs is not None and pacs.protocol == "dicomweb" and pacs.url.startswith("https:")
+    match config.data.pacs:
+        case None:
+            return False
+        case pacs if pacs.protocol == "dimse":
+            return pacs.tls
+        case pacs:
+            return pacs.url.startswith("https:")
 
 
 def _print_report(config: "SiteConfig", report: "FetchReport", console: "Console") -> None:

@@ -15,6 +15,8 @@ from pynetdicom.dimse_primitives import C_STORE
 from metaward.errors import ConfigError, MetawardError
 from metaward_client.dicom.transfer_syntaxes import TRANSFER_SYNTAXES
 from metaward_client.pacs.archive import Instance, NotFetched, PacsAway, Sink, Study, StudyQuery
+from metaward_client.pacs.credentials import Credentials
+from metaward_client.pacs.dimse_access import identity_of, tls_of
 from metaward_client.pacs.failures import Failure
 from metaward_client.pacs.pace import Pace
 from metaward_client.pacs.settings import DimseSettings
@@ -47,15 +49,20 @@ FIND, GET = "1.2.840.10008.5.1.4.1.2.2.1", "1.2.840.10008.5.1.4.1.2.2.3"
 
 PENDING, SUCCESS, SOME_FAILED, OUT_OF_RESOURCES = (0xFF00, 0xFF01), 0x0000, 0xB000, 0xA700
 CANNOT_STORE = 0xA900
-REJECTED_FOR_NOW = 2
-"""Result of a rejected association (PS3.8, 9.3.4)."""
+REJECTED_FOR_NOW, BY_ACSE = 2, 2
+"""Result and source of a rejected association (PS3.8, 9.3.4). Who does not know a user may answer
+with these two; who has too many connections answers with another source."""
 
 
 class DimseArchive:
     """See :class:`~metaward_client.pacs.archive.Archive`."""
 
-    def __init__(self, settings: DimseSettings, pace: Pace) -> None:
+    def __init__(
+        self, settings: DimseSettings, credentials: Credentials | None, pace: Pace
+    ) -> None:
         self._settings = settings
+        self._tls = tls_of(settings)
+        self._identity = [] if credentials is None else [identity_of(credentials)]
         self._pace = pace
         self._entity = AE(ae_title=settings.calling_ae_title)
         timeout = settings.timeout_seconds
@@ -177,11 +184,14 @@ class DimseArchive:
             settings.port,
             contexts=[build_context(FIND), build_context(GET), *storage],
             ae_title=settings.called_ae_title,
-            ext_neg=[build_role(kind, scp_role=True) for kind in self._classes],
+            ext_neg=[*(build_role(k, scp_role=True) for k in self._classes), *self._identity],
+            tls_args=None if self._tls is None else (self._tls.context, self._tls.host),
             evt_handlers=[(evt.EVT_C_STORE, self._take), (evt.EVT_CONN_OPEN, _send_at_once)],
         )
         if not association.is_established:
-            raise _not_connected(association)
+            if self._tls is not None and not association.is_rejected:
+                self._tls.refuse_untrusted(settings.port, settings.timeout_seconds)
+            raise _not_connected(association, with_user=bool(self._identity))
         self._association = association
         return association
 
@@ -248,16 +258,19 @@ def _of_status(status: int | None) -> Exception:
     return NotFetched(Failure.PACS_ERROR)
 
 
-def _not_connected(association: "Association") -> Exception:
+def _not_connected(association: "Association", *, with_user: bool) -> Exception:
     """Return why there is no connection: the PACS refused us, or cannot be reached."""
     if not association.is_rejected:
         return PacsAway()
     answer = association.acceptor.primitive
-    if answer is not None and answer.result == REJECTED_FOR_NOW:
+    rejected = (None, None) if answer is None else (answer.result, answer.result_source)
+    is_user_unknown = with_user and rejected[1] == BY_ACSE
+    if rejected[0] == REJECTED_FOR_NOW and not is_user_unknown:
         return PacsAway(Failure.BUSY)
     return ConfigError(
         "the PACS refuses the connection",
-        expected="AE titles that the PACS knows: its own, and ours from this machine",
-        where="data.pacs.called_ae_title, data.pacs.calling_ae_title",
+        expected="AE titles that the PACS knows, its own and ours from this machine; and, where it "
+        "wants one, a user and password",
+        where="data.pacs.called_ae_title, calling_ae_title, credentials",
         next_step="Correct them, or have this machine and its AE title entered in the PACS.",
     )

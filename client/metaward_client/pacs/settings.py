@@ -4,7 +4,7 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from metaward.config import Settings
 
@@ -44,6 +44,19 @@ class DimseSettings(_PacsSettings):
     port: int = Field(104, ge=1, le=65535)
     called_ae_title: str = Field(min_length=1, max_length=16, description="of the PACS")
     calling_ae_title: str = Field("METAWARD", min_length=1, max_length=16, description="ours")
+    credentials: Path | None = Field(None, description="file of mode 0600 with user and password")
+    tls: bool = Field(False, description="encrypt; often on port 2762")
+    ca: Path | None = Field(None, description="certificate of the authority that signed the PACS's")
+    certificate: Path | None = Field(None, description="ours, where the PACS wants one")
+    key: Path | None = Field(None, description="of our certificate; mode 0600")
+
+    @model_validator(mode="after")
+    def _certificates_serve_tls(self) -> "DimseSettings":
+        if not self.tls and (self.ca or self.certificate or self.key):
+            raise ValueError("ca, certificate and key need `tls: true`")
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key come together")
+        return self
 
 
 PacsSettings = Annotated[DicomwebSettings | DimseSettings, Field(discriminator="protocol")]
@@ -51,12 +64,6 @@ PacsSettings = Annotated[DicomwebSettings | DimseSettings, Field(discriminator="
 
 def with_absolute_paths(settings: PacsSettings, folder: Path) -> PacsSettings:
     """Return the settings with paths relative to ``folder`` made absolute."""
-    if isinstance(settings, DimseSettings):
-        return settings
-
-    def absolute(path: Path | None) -> Path | None:
-        return None if path is None else (folder / path.expanduser()).absolute()
-
-    return settings.model_copy(
-        update={"credentials": absolute(settings.credentials), "ca": absolute(settings.ca)}
-    )
+    paths = {name: value for name, value in settings if isinstance(value, Path)}
+    absolute = {name: (folder / path.expanduser()).absolute() for name, path in paths.items()}
+    return settings.model_copy(update=absolute)

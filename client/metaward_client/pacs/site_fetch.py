@@ -62,17 +62,17 @@ def fetch_site(
 
 def open_archive(settings: PacsSettings, pace: Pace) -> Archive:
     """Return the PACS that settings describe; nothing is sent yet."""
+    path = settings.credentials
+    credentials = None if path is None else read_credentials(path)
     match settings:
         case DicomwebSettings():
             from metaward_client.pacs.dicomweb import DicomwebArchive
 
-            path = settings.credentials
-            credentials = None if path is None else read_credentials(path)
             return DicomwebArchive(settings, credentials, pace)
         case DimseSettings():
             from metaward_client.pacs.dimse import DimseArchive
 
-            return DimseArchive(settings, pace)
+            return DimseArchive(settings, credentials, pace)
 
 
 def _require_extra() -> None:
