@@ -241,17 +241,19 @@ def start(site: Annotated[Path, typer.Argument(help="The site's folder.")]) -> N
     """Take part in approved studies until Ctrl-C or SIGTERM; wait while the coordinator is away."""
     from rich.console import Console
 
+    from metaward.health import require_free
     from metaward.services import Services, only_one
     from metaward_client.node.processes import services_of
-    from metaward_client.site_config import read_policy
+    from metaward_client.site_config import read_policy, read_site_config
 
     read_policy(site)
     node, name = _node_of(site)
+    health_port = read_site_config(site).health_port
     console = Console(stderr=True, highlight=False)
     with only_one(node.path, "this node"), TemporaryDirectory(prefix="metaward-") as sockets:
-        services = Services(
-            services_of(node, site, Path(sockets)), lambda said: console.print(said)
-        )
+        require_free(health_port, key="health_port", where=str(site))
+        wanted = services_of(node, site, Path(sockets), health_port=health_port)
+        services = Services(wanted, lambda said: console.print(said))
         services.stop_on_signals()
         console.print(f"{name} takes part; logs: {node.log}")
         services.run()

@@ -9,6 +9,7 @@ import typer
 from metaward_client import (
     budget_command,
     fetch_command,
+    health_command,
     ledger_command,
     log_command,
     node_command,
@@ -26,6 +27,7 @@ def register(app: typer.Typer) -> None:
     )
     site.command("scan", epilog=EXAMPLE)(scan)
     node_command.register(site)
+    site.command("health", epilog=health_command.EXAMPLE)(health_command.health)
     site.command("fetch", epilog=fetch_command.EXAMPLE)(fetch_command.fetch)
     site.command("quote", epilog=quote_command.EXAMPLE)(quote_command.quote)
     budget_command.register(site)

@@ -72,6 +72,12 @@ class SiteConfig(Settings):
     privacy: PrivacySettings | None = Field(
         None, description="what patients may lose; without it the site answers no study"
     )
+    health_port: int = Field(
+        9097,
+        ge=1024,
+        le=65535,
+        description="port of the node's health server, on loopback only",
+    )
 
 
 def read_site_config(path: Path, *, needs_root: bool = True) -> SiteConfig:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from metaward.health import Wait, ask_until_healthy, require_free, require_healthy, show_answers
+
 if TYPE_CHECKING:
     from metaward_server.coordinator.studies import StudyFolder
 
@@ -21,6 +23,7 @@ EXAMPLES = {
     "run": "Example:  metaward server run /srv/metaward study.yaml",
     "resume": "Example:  metaward server resume /srv/metaward chest-2026",
     "status": "Example:  metaward server status /srv/metaward",
+    "health": "Example:  metaward server health /srv/metaward",
 }
 Folder = Annotated[Path, typer.Argument(help="The coordinator's folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
@@ -32,7 +35,7 @@ def register(app: typer.Typer) -> None:
     server = typer.Typer(
         help="The coordinator: certificates, hospitals, studies.", no_args_is_help=True
     )
-    for command in (init, start, enrol, remove, renew, run, resume, status):
+    for command in (init, start, enrol, remove, renew, run, resume, status, health):
         server.command(command.__name__, epilog=EXAMPLES[command.__name__])(command)
     app.add_typer(server, name="server")
 
@@ -45,13 +48,20 @@ def init(
         str, typer.Option(help="host:port to bind; by default all addresses, the same port.")
     ] = "",
     superlink_port: Annotated[int, typer.Option(help="Port on loopback.")] = 9092,
+    health_port: Annotated[int, typer.Option(help="Port on loopback, for health.")] = 9096,
 ) -> None:
     """Make a coordinator: an authority of its own, a certificate, a folder for what it knows."""
     from metaward.config import validate_settings
     from metaward.enrolment import certificate_fingerprint
     from metaward_server.coordinator.home import CoordinatorSettings, create
 
-    content = {"name": name, "address": address, "listen": listen, "superlink_port": superlink_port}
+    content = {
+        "name": name,
+        "address": address,
+        "listen": listen,
+        "superlink_port": superlink_port,
+        "health_port": health_port,
+    }
     settings = validate_settings(content, CoordinatorSettings, where="the command line")
     coordinator = create(folder, settings, datetime.now(UTC))
     typer.echo(f"Coordinator: {coordinator.folder}")
@@ -67,12 +77,17 @@ def start(folder: Folder) -> None:
     from rich.console import Console
 
     from metaward.services import Services, only_one
-    from metaward_server.coordinator.home import open_coordinator
+    from metaward_server.coordinator.home import COORDINATOR_FILE, open_coordinator
     from metaward_server.coordinator.processes import services_of, write_connection
 
     coordinator = open_coordinator(folder)
     console = Console(stderr=True, highlight=False)
     with only_one(coordinator.folder, "this coordinator"):
+        require_free(
+            coordinator.settings.health_port,
+            key="health_port",
+            where=str(coordinator.folder / COORDINATOR_FILE),
+        )
         write_connection(coordinator)
         services = Services(services_of(coordinator), lambda said: console.print(said))
         services.stop_on_signals()
@@ -162,6 +177,24 @@ def status(folder: Folder, as_json: AsJson = False) -> None:
         typer.echo(json.dumps(found, indent=2))
     else:
         print_standing(found)
+
+
+def health(folder: Folder, wait: Wait = 0.0, as_json: AsJson = False) -> None:
+    """Ask whether the SuperLink serves and the proxy lets hospitals reach it; exit code 5 if not.
+
+    For systemd, container engines and monitoring: a few seconds at most, and nothing is changed.
+    """
+    from metaward_server.coordinator.front import answers_of
+    from metaward_server.coordinator.home import read_coordinator
+
+    coordinator = read_coordinator(folder)
+    answers = ask_until_healthy(lambda: answers_of(coordinator), wait_s=wait)
+    show_answers(answers, as_json=as_json)
+    require_healthy(
+        answers,
+        where=str(coordinator.folder),
+        next_step="metaward server start, or a look into log/.",
+    )
 
 
 def _follow(folder: "StudyFolder") -> None:

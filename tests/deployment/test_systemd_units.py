@@ -42,12 +42,14 @@ def test_a_unit_is_hardened(unit: Path) -> None:
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
-def test_a_unit_starts_a_command_that_exists(unit: Path) -> None:
-    [line] = [x for x in unit.read_text().splitlines() if x.startswith("ExecStart=")]
-    _, group, command, *arguments = shlex.split(line.removeprefix("ExecStart="))
+def test_a_unit_starts_commands_that_exist(unit: Path) -> None:
+    lines = [x for x in unit.read_text().splitlines() if x.startswith("ExecStart")]
+    assert [line.partition("=")[0] for line in lines] == ["ExecStart", "ExecStartPost"]
     root = typer.main.get_command(build_app())
-    found = root.commands[group].commands[command]  # type: ignore[attr-defined]
-    found.make_context(command, arguments)
+    for line in lines:
+        _, group, command, *arguments = shlex.split(line.partition("=")[2])
+        found = root.commands[group].commands[command]  # type: ignore[attr-defined]
+        found.make_context(command, arguments)
 
 
 def test_there_is_a_unit_for_each_role() -> None:

@@ -125,16 +125,17 @@ def free_ports(n: int) -> list[int]:
 def federation(folder: Path) -> Iterator[Federation]:
     """Set up with the commands of the deployment guide, and start all."""
     write_demo(folder / "hospitals", hospitals=3, patients=6, seed=2, workers=2)
-    port, superlink = free_ports(2)
     sites = sorted(path.name for path in (folder / "hospitals").iterdir())
+    port, superlink, health, *node_health = free_ports(3 + len(sites))
     made = Federation(folder, port, sites)
     made.study.write_text(STUDY)
     typed("server", "init", made.coordinator, "--name", "demo",
-          "--address", f"127.0.0.1:{port}", "--superlink-port", superlink)  # fmt: skip
-    for name in sites:
+          "--address", f"127.0.0.1:{port}", "--superlink-port", superlink,
+          "--health-port", health)  # fmt: skip
+    for name, own_health in zip(sites, node_health, strict=True):
         site = made.site(name)
         with (site / "site.yaml").open("a") as file:
-            file.write("privacy: {mechanism: none}\n")
+            file.write(f"privacy: {{mechanism: none}}\nhealth_port: {own_health}\n")
         typed("site", "init", site, "--name", name)
         enrolled = typed("server", "enrol", made.coordinator, site / "node" / "enrolment.yaml",
                          "--out", folder)  # fmt: skip
@@ -179,6 +180,7 @@ def test_a_study_over_tls_survives_a_killed_superlink_and_equals_an_undisturbed_
         typed("server", "run", made.coordinator, made.study, "--no-follow")
         until(made, lambda: made.rounds_done() >= 1, "the first round")
         _only_the_fleet_is_reachable(made)
+        _all_say_that_they_serve(made)
         kill(made.child("coordinator", "flower-superlink"))
         until(made, lambda: made.state() in ("finished", "failed"), "the end of the study")
         assert made.state() == "finished", made.logs()
@@ -192,6 +194,7 @@ def test_a_study_over_tls_survives_a_killed_superlink_and_equals_an_undisturbed_
     for name, leaf in expected.items():
         np.testing.assert_array_equal(artefact.theta[name], leaf)
     _no_process_is_left(made)
+    _nobody_says_that_it_serves(made)
 
 
 @pytest.mark.slow
@@ -241,6 +244,22 @@ def _only_the_fleet_is_reachable(made: Federation) -> None:
     stranger = ssl.create_default_context()
     with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
         urllib.request.urlopen(f"https://127.0.0.1:{made.port}/", context=stranger, timeout=20)
+
+
+def _all_say_that_they_serve(made: Federation) -> None:
+    said = json.loads(typed("server", "health", made.coordinator, "--json"))
+    assert [(one["name"], one["healthy"]) for one in said["answers"]] == [
+        ("SuperLink", True),
+        ("proxy", True),
+    ]
+    for name in made.sites:
+        assert typed("site", "health", made.site(name)).startswith("SuperNode: SERVING at 127.0")
+
+
+def _nobody_says_that_it_serves(made: Federation) -> None:
+    for part in (["server", "health", made.coordinator], ["site", "health", made.site("south")]):
+        done = subprocess.run([*METAWARD, *map(str, part)], capture_output=True, check=False)
+        assert done.returncode == 5, part
 
 
 def _every_site_answered_every_round_once(made: Federation) -> None:

@@ -11,6 +11,7 @@ import socket
 import sys
 from pathlib import Path
 
+from metaward.health import LOOPBACK
 from metaward.services import Service
 from metaward.workers import KEEP_MEMORY
 from metaward_client.node.node_folder import NodeFolder, read_kit
@@ -18,16 +19,16 @@ from metaward_client.node.vetted_app import write_command
 
 SCRIPTS = Path(sys.executable).parent
 """Where Flower's programs are: beside the Python that runs this."""
-LOOPBACK = "127.0.0.1"
 
 
-def services_of(node: NodeFolder, site: Path, sockets: Path) -> list[Service]:
+def services_of(node: NodeFolder, site: Path, sockets: Path, *, health_port: int) -> list[Service]:
     """Return the processes in the order in which they start.
 
     Args:
         node: With a kit.
         site: The site's folder or `site.yaml`.
         sockets: A private folder with a short path, since that of a socket has at most 107 bytes.
+        health_port: Where the SuperNode's health server listens, on loopback.
     """
     port = _free_port()
     programs = node.path / "bin"
@@ -55,6 +56,7 @@ def services_of(node: NodeFolder, site: Path, sockets: Path) -> list[Service]:
         *("--host", LOOPBACK, "--port", str(port)),
         *("--isolation", "process"),
         *("--superexec-auth-secret-file", str(node.secret)),
+        *("--health-server-address", f"{LOOPBACK}:{health_port}"),
         *("--node-config", " ".join(f"{k}={json.dumps(v)}" for k, v in settings.items())),
     ]
     rounds = [

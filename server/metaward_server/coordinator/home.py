@@ -34,6 +34,8 @@ from metaward_server.coordinator.certificates import (
 COORDINATOR_FILE = "coordinator.yaml"
 SECRET_BYTES = 32
 SUPERLINK_PORT = 9092
+HEALTH_PORT = 9096
+"""Flower's own ports end at 9095."""
 
 
 class CoordinatorSettings(Settings):
@@ -44,6 +46,12 @@ class CoordinatorSettings(Settings):
     listen: str = Field("", description="host:port that the proxy binds; empty: the address' port")
     superlink_port: int = Field(
         SUPERLINK_PORT, ge=1024, le=65535, description="port of the SuperLink, on loopback only"
+    )
+    health_port: int = Field(
+        HEALTH_PORT,
+        ge=1024,
+        le=65535,
+        description="port of the SuperLink's health server, on loopback only",
     )
 
     @property

@@ -5,6 +5,7 @@ import socket
 import sys
 from pathlib import Path
 
+from metaward.health import LOOPBACK
 from metaward.services import Service
 from metaward_server.coordinator.home import Coordinator
 from metaward_server.coordinator.proxy import find_nginx, write_proxy_config
@@ -46,6 +47,7 @@ def services_of(coordinator: Coordinator) -> list[Service]:
         *("--isolation", "process"),
         *("--superexec-auth-secret-file", str(coordinator.secret)),
         *("--database", str(coordinator.database)),
+        *("--health-server-address", f"{LOOPBACK}:{coordinator.settings.health_port}"),
         "--disable-runtime-dependency-installation",
     ]
     superexec = [

@@ -1,10 +1,12 @@
 """`metaward site init, join, approve, start`, as they are typed."""
 
+import socket
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import yaml
+from flwr.supercore.grpc_health import run_health_server_grpc_no_tls
 
 from metaward.cli import run
 from metaward.enrolment import certificate_fingerprint, read_request, write_yaml
@@ -150,3 +152,33 @@ def test_start_needs_a_policy_and_a_kit(site: Path, capsys: pytest.CaptureFixtur
         file.write("privacy: {mechanism: none}\n")
     assert run(["site", "start", str(site)]) == 2
     assert "no kit" in capsys.readouterr().err
+
+
+def test_health_is_the_supernodes_own_word(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with (site / "site.yaml").open("a") as file:
+        file.write(f"health_port: {port}\n")
+    assert run(["site", "health", str(site)]) == 5
+    assert f"SuperNode: no answer at 127.0.0.1:{port}" in capsys.readouterr().err
+    server = run_health_server_grpc_no_tls(f"127.0.0.1:{port}")
+    try:
+        assert run(["site", "health", str(site)]) == 0
+    finally:
+        server.stop(None).wait()
+    assert capsys.readouterr().out == f"SuperNode: SERVING at 127.0.0.1:{port}\n"
+
+
+def test_start_refuses_a_health_port_that_another_node_has(
+    site: Path, coordinator: Coordinator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with (site / "site.yaml").open("a") as file:
+            file.write(f"health_port: {port}\nprivacy: {{mechanism: none}}\n")
+        kit = kit_of(site, coordinator)
+        fingerprint = certificate_fingerprint(coordinator.ca_certificate.read_bytes())
+        assert run(["site", "join", str(site), str(kit), "--fingerprint", fingerprint]) == 0
+        assert run(["site", "start", str(site)]) == 2
+    assert f"health_port {port}: another process has that port" in capsys.readouterr().err
