@@ -27,5 +27,5 @@ elif ! "$VENV/bin/python" -c "import torch" 2>/dev/null; then
                --extra-index-url "$CPU_WHEELS" 2>/dev/null \
         || pip install --quiet "torch==${TORCH_VERSION}"
 fi
-pip install --quiet --constraint constraints.txt --editable ".[dev,pacs,ray,tensorboard]"
+pip install --quiet --constraint constraints.txt --editable ".[dev,metrics,pacs,ray,tensorboard]"
 pip check

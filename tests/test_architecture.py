@@ -16,7 +16,7 @@ import metaward_sim
 REPOSITORY = Path(__file__).parents[1]
 PACKAGES = (metaward, metaward_client, metaward_server, metaward_sim)
 HEAVY = {"torch", "flwr", "pydicom", "matplotlib", "scipy", "numpy", "ray", "requests"}
-HEAVY |= {"dicomweb_client", "pynetdicom", "tenacity"}
+HEAVY |= {"dicomweb_client", "pynetdicom", "tenacity", "grpc", "prometheus_client"}
 ROOMS = {"utils.py", "helpers.py", "base.py", "misc.py", "common.py"}
 LIGHT_MODULES = ("metaward.cli", "metaward.errors")
 

@@ -5,6 +5,7 @@ SERVING under whatever name they are asked; so the empty name is asked, which me
 SERVING says that the process is alive and not stuck; not that anybody reaches it.
 """
 
+import errno
 import json
 import socket
 import time
@@ -110,21 +111,24 @@ def require_healthy(answers: Sequence[Answer], *, where: str, next_step: str) ->
         )
 
 
-def require_free(port: int, *, key: str, where: str) -> None:
-    """Look whether a health server can be started on a port of loopback.
+def require_free(port: int, *, key: str, where: str, host: str = LOOPBACK) -> None:
+    """Look whether a server can be started on a port of this machine.
 
     Raises:
-        ConfigError: Somebody listens there: Flower's process would end again and again, and who
-            asks for its health would hear another's.
+        ConfigError: Somebody listens there: the process would end again and again, and who asks
+            for its health would hear another's. Or the address is not this machine's.
     """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            raise ConfigError(
-                f"{key} {port}: another process has that port",
-                expected="a port of this machine that nobody uses",
-                where=where,
-                next_step=f"End the other process, or set another `{key}`.",
-            ) from None
+    try:
+        kind, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
+            probe.bind(address)
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        said = "another process has that port" if taken else f"it cannot be bound ({error})"
+        raise ConfigError(
+            f"{key} {port}: {said}",
+            expected="a port of this machine that nobody uses",
+            where=where,
+            next_step=f"End the other process, or set another `{key}`.",
+        ) from None

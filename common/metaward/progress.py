@@ -17,6 +17,7 @@ class RoundEvent:
         delta_norm: L2 norm of the aggregated delta; 0 in a void round.
         seconds: Wall time of the round.
         overhead_s: Wall time outside the wait for the sites.
+        closed_at: When it closed, in seconds since 1970 (UTC); None in lines of earlier releases.
         refused_nodes: Reason -> numbers of the nodes, on the grid, that were refused for it.
         promises: Node's number -> what its hospital says of its policy, as in an update's header;
             of the admitted.
@@ -31,5 +32,6 @@ class RoundEvent:
     delta_norm: float = 0.0
     seconds: float = 0.0
     overhead_s: float = 0.0
+    closed_at: float | None = None
     refused_nodes: dict[str, list[int]] = field(default_factory=dict)
     promises: dict[str, dict[str, str | float]] = field(default_factory=dict)

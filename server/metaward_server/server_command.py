@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metaward.health import Wait, ask_until_healthy, require_free, require_healthy, show_answers
+from metaward.health import Wait, ask_until_healthy, require_healthy, show_answers
 
 if TYPE_CHECKING:
     from metaward_server.coordinator.studies import StudyFolder
@@ -77,17 +77,17 @@ def start(folder: Folder) -> None:
     from rich.console import Console
 
     from metaward.services import Services, only_one
-    from metaward_server.coordinator.home import COORDINATOR_FILE, open_coordinator
-    from metaward_server.coordinator.processes import services_of, write_connection
+    from metaward_server.coordinator.home import open_coordinator
+    from metaward_server.coordinator.processes import (
+        require_startable,
+        services_of,
+        write_connection,
+    )
 
     coordinator = open_coordinator(folder)
     console = Console(stderr=True, highlight=False)
     with only_one(coordinator.folder, "this coordinator"):
-        require_free(
-            coordinator.settings.health_port,
-            key="health_port",
-            where=str(coordinator.folder / COORDINATOR_FILE),
-        )
+        require_startable(coordinator)
         write_connection(coordinator)
         services = Services(services_of(coordinator), lambda said: console.print(said))
         services.stop_on_signals()

@@ -73,15 +73,22 @@ class MetaStrategy(Strategy):
         n_nodes: Nodes to wait for before the first round, at most one deadline long; the study
             begins with fewer when the quorum is there.
         clock: Seconds, monotonic.
+        now: Seconds since 1970 (UTC).
     """
 
     def __init__(
-        self, study: Study, record: StudyRecord, *, n_nodes: int, clock: Clock = time.monotonic
+        self,
+        study: Study,
+        record: StudyRecord,
+        *,
+        n_nodes: int,
+        clock: Clock = time.monotonic,
+        now: Clock = time.time,
     ) -> None:
         self.study = study
         self.record = record
         self.n_nodes = n_nodes
-        self._clock = clock
+        self._clock, self._now = clock, now
         self._digest = study.digest()
         self._progress = Progress(0, {}, {})
         self._open: _OpenRound | None = None
@@ -211,6 +218,7 @@ class MetaStrategy(Strategy):
             delta_norm=norm,
             seconds=seconds,
             overhead_s=seconds - (received - sent),
+            closed_at=self._now(),
         )
 
     def _wait_for_nodes(self, grid: Grid) -> None:

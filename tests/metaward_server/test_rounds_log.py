@@ -45,6 +45,7 @@ def test_a_line_says_all_that_the_coordinator_knows_of_the_round(log: RoundsLog)
         "seconds": 0.0,
         "overhead_s": 0.0,
         "promises": {"4": {"mechanism": "none"}},
+        "closed_at": None,
     }
 
 

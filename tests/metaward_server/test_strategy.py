@@ -445,3 +445,9 @@ def test_a_round_says_how_long_it_took_and_how_much_of_it_was_waiting(
     _, events = play(scripted_grid({1: slow}), clock=tick)
     assert events[0].seconds == pytest.approx(5.75)
     assert events[0].overhead_s == pytest.approx(0.5)
+
+
+def test_a_round_says_when_it_closed(play: Any, scripted_grid: Any, honest_node: Node) -> None:
+    times = iter([1000.0, 2000.0, 3000.0])
+    _, events = play(scripted_grid({1: honest_node}), study_with(3), now=lambda: next(times))
+    assert [event.closed_at for event in events] == [1000.0, 2000.0, 3000.0]

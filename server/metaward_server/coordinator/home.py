@@ -36,6 +36,14 @@ SECRET_BYTES = 32
 SUPERLINK_PORT = 9092
 HEALTH_PORT = 9096
 """Flower's own ports end at 9095."""
+METRICS_PORT = 9098
+
+
+class MetricsSettings(Settings):
+    """Where Prometheus asks."""
+
+    host: str = Field("127.0.0.1", min_length=1, description="address that is bound")
+    port: int = Field(METRICS_PORT, ge=1024, le=65535, description="TCP port")
 
 
 class CoordinatorSettings(Settings):
@@ -53,6 +61,7 @@ class CoordinatorSettings(Settings):
         le=65535,
         description="port of the SuperLink's health server, on loopback only",
     )
+    metrics: MetricsSettings | None = Field(None, description="where Prometheus asks; off without")
 
     @property
     def host(self) -> str:

@@ -3,11 +3,13 @@
 import os
 import socket
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
-from metaward.health import LOOPBACK
+from metaward.errors import ConfigError
+from metaward.health import LOOPBACK, require_free
 from metaward.services import Service
-from metaward_server.coordinator.home import Coordinator
+from metaward_server.coordinator.home import COORDINATOR_FILE, Coordinator
 from metaward_server.coordinator.proxy import find_nginx, write_proxy_config
 
 CONNECTION = "coordinator"
@@ -58,7 +60,7 @@ def services_of(coordinator: Coordinator) -> list[Service]:
     ]
     nginx = [find_nginx(), "-e", "stderr", "-c", str(write_proxy_config(coordinator))]
     keeper = [sys.executable, "-m", "metaward_server.coordinator.keeper", str(coordinator.folder)]
-    return [
+    services = [
         Service("SuperLink", superlink, environment, log / "superlink.log"),
         Service(
             "studies",
@@ -72,6 +74,31 @@ def services_of(coordinator: Coordinator) -> list[Service]:
             "keeper", keeper, environment, log / "keeper.log", ready=lambda: is_up(coordinator)
         ),
     ]
+    if coordinator.settings.metrics is not None:
+        module = "metaward_server.coordinator.metrics_server"
+        metrics = [sys.executable, "-m", module, str(coordinator.folder)]
+        services.append(Service("metrics", metrics, environment, log / "metrics.log"))
+    return services
+
+
+def require_startable(coordinator: Coordinator) -> None:
+    """Look at what would make a process end again and again.
+
+    Raises:
+        ConfigError: Another process has a port of ours, or the extra `metrics` is not installed.
+    """
+    settings, where = coordinator.settings, str(coordinator.folder / COORDINATOR_FILE)
+    require_free(settings.health_port, key="health_port", where=where)
+    if settings.metrics is None:
+        return
+    require_free(settings.metrics.port, key="metrics.port", where=where, host=settings.metrics.host)
+    if find_spec("prometheus_client") is None:
+        raise ConfigError(
+            "`metrics` is set, but prometheus-client is not installed",
+            expected="the extra that Prometheus needs",
+            where=where,
+            next_step="pip install 'metaward[metrics]', or take `metrics` out.",
+        )
 
 
 def is_up(coordinator: Coordinator) -> bool:
