@@ -13,7 +13,7 @@ export FLWR_DISABLE_UPDATE_CHECK := 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help setup simulate check format test test-all bench clean
+.PHONY: help setup simulate check format test test-all bench tools sbom clean
 
 help:
 	@echo "make simulate [ARGS='--hospitals 12']  run the demo, or any simulation"
@@ -21,6 +21,8 @@ help:
 	@echo "make test-all    run the slow tests too"
 	@echo "make check       formatting, lint, types, import rules"
 	@echo "make bench       the benchmarks: tables, and JSON in benchmarks/out"
+	@echo "make tools       validators for deploy/, in .tools; the tests use them where they are"
+	@echo "make sbom        write sbom.cdx.json: what .venv consists of (CycloneDX 1.6)"
 	@echo "make setup       only make the environment"
 
 setup: $(STAMP)
@@ -52,5 +54,11 @@ test-all: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run_all.py
 
+tools:
+	PYTHON="$(PYTHON)" bash scripts/tools.sh
+
+sbom: $(STAMP)
+	PYTHON="$(PYTHON)" bash scripts/sbom.sh sbom.cdx.json $(BIN)/python
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
