@@ -1,4 +1,4 @@
-"""Container files, compose file and manifests: hardened, and in step with one another and the CLI."""
+"""Container files, compose file, manifests: hardened, in step with one another and the CLI."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,9 @@ def test_every_image_is_named_with_its_version() -> None:
     for name, tag in names:
         assert re.fullmatch(r":\d[\w.-]*|@sha256:[0-9a-f]{64}", tag), name + tag
         if "metaward" in name:
-            [version] = re.findall(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.M)
+            [version] = re.findall(
+                r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.M
+            )
             assert tag == f":{version}", name + tag
 
 
@@ -192,7 +195,11 @@ def test_every_container_of_the_pod_is_restricted() -> None:
     security = pod()["securityContext"]
     user, group = map(int, last("coordinator", "USER").split(":"))
     assert security["runAsNonRoot"] is True
-    assert [security["runAsUser"], security["runAsGroup"], security["fsGroup"]] == [user, group, group]
+    assert [security["runAsUser"], security["runAsGroup"], security["fsGroup"]] == [
+        user,
+        group,
+        group,
+    ]
     assert security["seccompProfile"] == {"type": "RuntimeDefault"}
     assert pod()["automountServiceAccountToken"] is False
     for container in [*pod()["initContainers"], *pod()["containers"]]:
@@ -207,7 +214,7 @@ def test_every_container_of_the_pod_is_restricted() -> None:
 
 
 def test_kubernetes_does_not_open_the_keys_to_the_group() -> None:
-    """With "Always" it makes every file of a volume readable for fsGroup, and such a key is refused."""
+    """With "Always" it makes every file readable for fsGroup, and such a key is refused."""
     assert pod()["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
     assert last("coordinator", "CMD") == json.dumps(pod()["containers"][0]["args"])
 
@@ -287,3 +294,33 @@ def test_a_wheelhouse_is_for_a_role_and_for_a_new_folder(tmp_path: Path) -> None
     used = subprocess.run([*script, "hospital", str(tmp_path)], capture_output=True, check=False)
     assert (used.returncode, b"is not empty" in used.stderr) == (2, True)
     assert [path.name for path in tmp_path.iterdir()] == ["torch-0.whl"]
+
+
+@pytest.mark.slow
+def test_the_bill_of_materials_names_every_package_and_is_the_same_again(tmp_path: Path) -> None:
+    tool("cyclonedx-py")
+    made = [tmp_path / "first.json", tmp_path / "second.json"]
+    for path in made:
+        accepted(ROOT / "scripts/sbom.sh", path, sys.executable)
+    first, second = (path.read_bytes() for path in made)
+    assert first == second
+    content = json.loads(first)
+    assert content["specVersion"] == "1.6"
+    assert content["metadata"]["component"]["name"] == "metaward"
+    named = {component["name"].lower() for component in content["components"]}
+    assert {"torch", "flwr", "opacus", "pydicom"} <= named
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("METAWARD_WHEELHOUSE" not in os.environ, reason="METAWARD_WHEELHOUSE: a folder")
+def test_a_wheelhouse_is_installed_without_a_network(tmp_path: Path) -> None:
+    wheels = Path(os.environ["METAWARD_WHEELHOUSE"]).absolute()
+    cut_off = ["unshare", "--net", "--map-root-user"]
+    if subprocess.run([*cut_off, "true"], check=False).returncode != 0:
+        pytest.skip("unshare --net is not allowed here")
+    accepted(sys.executable, "-m", "venv", tmp_path / "venv")
+    pip = [*cut_off, "env", "PIP_CONFIG_FILE=/dev/null", tmp_path / "venv/bin/python", "-m", "pip"]
+    wanted = ["--requirement", wheels / "requirements.txt"]
+    accepted(*pip, "install", "--no-index", "--find-links", wheels, "--require-hashes", *wanted)
+    accepted(*pip, "check")
+    accepted(*cut_off, tmp_path / "venv/bin/metaward", "--version")
