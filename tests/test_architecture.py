@@ -125,6 +125,7 @@ def test_tests_are_named_so_that_they_are_found() -> None:
     helpers = {"conftest.py", "dicom_factory.py", "tiny_run.py", "toy_jobs.py", "toy_client_app.py"}
     helpers |= {"ledger_faults.py", "ledger_children.py", "private_site.py", "mutants.py"}
     helpers |= {"orthanc_server.py", "faulty_pacs.py"}
+    helpers |= {"real_federation.py", "hospital_networks.py", "proxied_coordinator.py"}
     for path in (REPOSITORY / "tests").rglob("*.py"):
         assert path.name.startswith("test_") or path.name in helpers, path
 
