@@ -243,17 +243,25 @@ def start(site: Annotated[Path, typer.Argument(help="The site's folder.")]) -> N
 
     from metaward.health import require_free
     from metaward.services import Services, only_one
+    from metaward.watch import Watch
+    from metaward_client.node.node_folder import own_public_key, read_kit, require_own_kit
     from metaward_client.node.processes import services_of
+    from metaward_client.node.troubles import troubles
     from metaward_client.site_config import read_policy, read_site_config
 
     read_policy(site)
     node, name = _node_of(site)
-    health_port = read_site_config(site).health_port
-    console = Console(stderr=True, highlight=False)
-    with only_one(node.path, "this node"), TemporaryDirectory(prefix="metaward-") as sockets:
-        require_free(health_port, key="health_port", where=str(site))
-        wanted = services_of(node, site, Path(sockets), health_port=health_port)
-        services = Services(wanted, lambda said: console.print(said))
+    require_own_kit(read_kit(node), name, own_public_key(node))
+    config = read_site_config(site)
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    with (
+        only_one(node.path, "this node"),
+        TemporaryDirectory(prefix="metaward-") as sockets,
+        Watch(lambda: troubles(node, config), console.print) as watch,
+    ):
+        require_free(config.health_port, key="health_port", where=str(site))
+        wanted = services_of(node, site, Path(sockets), health_port=config.health_port)
+        services = Services(wanted, console.print, watch.look_now)
         services.stop_on_signals()
         console.print(f"{name} takes part; logs: {node.log}")
         services.run()

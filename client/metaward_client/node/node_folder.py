@@ -162,6 +162,22 @@ def read_kit(node: NodeFolder) -> Kit:
     return load_settings(node.kit, Kit)
 
 
+def require_own_kit(kit: Kit, hospital: str, key: str) -> None:
+    """Check that the kit is this hospital's, for the key that the node has.
+
+    Raises:
+        ConfigError: It is not: the key was changed, or the kit.
+    """
+    if (kit.hospital, kit.public_key) != (hospital, key):
+        raise ConfigError(
+            "the kit is another hospital's, or for another key",
+            expected=f"the kit for {hospital} and the key in node.key",
+            where="node/kit.yaml",
+            next_step="Bring the right node.key back; or enrol the new one, then: "
+            "metaward site join",
+        )
+
+
 def own_public_key(node: NodeFolder) -> str:
     """Return the node's public key as OpenSSH writes it.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from metaward.errors import ConfigError
 from metaward.health import LOOPBACK, require_free
-from metaward.services import Service
+from metaward.services import Service, around_the_proxy
 from metaward_server.coordinator.home import COORDINATOR_FILE, Coordinator
 from metaward_server.coordinator.proxy import find_nginx, write_proxy_config
 
@@ -21,7 +21,7 @@ CONNECT_TIMEOUT_S = 0.5
 
 def flower_environment(coordinator: Coordinator) -> dict[str, str]:
     """Return what Flower's programs need: a home of their own, and nothing contacted."""
-    return {
+    return around_the_proxy(os.environ) | {
         "FLWR_HOME": str(coordinator.folder / "flower"),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",

@@ -1,12 +1,7 @@
 """The pre-flight: each thing that is wrong is one line with a next step, and nothing is changed."""
 
-import ssl
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -23,39 +18,7 @@ from metaward_server.coordinator.certificates import (
     new_authority,
     new_server_certificate,
 )
-
-NOW = datetime.now(UTC)
-AUTHORITY = new_authority("demo", NOW)
-
-
-@contextmanager
-def coordinator(
-    folder: Path, server: Issued, *, fleet: int = 415, control: int = 404, ahead_s: float = 0.0
-) -> Iterator[str]:
-    """Answer as a coordinator's proxy does; give its address."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            self.send_response_only(fleet if "/fleet/" in self.path else control)
-            when = datetime.now(UTC) + timedelta(seconds=ahead_s)
-            self.send_header("Date", format_datetime(when, usegmt=True))
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-    (folder / "s.crt").write_bytes(server.certificate)
-    (folder / "s.key").write_bytes(server.key)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "s.crt", folder / "s.key")
-    with HTTPServer(("127.0.0.1", 0), Handler) as httpd:
-        httpd.socket = context.wrap_socket(httpd.socket, server_side=True)
-        httpd.handle_error = lambda *_: None  # type: ignore[method-assign]  # refused greetings
-        thread = threading.Thread(target=httpd.serve_forever, daemon=True)
-        thread.start()
-        yield f"127.0.0.1:{httpd.server_port}"
-        httpd.shutdown()
-        thread.join()
+from proxied_coordinator import AUTHORITY, NOW, coordinator, server
 
 
 @pytest.fixture
@@ -76,10 +39,6 @@ def findings(node: NodeFolder, address: str, authority: Issued = AUTHORITY) -> d
     join(node, kit, "north")
     config = read_site_config(node.path.parent)
     return {finding.name: finding for finding in preflight._node(node.path, config)}
-
-
-def server(at: datetime = NOW) -> Issued:
-    return new_server_certificate(AUTHORITY, "127.0.0.1", at)
 
 
 def test_a_coordinator_that_is_in_order_is_three_times_ok(tmp_path: Path, node: NodeFolder) -> None:

@@ -1,0 +1,61 @@
+"""What can be wrong with a disk that is written to: full, read-only, closed to this user."""
+
+import errno
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from metaward.errors import ConfigError
+
+FULL_BYTES = 2**20
+LEAST_FREE_BYTES = 2**30
+READ_ONLY = "the disk is read-only"
+MOUNT = "Mount it writable again; a disk that became so by itself may be failing."
+_EXPLAINED = {
+    errno.ENOSPC: ("the disk is full", "Make room."),
+    errno.EDQUOT: ("this user's share of the disk is full", "Make room."),
+    errno.EROFS: (READ_ONLY, MOUNT),
+}
+
+
+@dataclass(frozen=True)
+class DiskTrouble:
+    """What is wrong, and what to do.
+
+    Attributes:
+        stops_work: Nothing can be written any more.
+    """
+
+    said: str
+    next_step: str
+    stops_work: bool = True
+
+
+def disk_trouble(path: Path) -> DiskTrouble | None:
+    """Return what is wrong with the disk that a path is, or will be, on."""
+    folder = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(folder).free
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        return DiskTrouble(READ_ONLY, MOUNT)
+    if not os.access(folder, os.W_OK):
+        return DiskTrouble(f"this user may not write to {folder}", "chown or chmod it.")
+    if free < FULL_BYTES:
+        return DiskTrouble("the disk is full", "Make room; then all goes on by itself.")
+    if free < LEAST_FREE_BYTES:
+        return DiskTrouble(f"only {free / 2**20:.0f} MiB are free", "Make room in time.", False)
+    return None
+
+
+def explained(error: OSError) -> ConfigError | None:
+    """Return what a user can act on, where a disk is full or read-only; otherwise nothing."""
+    if error.errno not in _EXPLAINED:
+        return None
+    said, step = _EXPLAINED[error.errno]
+    where = str(Path(os.fsdecode(error.filename)).parent) if error.filename else ""
+    return ConfigError(
+        said,
+        expected="a disk that can be written to",
+        where=where,
+        next_step=f"{step} Then do the same again: what was begun is whole or is not there.",
+    )
