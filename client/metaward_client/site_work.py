@@ -4,9 +4,11 @@ Nothing but the released update or a refusal's number leaves. What the site itse
 (loss, norm, time, the reason of a refusal) goes to a log on the site's own disk.
 """
 
+import errno
 import hashlib
 import json
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -183,7 +185,16 @@ def _explain_work(error: Exception) -> str:
 
 
 def _append(path: Path, entry: dict[str, object]) -> None:
-    """Write one line at once, so that a killed process leaves no half line."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab", buffering=0) as log:
-        log.write(json.dumps(entry).encode() + b"\n")
+    """Write one line at once, whole or not at all.
+
+    Where the disk is full the line is lost and the answer is not: it may have been charged.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab", buffering=0) as log:
+            line, before = json.dumps(entry).encode() + b"\n", log.tell()
+            if log.write(line) < len(line):
+                log.truncate(before)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        logger.warning("no line in %s: %s", path.name, error.strerror)

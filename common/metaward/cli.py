@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from metaward.disk import explained
 from metaward.errors import MetawardError
 
 INTERRUPTED = 130
@@ -75,6 +76,12 @@ def run(arguments: list[str]) -> int:
     except MetawardError as error:
         print_error(error, console)
         return error.exit_code
+    except OSError as error:
+        trouble = explained(error)
+        if trouble is None:
+            raise
+        print_error(trouble, console)
+        return trouble.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code

@@ -18,6 +18,7 @@ from pydantic import Field
 
 from metaward.config import Settings, load_settings
 from metaward.errors import ConfigError
+from metaward.run_directory import write_atomically
 
 SITE_NAME = r"^[a-z0-9][a-z0-9-]{0,63}$"
 ADDRESS = r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$"
@@ -109,7 +110,7 @@ def certificate_fingerprint(pem: bytes) -> str:
 def write_yaml(path: Path, settings: Settings) -> None:
     """Write a request or a kit, for people to read and send."""
     text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, width=1000)
-    path.write_text(text, encoding="utf-8")
+    write_atomically(path, text)
 
 
 def _signed(hospital: str, public_key: str) -> bytes:

@@ -77,19 +77,24 @@ def start(folder: Folder) -> None:
     from rich.console import Console
 
     from metaward.services import Services, only_one
+    from metaward.watch import Watch
     from metaward_server.coordinator.home import open_coordinator
     from metaward_server.coordinator.processes import (
         require_startable,
         services_of,
         write_connection,
     )
+    from metaward_server.coordinator.troubles import troubles
 
     coordinator = open_coordinator(folder)
-    console = Console(stderr=True, highlight=False)
-    with only_one(coordinator.folder, "this coordinator"):
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    with (
+        only_one(coordinator.folder, "this coordinator"),
+        Watch(lambda: troubles(coordinator, datetime.now(UTC)), console.print) as watch,
+    ):
         require_startable(coordinator)
         write_connection(coordinator)
-        services = Services(services_of(coordinator), lambda said: console.print(said))
+        services = Services(services_of(coordinator), console.print, watch.look_now)
         services.stop_on_signals()
         console.print(f"{coordinator.settings.name} at {coordinator.settings.address}")
         services.run()

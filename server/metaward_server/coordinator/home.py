@@ -190,7 +190,10 @@ def renew_certificate(coordinator: Coordinator, now: datetime) -> None:
     """Make a new certificate and key of the same authority; hospitals need no new kit."""
     authority = Issued(coordinator.ca_certificate.read_bytes(), coordinator.ca_key.read_bytes())
     server = new_server_certificate(authority, coordinator.settings.host, now)
-    for path in (coordinator.key, coordinator.certificate):
-        path.replace(path.with_suffix(path.suffix + ".old"))
-    write_private(coordinator.key, server.key)
-    coordinator.certificate.write_bytes(server.certificate)
+    fresh = {path: path.with_suffix(path.suffix + ".new")
+             for path in (coordinator.key, coordinator.certificate)}  # fmt: skip
+    for path, content in zip(fresh, (server.key, server.certificate), strict=True):
+        fresh[path].unlink(missing_ok=True)
+        write_private(fresh[path], content)
+    for path, new in fresh.items():  # only now, when both are on the disk
+        new.replace(path)

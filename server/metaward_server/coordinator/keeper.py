@@ -15,6 +15,7 @@ from metaward.errors import ConfigError, MetawardError
 from metaward_server.coordinator.home import Coordinator, open_coordinator
 from metaward_server.coordinator.hospitals import register_nodes
 from metaward_server.coordinator.studies import StudyFolder, all_studies, look_after
+from metaward_server.coordinator.troubles import require_disk
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +26,9 @@ def keep_once(coordinator: Coordinator) -> None:
     """Do what there is to do now.
 
     Raises:
-        FederationError: The SuperLink is not there, or said no.
+        FederationError: The SuperLink is not there, or said no; or nothing can be written down.
     """
+    require_disk(coordinator)  # before a submission that would fail is counted
     for name in register_nodes(coordinator):
         logger.info("hospital %s has a node", name)
     for folder in all_studies(coordinator):
@@ -52,7 +54,7 @@ def main() -> None:
     while True:
         try:
             keep_once(coordinator)
-        except MetawardError as error:
+        except (MetawardError, OSError) as error:
             logger.warning("%s", error)
         time.sleep(PAUSE_S)
 

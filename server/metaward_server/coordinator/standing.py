@@ -9,8 +9,7 @@ from metaward_server.coordinator.certificates import days_left
 from metaward_server.coordinator.home import Coordinator
 from metaward_server.coordinator.hospitals import enrolled, presence
 from metaward_server.coordinator.studies import StudyFolder, all_studies
-
-SOON_DAYS = 30
+from metaward_server.coordinator.troubles import troubles
 
 
 def standing(coordinator: Coordinator, now: datetime) -> dict[str, Any]:  # Any: JSON
@@ -27,6 +26,7 @@ def standing(coordinator: Coordinator, now: datetime) -> dict[str, Any]:  # Any:
         "address": coordinator.settings.address,
         "running": is_up,
         "certificate_days_left": int(days_left(coordinator.certificate.read_bytes(), now)),
+        "troubles": list(troubles(coordinator, now).values()),
         "hospitals": [
             {"hospital": name, "status": status, "last_seen": last, "promises": promises[name]}
             for name, status, last in seen
@@ -66,14 +66,16 @@ def _study(folder: StudyFolder) -> dict[str, Any]:  # Any: JSON
 def print_standing(found: dict[str, Any]) -> None:  # Any: JSON
     """Print it for people."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console()
     running = "running" if found["running"] else "[red]not running[/]"
     days = found["certificate_days_left"]
-    soon = "  [yellow]renew it: metaward server renew[/]" if days < SOON_DAYS else ""
     console.print(f"[bold]{found['name']}[/] at {found['address']}: {running}")
-    console.print(f"Certificate: {days} days left{soon}")
+    console.print(f"Certificate: {days} days left")
+    for trouble in found["troubles"]:
+        console.print(f"[yellow]{escape(trouble)}[/]", soft_wrap=True)
     hospitals = Table("hospital", "status", "last seen", "epsilon at most, as it says")
     for one in found["hospitals"]:
         said = "\n".join(f"{study}: {promise}" for study, promise in one["promises"].items())

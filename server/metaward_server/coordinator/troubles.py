@@ -1,0 +1,40 @@
+"""What keeps a running coordinator from its work, one sentence for each."""
+
+from datetime import datetime
+
+from metaward.disk import disk_trouble
+from metaward.errors import FederationError
+from metaward_server.coordinator.certificates import days_left
+from metaward_server.coordinator.home import Coordinator
+
+SOON_DAYS = 30
+
+
+def troubles(coordinator: Coordinator, now: datetime) -> dict[str, str]:
+    """Return what is wrong now, by name."""
+    found = {}
+    days = days_left(coordinator.certificate.read_bytes(), now)
+    renew = f"metaward server renew {coordinator.folder}, then start again."
+    if days <= 0:
+        found["certificate"] = f"certificate: it has expired, hospitals are cut off. {renew}"
+    elif days < SOON_DAYS:
+        found["certificate"] = f"certificate: {days:.0f} days left. {renew}"
+    if disk := disk_trouble(coordinator.folder):
+        found["disk"] = f"disk: {disk.said}. {disk.next_step}"
+    return found
+
+
+def require_disk(coordinator: Coordinator) -> None:
+    """Check that what a study writes can be written.
+
+    Raises:
+        FederationError: The disk is full or read-only; studies wait.
+    """
+    trouble = disk_trouble(coordinator.folder)
+    if trouble and trouble.stops_work:
+        raise FederationError(
+            f"{trouble.said}; studies wait",
+            expected="a disk that a checkpoint can be written to",
+            where=str(coordinator.folder),
+            next_step=trouble.next_step,
+        )
