@@ -29,6 +29,7 @@ from metaward_sim.demo_data import write_demo
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 METAWARD = [str(Path(sys.executable).with_name("metaward"))]
 WAIT_S = 420.0
+ENDS_S = 120.0
 COORDINATOR = "coordinator"
 STUDY = """\
 name: first
@@ -109,7 +110,7 @@ class Federation:
     def end(self, who: str) -> None:
         process = self.processes.pop(who)
         process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        _wait_for(process)
 
     def child(self, who: str, program: str) -> psutil.Process | None:
         """Return the process of that program below ``metaward ... start``."""
@@ -193,6 +194,14 @@ def free_ports(n: int) -> list[int]:
             one.close()
 
 
+def _wait_for(process: "subprocess.Popen[bytes]") -> None:
+    try:
+        process.wait(ENDS_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 @contextmanager
 def federation(
     folder: Path,
@@ -201,7 +210,7 @@ def federation(
     hospitals: int = 3,
     host: str = "127.0.0.1",
     places: Mapping[str, Place] | None = None,
-    privacy: str = NOT_PRIVATE,
+    privacy: Mapping[int, str] | None = None,
     before_start: Callable[[Federation], None] = lambda _: None,
 ) -> Iterator[Federation]:
     """Set up with the commands of the deployment guide, and start all.
@@ -212,7 +221,7 @@ def federation(
         hospitals: How many.
         host: The coordinator's address.
         places: By "coordinator", or "0", "1", ... for the hospitals in the order of their names.
-        privacy: The section of each site.yaml; with a mechanism, each gets a ledger.
+        privacy: The section of a hospital's site.yaml, by number; for a mechanism, a ledger too.
         before_start: Called when all have joined and nothing runs yet.
     """
     write_demo(folder / "hospitals", hospitals=hospitals, patients=6, seed=2, workers=2)
@@ -225,8 +234,9 @@ def federation(
     typed("server", "init", made.coordinator, "--name", "demo",
                "--address", f"{host}:{port}", "--superlink-port", superlink,
                "--health-port", health)  # fmt: skip
-    for name, node_health in zip(sites, of_nodes, strict=True):
-        _join(made, name, f"{privacy}health_port: {node_health}\n")
+    for number, (name, node_health) in enumerate(zip(sites, of_nodes, strict=True)):
+        own = (privacy or {}).get(number, NOT_PRIVATE)
+        _join(made, name, f"{own}health_port: {node_health}\n")
     try:
         before_start(made)
         for who in (COORDINATOR, *sites):
@@ -236,7 +246,7 @@ def federation(
         for process in made.processes.values():
             process.send_signal(signal.SIGTERM)
         for process in made.processes.values():
-            process.wait(60)
+            _wait_for(process)
 
 
 def _join(made: Federation, name: str, settings: str) -> None:

@@ -56,6 +56,8 @@ class Refusal(StrEnum):
 
 UNREADABLE_REPLY = 901
 """Code of the error that stands for a reply that Flower could not make a message of."""
+TOO_LARGE_REPLY = 902
+"""Code of the error that stands for a reply that was not pulled whole."""
 
 
 @dataclass(frozen=True)
@@ -184,5 +186,7 @@ def _refusal_of_code(code: int) -> Refusal:
             return Refusal.SITE_INTERNAL
         case _ if code == UNREADABLE_REPLY:
             return Refusal.UNREADABLE
+        case _ if code == TOO_LARGE_REPLY:
+            return Refusal.SIZE
         case _:  # Flower's own: node unavailable, app crashed, message expired, ...
             return Refusal.NODE_ERROR

@@ -14,9 +14,11 @@ from pydantic import ValidationError
 from metaward.errors import ConfigError, MetawardError
 from metaward.services import only_one
 from metaward.study import Study
+from metaward.wire import largest_update, spec_of
+from metaward_server.bounded_replies import bound_replies
 from metaward_server.failure_note import clear_failure, write_failure
 from metaward_server.guarded_grid import GuardedGrid
-from metaward_server.study_run import CHECKPOINTS_FOLDER, run_study
+from metaward_server.study_run import CHECKPOINTS_FOLDER, initial_theta, run_study
 
 app = ServerApp()
 
@@ -45,6 +47,8 @@ def main(grid: Grid, context: Context) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with only_one(folder, "this study", wait=True):
         clear_failure(folder)
+        spec = spec_of(initial_theta(study))
+        bound_replies(largest_update(spec), len(spec))
         begun = any((folder / CHECKPOINTS_FOLDER).glob("round-*"))
         try:
             run_study(

@@ -26,7 +26,8 @@ from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from metaward_server.admission import UNREADABLE_REPLY
+from metaward.wire import SizeError
+from metaward_server.admission import TOO_LARGE_REPLY, UNREADABLE_REPLY
 
 logger = logging.getLogger(__name__)
 
@@ -135,6 +136,9 @@ class GuardedGrid(Grid):
             replies = list(self._grid.pull_messages([order.metadata.message_id]))
         except httpx.TransportError:
             raise
+        except SizeError:
+            logger.warning("node %d: too large", order.metadata.dst_node_id)
+            return [Message(Error(TOO_LARGE_REPLY), reply_to=order)]
         except Exception as error:  # noqa: BLE001 (whatever a stranger's bytes lead to)
             kind = type(error).__name__  # its text may hold what was sent
             logger.warning("node %d: no message (%s)", order.metadata.dst_node_id, kind)

@@ -33,12 +33,14 @@ from flwr.supercore.inflatable.inflatable_object import (
     no_object_id_recompute,
 )
 from flwr.supercore.run import Run
+from flwr.superlink.grid import http_grid
 from flwr.superlink.grid.http_grid import HttpGrid
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from metaward.study import Study
 from metaward.wire import RoundOrder, encode_order
+from metaward_server import app as server_app
 from metaward_server import study_run
 from metaward_server.admission import UNREADABLE_REPLY
 from metaward_server.app import app
@@ -247,6 +249,29 @@ def test_the_app_refuses_it_with_a_reason_and_the_study_goes_on(
     lines = [json.loads(line) for line in (tmp_path / "rounds.jsonl").read_text().splitlines()]
     assert [line["admitted"] for line in lines] == [2, 2]
     assert [line["refused_nodes"] for line in lines] == [{"unreadable": [2]}] * 2
+
+
+def many_times(content: bytes) -> bytes:
+    """Let an array name its one chunk a million times."""
+    head, body = content.split(b"\0", 1)
+    described = json.loads(body)
+    described["arraychunk_ids"] *= 1_000_000
+    body = json.dumps(described).encode()
+    return b" ".join([*head.split(b" ")[:-1], str(len(body)).encode()]) + b"\0" + body
+
+
+def test_the_app_refuses_what_would_fill_its_memory(
+    connected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("pull_objects", "inflate_object_from_contents"):
+        monkeypatch.setattr(http_grid, name, getattr(http_grid, name))  # put back afterwards
+    monkeypatch.setattr(study_run, "initial_theta", lambda _: THETA)
+    monkeypatch.setattr(server_app, "initial_theta", lambda _: THETA)
+    study = Study(rounds=1)
+    config = {"study": study.model_dump_json(), "run-dir": str(tmp_path), "nodes": 3}
+    app(connected({2: {"Array": many_times}}), Context(1, 0, {}, RecordDict(), config))
+    [line] = [json.loads(line) for line in (tmp_path / "rounds.jsonl").read_text().splitlines()]
+    assert (line["admitted"], line["refused_nodes"]) == (2, {"size": [2]})
 
 
 def test_a_message_that_is_announced_and_never_pushed_keeps_nobody_waiting_beyond_the_deadline(
