@@ -29,6 +29,9 @@ FLEET_PATHS = (
 
 MAX_BODY = "8m"
 """Longest request: Flower cuts arrays into parts of 5 MiB."""
+AT_ONCE = 64
+"""Requests that the SuperLink gets at once, so that it holds half a GiB of bodies at most. The
+proxy answers 502 to more, and nodes ask again."""
 
 TEMPLATE = """\
 # Written by `metaward server start`; changes are lost.
@@ -49,13 +52,14 @@ http {{
   client_max_body_size {max_body};
   client_header_timeout 30s;
   client_body_timeout 60s;
+  upstream superlink {{ server {superlink} max_conns={at_once} max_fails=0; }}
   server {{
     listen {bound} ssl;
     ssl_certificate {certificate};
     ssl_certificate_key {key};
     ssl_protocols TLSv1.2 TLSv1.3;
     location ~ ^/v1/fleet/({paths})$ {{
-      proxy_pass https://{superlink};
+      proxy_pass https://superlink;
       proxy_http_version 1.1;
       proxy_set_header Connection "";
       proxy_set_header Host $host;
@@ -78,6 +82,7 @@ def proxy_config(coordinator: Coordinator) -> str:
         user=user,
         folder=coordinator.folder / "proxy",
         max_body=MAX_BODY,
+        at_once=AT_ONCE,
         bound=coordinator.settings.bound,
         certificate=coordinator.certificate,
         key=coordinator.key,
