@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, TypeVar
 from pydicom.dataset import Dataset
 from pynetdicom import AE, build_context, build_role, evt
 from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.pdu_primitives import UserIdentityNegotiation
 
 from metaward.errors import ConfigError, MetawardError
 from metaward_client.dicom.transfer_syntaxes import TRANSFER_SYNTAXES
 from metaward_client.pacs.archive import Instance, NotFetched, PacsAway, Sink, Study, StudyQuery
 from metaward_client.pacs.credentials import Credentials
-from metaward_client.pacs.dimse_access import identity_of, tls_of
+from metaward_client.pacs.dimse_access import require_user, tls_of
 from metaward_client.pacs.failures import Failure
 from metaward_client.pacs.pace import Pace
 from metaward_client.pacs.settings import DimseSettings
@@ -49,6 +50,8 @@ FIND, GET = "1.2.840.10008.5.1.4.1.2.2.1", "1.2.840.10008.5.1.4.1.2.2.3"
 
 PENDING, SUCCESS, SOME_FAILED, OUT_OF_RESOURCES = (0xFF00, 0xFF01), 0x0000, 0xB000, 0xA700
 CANNOT_STORE = 0xA900
+NAME_AND_PASSCODE = 2
+"""Type of a user identity (PS3.7, table D.3-14)."""
 REJECTED_FOR_NOW, BY_ACSE = 2, 2
 """Result and source of a rejected association (PS3.8, 9.3.4). Who does not know a user may answer
 with these two; who has too many connections answers with another source."""
@@ -62,7 +65,7 @@ class DimseArchive:
     ) -> None:
         self._settings = settings
         self._tls = tls_of(settings)
-        self._identity = [] if credentials is None else [identity_of(credentials)]
+        self._identity = [] if credentials is None else [_identity(credentials)]
         self._pace = pace
         self._entity = AE(ae_title=settings.calling_ae_title)
         timeout = settings.timeout_seconds
@@ -229,6 +232,16 @@ def _send_at_once(event: evt.Event) -> None:
     connection = event.assoc.dul.socket
     if connection is not None and connection.socket is not None:
         connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _identity(credentials: Credentials) -> UserIdentityNegotiation:
+    """Return the user and password as they go into an association's request."""
+    require_user(credentials)
+    identity = UserIdentityNegotiation()
+    identity.user_identity_type = NAME_AND_PASSCODE
+    identity.primary_field = credentials.user.encode()
+    identity.secondary_field = credentials.password.encode()
+    return identity
 
 
 def _identifier(level: str, keys: dict[str, str]) -> Dataset:

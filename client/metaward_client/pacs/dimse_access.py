@@ -5,8 +5,6 @@ import socket
 import ssl
 from dataclasses import dataclass
 
-from pynetdicom.pdu_primitives import UserIdentityNegotiation
-
 from metaward.errors import ConfigError
 from metaward.private_file import require_private
 from metaward_client.pacs.credentials import Credentials
@@ -14,8 +12,6 @@ from metaward_client.pacs.settings import DimseSettings
 
 ALERT_S = 1.0
 """Seconds in which a PACS that does not accept our certificate says so."""
-NAME_AND_PASSCODE = 2
-"""Type of a user identity (PS3.7, table D.3-14)."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +69,11 @@ def tls_of(settings: DimseSettings) -> Tls | None:
     return Tls(context, settings.host)
 
 
-def identity_of(credentials: Credentials) -> UserIdentityNegotiation:
-    """Return the user and password as they go into the association's request.
+def require_user(credentials: Credentials) -> None:
+    """Check that they can be shown over DIMSE.
 
     Raises:
-        ConfigError: There is a token in their place.
+        ConfigError: There is a token in the place of a user and a password.
     """
     if not credentials.user:
         raise ConfigError(
@@ -86,11 +82,6 @@ def identity_of(credentials: Credentials) -> UserIdentityNegotiation:
             where="data.pacs.credentials",
             next_step="Write both into the file.",
         )
-    identity = UserIdentityNegotiation()
-    identity.user_identity_type = NAME_AND_PASSCODE
-    identity.primary_field = credentials.user.encode()
-    identity.secondary_field = credentials.password.encode()
-    return identity
 
 
 def _no_password() -> str:
