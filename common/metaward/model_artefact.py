@@ -13,6 +13,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +25,7 @@ from metaward.arrays import Arrays
 from metaward.config import Settings, load_settings
 from metaward.errors import ConfigError
 from metaward.parameter_file import ASK_AGAIN, MAX_HEADER_BYTES, parse_parameters
-from metaward.study import LearnerSettings, ModelSettings, SeedInt
+from metaward.study import LearnerSettings, ModelSettings, SeedInt, Study
 
 PARAMETERS_FILE = "meta.safetensors"
 CARD_FILE = "model.yaml"
@@ -86,6 +87,24 @@ class ModelCard(Settings):
     privacy: PrivacyStatement
     created_by: str = Field(max_length=100, description="version of metaward that wrote it")
     parameters_sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$")
+
+    @classmethod
+    def of_study(
+        cls, study: Study, privacy: PrivacyStatement, *, method: str = "meta", label: str = ""
+    ) -> "ModelCard":
+        """Return the card of what a whole study gave."""
+        return cls(
+            method=method,
+            label=label or str(cls.model_fields["label"].default),
+            study=study.name,
+            study_digest=study.digest(),
+            rounds=study.rounds,
+            seed=study.seed,
+            model=study.model,
+            learner=study.learner,
+            privacy=privacy,
+            created_by=f"metaward {version('metaward')}",
+        )
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,6 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 LASTED_S = 120.0
 """A process that ran for so long is started again after the first pause, not a longer one."""
 POLL_S = 0.2
-LOOPBACK_NAMES = ("localhost", "127.0.0.1")
 STOP_S = 10.0
 """What a process gets to end by itself before it is killed."""
 
@@ -122,17 +121,6 @@ def next_pause(pause: float, lasted: float) -> float:
     (2.0, 60.0, 1.0)
     """
     return FIRST_PAUSE_S if lasted > LASTED_S else min(2 * pause, LONGEST_PAUSE_S)
-
-
-def around_the_proxy(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return what keeps processes of one machine from speaking to each other through a proxy.
-
-    >>> around_the_proxy({"http_proxy": "proxy:3128", "no_proxy": "pacs.example"})["no_proxy"]
-    'pacs.example,localhost,127.0.0.1'
-    """
-    given = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
-    named = ",".join(filter(None, [given, *LOOPBACK_NAMES]))
-    return {"no_proxy": named, "NO_PROXY": named}
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 from metaward.arrays import Arrays
@@ -158,18 +157,7 @@ class Trainer:
         theta: Arrays,
         privacy: PrivacyStatement,
     ) -> None:
-        card = ModelCard(
-            method=summary.name,
-            label=summary.label,
-            study=study.name,
-            study_digest=study.digest(),
-            rounds=study.rounds,
-            seed=study.seed,
-            model=study.model,
-            learner=study.learner,
-            privacy=privacy,
-            created_by=f"metaward {version('metaward')}",
-        )
+        card = ModelCard.of_study(study, privacy, method=summary.name, label=summary.label)
         save_model(folder, card, theta)
 
 

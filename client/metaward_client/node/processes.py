@@ -6,19 +6,16 @@ it ends (after a kill it may have to, until the coordinator has noticed) it is s
 """
 
 import json
-import os
 import socket
 import sys
 from pathlib import Path
 
+from metaward.flower_programs import SCRIPTS, flower_environment
 from metaward.health import LOOPBACK
-from metaward.services import Service, around_the_proxy
+from metaward.services import Service
 from metaward.workers import KEEP_MEMORY
 from metaward_client.node.node_folder import NodeFolder, read_kit
 from metaward_client.node.vetted_app import write_command
-
-SCRIPTS = Path(sys.executable).parent
-"""Where Flower's programs are: beside the Python that runs this."""
 
 
 def services_of(node: NodeFolder, site: Path, sockets: Path, *, health_port: int) -> list[Service]:
@@ -34,18 +31,7 @@ def services_of(node: NodeFolder, site: Path, sockets: Path, *, health_port: int
     programs = node.path / "bin"
     warm_socket = sockets / "warm"
     write_command(programs, warm_socket)
-    environment = (
-        KEEP_MEMORY
-        | around_the_proxy(os.environ)
-        | {
-            "FLWR_HOME": str(node.path / "flower"),
-            "FLWR_TELEMETRY_ENABLED": "0",
-            "FLWR_DISABLE_UPDATE_CHECK": "1",
-            "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
-            "PATH": os.pathsep.join([str(programs), str(SCRIPTS), os.environ.get("PATH", "")]),
-        }
-    )
+    environment = KEEP_MEMORY | flower_environment(node.path / "flower", before=programs)
     settings = {
         "site": str(site.absolute()),
         "round-log": str(node.round_log),

@@ -10,8 +10,9 @@ import subprocess
 from typing import Any
 
 from metaward.errors import FederationError
+from metaward.flower_programs import SCRIPTS, flower_environment
 from metaward_server.coordinator.home import Coordinator
-from metaward_server.coordinator.processes import CONNECTION, SCRIPTS, flower_environment
+from metaward_server.coordinator.processes import CONNECTION
 
 TIMEOUT_S = 60.0
 
@@ -29,7 +30,7 @@ def ask_flower(
     try:
         done = subprocess.run(  # noqa: S603 (our own commands)
             command,
-            env=os.environ | flower_environment(coordinator),
+            env=os.environ | flower_environment(coordinator.flower_home),
             capture_output=True,
             text=True,
             timeout=TIMEOUT_S,

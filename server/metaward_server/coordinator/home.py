@@ -107,6 +107,11 @@ class Coordinator:
         return self.folder / "superexec.secret"
 
     @property
+    def flower_home(self) -> Path:
+        """Flower's own files."""
+        return self.folder / "flower"
+
+    @property
     def database(self) -> Path:
         """Flower's state."""
         return self.folder / "state" / "superlink.db"

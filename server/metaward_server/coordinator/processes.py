@@ -1,34 +1,19 @@
 """The coordinator's processes: SuperLink, proxy, and the one that runs studies."""
 
-import os
 import socket
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 from metaward.errors import ConfigError
+from metaward.flower_programs import SCRIPTS, flower_environment
 from metaward.health import LOOPBACK, require_free
-from metaward.services import Service, around_the_proxy
+from metaward.services import Service
 from metaward_server.coordinator.home import COORDINATOR_FILE, Coordinator
 from metaward_server.coordinator.proxy import find_nginx, write_proxy_config
 
 CONNECTION = "coordinator"
 """Name of the SuperLink in Flower's own configuration."""
-SCRIPTS = Path(sys.executable).parent
-"""Where Flower's programs are: beside the Python that runs this."""
 CONNECT_TIMEOUT_S = 0.5
-
-
-def flower_environment(coordinator: Coordinator) -> dict[str, str]:
-    """Return what Flower's programs need: a home of their own, and nothing contacted."""
-    return around_the_proxy(os.environ) | {
-        "FLWR_HOME": str(coordinator.folder / "flower"),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
-        "PATH": f"{SCRIPTS}{os.pathsep}{os.environ.get('PATH', '')}",
-    }
 
 
 def services_of(coordinator: Coordinator) -> list[Service]:
@@ -37,7 +22,7 @@ def services_of(coordinator: Coordinator) -> list[Service]:
     Studies run in a process of their own ("process isolation"), so that a SuperLink that is killed
     and started again finds them alive; a shared secret keeps others from taking its work.
     """
-    environment = flower_environment(coordinator)
+    environment = flower_environment(coordinator.flower_home)
     log = coordinator.folder / "log"
     superlink = [
         str(SCRIPTS / "flower-superlink"),
@@ -118,4 +103,4 @@ def write_connection(coordinator: Coordinator) -> None:
         f'address = "localhost:{coordinator.settings.superlink_port}"\n'
         f'root-certificates = "{coordinator.ca_certificate}"\n'
     )
-    (coordinator.folder / "flower" / "config.toml").write_text(text, encoding="utf-8")
+    (coordinator.flower_home / "config.toml").write_text(text, encoding="utf-8")

@@ -11,7 +11,6 @@ have answered before with the same bytes, at no cost), and writes the model of w
 
 import json
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -192,14 +191,5 @@ def _has_ended(coordinator: Coordinator, run: str) -> bool:
 def _write_model(folder: StudyFolder) -> None:
     study = folder.study
     store = CheckpointStore(folder.path / CHECKPOINTS_FOLDER, study.digest())
-    card = ModelCard(
-        study=study.name,
-        study_digest=study.digest(),
-        rounds=study.rounds,
-        seed=study.seed,
-        model=study.model,
-        learner=study.learner,
-        privacy=joint_statement(one for _, one in folder.promises()),
-        created_by=f"metaward {version('metaward')}",
-    )
+    card = ModelCard.of_study(study, joint_statement(one for _, one in folder.promises()))
     save_model(folder.path / MODEL_FOLDER, card, store.load_newest().theta)
