@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
+from metaward.errors import MetawardError
+
 LOOK_S = 60.0
 """Pause between two looks, where nothing calls for one."""
 
@@ -21,7 +23,7 @@ class Watch:
     """Looks again and again, in a thread, until the ``with`` block ends.
 
     Args:
-        look: May take seconds; raises nothing.
+        look: May take seconds.
         say: Told one line for people.
     """
 
@@ -53,8 +55,13 @@ class Watch:
         self._call.set()
 
     def look_once(self) -> None:
-        """Look, and say what is new and what is over."""
-        found = self._look()
+        """Look, and say what is new and what is over; nothing more once the block has ended."""
+        try:
+            found = self._look()
+        except (OSError, MetawardError) as error:  # a file that it reads is gone, perhaps for now
+            found = {"watch": f"watch: cannot look ({error})"}
+        if self._over.is_set():
+            return
         for name, sentence in found.items():
             if _kind(sentence) != _kind(self._wrong.get(name, "")):
                 self._say(sentence)
