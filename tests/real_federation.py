@@ -28,7 +28,7 @@ from metaward_sim.demo_data import write_demo
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 METAWARD = [str(Path(sys.executable).with_name("metaward"))]
-WAIT_S = 420.0
+WAIT_S = 900.0
 ENDS_S = 120.0
 COORDINATOR = "coordinator"
 STUDY = """\
