@@ -16,12 +16,14 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from pydicom import dcmread
 
 from metaward.config import load_settings
 from metaward.model_artefact import load_model
 from metaward.study import Study
+from metaward_client.privacy.ledger.snapshot import verify_ledger
 from metaward_sim.federation import run_federation
-from real_federation import COORDINATOR, NGINX, STUDY, Federation, federation, typed
+from real_federation import COORDINATOR, NGINX, PRIVATE, STUDY, Federation, federation, typed
 
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 
@@ -59,32 +61,55 @@ def test_a_study_over_tls_survives_a_killed_superlink_and_equals_an_undisturbed_
     assert artefact.theta.keys() == expected.keys()
     for name, leaf in expected.items():
         np.testing.assert_array_equal(artefact.theta[name], leaf)
+    _no_log_names_a_patient(made)
     _no_process_is_left(made)
     _nobody_says_that_it_serves(made)
 
 
 @pytest.mark.slow
-def test_a_study_survives_kills_of_a_node_a_round_and_its_own_process(tmp_path: Path) -> None:
-    with federation(tmp_path) as made:
-        made.study.write_text(STUDY.replace("rounds: 4", "rounds: 8").replace("first", "second"))
-        for name in made.sites:
-            officer = ("--by", "A. Officer", "--yes")
-            typed("site", "approve", made.site(name), made.study, *officer)
-        made.run()
+def test_a_study_of_24_rounds_with_a_kill_every_third_loses_and_doubles_nothing(
+    tmp_path: Path,
+) -> None:
+    study = STUDY.replace("rounds: 4", "rounds: 24").replace("quorum: 3", "quorum: 2")
+    study = study.replace("deadline_s: 240", "deadline_s: 60")
+    with federation(tmp_path, study=study, privacy=dict.fromkeys(range(3), PRIVATE)) as made:
+        first, second, third = made.sites
         victims = [
-            ("coordinator", "flwr-serverapp"),
-            (made.sites[0], "flower-supernode"),
-            ("coordinator", "flower-superlink"),
-            (made.sites[1], "flower-superexec"),
+            (COORDINATOR, "flwr-serverapp"),
+            (first, "flower-supernode"),
+            (COORDINATOR, "flower-superlink"),
+            (second, "flower-superexec"),
+            (COORDINATOR, "metaward_server.coordinator.keeper"),
+            (third, "metaward_client.node.warm_start"),
+            (COORDINATOR, "flower-superexec"),
         ]
-        for number, (who, program) in enumerate(victims):
-            made.until(lambda n=number: made.rounds_done("second") > n, f"round {number}")
+        made.run()
+        for number, (who, program) in enumerate(victims, start=1):
+            made.until_round(3 * number)
             made.until(lambda w=who, p=program: made.child(w, p) is not None, program)
             kill(made.child(who, program))
-        made.until(lambda: made.state("second") in ("finished", "failed"), "the end")
-        assert made.state("second") == "finished", made.logs()
-        lines = (made.coordinator / "studies" / "second" / "rounds.jsonl").read_text().splitlines()
-    assert [json.loads(line)["round_index"] for line in lines] == list(range(8))
+        made.until_finished()
+        rounds, status = made.rounds(), typed("server", "status", made.coordinator, "--json")
+    assert [one["round_index"] for one in rounds] == list(range(24))
+    said = json.loads(status)["hospitals"]
+    assert {one["promises"]["first"] for one in said} == {"100 at delta 1.0e-03, dp-sgd"}
+    answered = sum(_charged_once_for_what_it_answered(made, name) for name in made.sites)
+    assert answered >= sum(one["admitted"] for one in rounds)
+    card = load_model(made.coordinator / "studies" / "first" / "model").card
+    assert card.privacy.epsilon == 100.0
+
+
+def _charged_once_for_what_it_answered(made: Federation, name: str) -> int:
+    """Return how many rounds a hospital has answered; its ledger has each of them once."""
+    site = made.site(name)
+    state = verify_ledger(site / "ledger", site / "witness")
+    charged = [release.round.round_index for release in state.releases]
+    assert len(charged) == len(set(charged))
+    sent = {
+        one["round_index"] for one in made.orders(name) if one["outcome"] in ("sent", "sent again")
+    }
+    assert sent <= {one.round.round_index for one in state.releases if one.commit is not None}
+    return len(sent)
 
 
 def _only_the_fleet_is_reachable(made: Federation) -> None:
@@ -135,6 +160,24 @@ def _every_site_answered_every_round_once(made: Federation) -> None:
         entries = made.orders(name)
         assert {entry["round_index"] for entry in entries} == {0, 1, 2, 3}
         assert {entry["outcome"] for entry in entries} == {"sent"}
+
+
+def _no_log_names_a_patient(made: Federation) -> None:
+    """What node, rounds, warm start, proxy, SuperLink, studies and keeper write is read."""
+    files = [
+        path
+        for part in (*made.folder.glob("*.log"), made.coordinator, *map(made.site, made.sites))
+        for path in ([part] if part.is_file() else [*part.rglob("*.log"), *part.rglob("*.jsonl")])
+    ]
+    assert {"supernode.log", "superlink.log", "keeper.log"} <= {path.name for path in files}
+    names = set()
+    for image in made.folder.glob("hospitals/*/images/**/*.dcm"):
+        header = dcmread(image, stop_before_pixels=True)
+        names |= {str(header.PatientID), str(header.SOPInstanceUID), str(header.StudyInstanceUID)}
+    assert len(names) > 3 * 6
+    for path in files:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        assert not [name for name in names if name in text], path
 
 
 def _no_process_is_left(made: Federation) -> None:
