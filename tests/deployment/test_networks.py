@@ -1,12 +1,13 @@
 """Hospitals in networks of their own: a firewall that lets nothing in, and a proxy as only way out.
 
 Two hospitals reach the coordinator directly; the third has a route to a proxy and to nothing else.
-One study runs while they are looked at.
+One study runs while they are looked at, cut off and brought back.
 """
 
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from hospital_networks import SQUID_PORT, Networks, networks, squid, what_is_missing
+from metaward_client.privacy.ledger import read_ledger
 from real_federation import COORDINATOR, NGINX, PRIVATE, Federation, Place, federation
 
 MISSING = what_is_missing("ip", "nft", "ss", "squid") or ("" if NGINX else "nginx not installed")
@@ -131,6 +133,28 @@ def test_nobody_can_connect_to_a_hospital(running: InNetworks) -> None:
             assert _connects(running.networks.place(who), address, port)
             assert not _connects(running.networks.place(COORDINATOR), address, port)
     assert _connects(running.networks.place("0"), HUB, running.federation.port)
+
+
+def test_a_hospital_that_is_cut_off_comes_back_and_no_round_counts_twice(
+    running: InNetworks,
+) -> None:
+    it, networks_, away = running.federation, running.networks, running.site(0)
+    it.until(lambda: any(one["admitted"] == 3 for one in it.rounds()), "a round with all three")
+    networks_.link("0", "down")
+    it.until(lambda: any(one["admitted"] == 2 for one in it.rounds()), "a round without it")
+    it.until(lambda: "cannot be reached" in it.said(away), "a sentence", wait_s=90)
+    networks_.link("0", "up")
+    cut = it.rounds_done()
+    it.until_finished()
+    rounds = it.rounds()
+    assert [one["round_index"] for one in rounds] == list(range(ROUNDS))
+    assert any(one["admitted"] == 3 for one in rounds[cut:]), rounds
+    assert "coordinator: in order again" in it.said(away)
+    site = it.site(away)
+    releases = read_ledger(site / "ledger", site / "witness").releases
+    charged = Counter(release.round.round_index for release in releases)
+    sent = {one["round_index"] for one in it.orders(away) if one["outcome"].startswith("sent")}
+    assert charged == Counter(sent)  # each round once
 
 
 def _connects(place: Place, address: str, port: int) -> bool:
