@@ -11,7 +11,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +25,7 @@ from metaward.arrays import Arrays
 from metaward.config import Settings, load_settings
 from metaward.errors import ConfigError
 from metaward.parameter_file import ASK_AGAIN, MAX_HEADER_BYTES, parse_parameters
+from metaward.privacy_promise import IN_WORDS, NO_MECHANISM, PrivacyPromise
 from metaward.study import LearnerSettings, ModelSettings, SeedInt, Study
 
 PARAMETERS_FILE = "meta.safetensors"
@@ -34,10 +35,6 @@ MAX_CARD_BYTES = 64 * 1024
 """A card is about 1 KiB."""
 MAX_CARD_DEPTH = 16
 """Nesting of a card's YAML; ours is 3."""
-
-
-NO_MECHANISM = "none (NOT PRIVATE)"
-"""The mechanism of a model that nothing protects, in words that no reader of a file can miss."""
 
 
 class PrivacyStatement(Settings):
@@ -70,6 +67,37 @@ class PrivacyStatement(Settings):
             f"Per {self.unit}, epsilon {loss}{delta} at the hospital that lost most "
             f"({self.mechanism}; {self.neighbouring}; {self.sampling} sampling; {self.accountant})."
         )
+
+
+def joint_statement(promises: Iterable[PrivacyPromise]) -> PrivacyStatement:
+    """Return what may be said of a model that learned from all these hospitals.
+
+    The largest epsilon and the largest delta hold at each of them. One hospital without a
+    mechanism makes the model NOT PRIVATE, and so does no promise at all.
+    """
+    private = [
+        (promise, promise.target_epsilon, promise.target_delta)
+        if promise.target_epsilon is not None and promise.target_delta is not None
+        else None
+        for promise in promises
+    ]
+    known = [one for one in private if one is not None]
+    if not known or len(known) < len(private):
+        return PrivacyStatement()
+    return PrivacyStatement(
+        mechanism=_joined(IN_WORDS[promise.mechanism] for promise, _, _ in known)
+        + ", as the hospitals say",
+        unit="patient",
+        neighbouring=_joined(promise.neighbouring for promise, _, _ in known),
+        sampling="Poisson",
+        accountant="each hospital's own ledger, all its studies together",
+        epsilon=max(epsilon for _, epsilon, _ in known),
+        target_delta=max(delta for _, _, delta in known),
+    )
+
+
+def _joined(words: Iterable[str]) -> str:
+    return " or ".join(sorted(set(words)))
 
 
 class ModelCard(Settings):

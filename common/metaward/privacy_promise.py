@@ -5,14 +5,15 @@ depends on a patient. A coordinator shows it and cannot verify it.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 from metaward.errors import ProtocolError
-from metaward.model_artefact import NO_MECHANISM, PrivacyStatement
 
 NOT_PRIVATE, DP_SGD, BLOCK = "none", "dp-sgd", "block"
+NO_MECHANISM = "none (NOT PRIVATE)"
+"""What every output calls the absence of a mechanism, in words that no reader can miss."""
 ADD_OR_REMOVE_ONE, REPLACE_ONE = "add or remove one patient", "replace one patient"
 MECHANISM_KEY, NEIGHBOURING_KEY = "mechanism", "neighbouring"
 EPSILON_KEY, DELTA_KEY = "target-epsilon", "target-delta"
@@ -77,34 +78,3 @@ class PrivacyPromise:
 
 
 NO_PROMISE = PrivacyPromise()
-
-
-def joint_statement(promises: Iterable[PrivacyPromise]) -> PrivacyStatement:
-    """Return what may be said of a model that learned from all these hospitals.
-
-    The largest epsilon and the largest delta hold at each of them. One hospital without a
-    mechanism makes the model NOT PRIVATE, and so does no promise at all.
-    """
-    private = [
-        (promise, promise.target_epsilon, promise.target_delta)
-        if promise.target_epsilon is not None and promise.target_delta is not None
-        else None
-        for promise in promises
-    ]
-    known = [one for one in private if one is not None]
-    if not known or len(known) < len(private):
-        return PrivacyStatement()
-    return PrivacyStatement(
-        mechanism=_joined(IN_WORDS[promise.mechanism] for promise, _, _ in known)
-        + ", as the hospitals say",
-        unit="patient",
-        neighbouring=_joined(promise.neighbouring for promise, _, _ in known),
-        sampling="Poisson",
-        accountant="each hospital's own ledger, all its studies together",
-        epsilon=max(epsilon for _, epsilon, _ in known),
-        target_delta=max(delta for _, _, delta in known),
-    )
-
-
-def _joined(words: Iterable[str]) -> str:
-    return " or ".join(sorted(set(words)))

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metaward.errors import ProtocolError
+from metaward.model_artefact import joint_statement
 from metaward.privacy_promise import (
     ADD_OR_REMOVE_ONE,
     BLOCK,
@@ -15,7 +16,6 @@ from metaward.privacy_promise import (
     NO_PROMISE,
     REPLACE_ONE,
     PrivacyPromise,
-    joint_statement,
 )
 from metaward.wire import RecordsError, Update, decode_update, encode_update, spec_of
 from metaward_client.privacy.terms import Relation

@@ -17,9 +17,11 @@ from metaward.errors import DataError, FederationError
 from metaward.workers import WorkerPool
 
 PARENT = """
-import os, sys, time
+import os, signal, sys, time
 from metaward.workers import WorkerPool
 if __name__ == "__main__":
+    # tests that a shell runs in the background ignore it, and so do their children
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     pool = WorkerPool(2, preload=())
     pool.submit(time.sleep, 600)
     pool.submit(os.getpid).result()

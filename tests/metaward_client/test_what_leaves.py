@@ -329,7 +329,7 @@ def no_policy(site: Hospital) -> None:
     path.write_text(yaml.safe_dump(content))
 
 
-def full_disk(site: Hospital) -> None:
+def no_room_for_the_log(site: Hospital) -> None:
     site.round_log.parent.mkdir(exist_ok=True)
     site.round_log.mkdir()
 
@@ -338,7 +338,6 @@ FAILURES: list[tuple[str, Callable[[Hospital], None], SiteRefusal]] = [
     ("none", damage_all_images, SiteRefusal.DATA),
     ("none", remove_labels, SiteRefusal.STUDY),
     ("none", no_policy, SiteRefusal.STUDY),
-    ("none", full_disk, SiteRefusal.INTERNAL),
     *(
         case
         for mechanism in MECHANISMS[1:]
@@ -346,7 +345,6 @@ FAILURES: list[tuple[str, Callable[[Hospital], None], SiteRefusal]] = [
             (mechanism, spend_everything, SiteRefusal.BUDGET),
             (mechanism, break_ledger, SiteRefusal.PRIVACY),
             (mechanism, lose_ledger, SiteRefusal.PRIVACY),
-            (mechanism, full_disk, SiteRefusal.INTERNAL),
         )
     ),
 ]
@@ -466,6 +464,22 @@ def test_of_a_refusal_only_a_number_leaves_and_a_planted_name_comes_out_nowhere(
     texts = recorder.texts(site)
     if fail is break_ledger:  # that is where it was planted
         texts = {where: text for where, text in texts.items() if "ledger.jsonl" not in where}
+    require_clean(texts)
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_a_log_that_cannot_be_written_costs_no_answer_and_tells_nothing(
+    mechanism: str, hospital: Callable[[str], Hospital], recorder: Recorder
+) -> None:
+    site = hospital(mechanism)
+    no_room_for_the_log(site)
+    study = study_of(FedAvgSettings(local_steps=1))
+    found = without_envelope(site.ask(study, 2), 2)
+    assert {path: v for path, v in found.items() if not path.endswith(".data")} == expected_update(
+        study, 2, mechanism
+    )
+    texts = recorder.texts(site)
+    assert "no line in north.jsonl" in texts["log"]
     require_clean(texts)
 
 

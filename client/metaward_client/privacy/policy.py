@@ -12,11 +12,9 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, model_validator
 
 from metaward.config import Settings, load_settings
-from metaward.privacy_promise import BLOCK, DP_SGD
+from metaward.privacy_promise import BLOCK, DP_SGD, NO_MECHANISM
 from metaward_client.privacy.terms import Budget, Relation, Terms
 
-NOT_PRIVATE = "none (NOT PRIVATE)"
-"""What every output calls the absence of a mechanism."""
 MAX_DELTA_TIMES_POPULATION = 0.1
 """target_delta is at most this over the population: a mechanism that publishes one patient in
 1/target_delta satisfies the definition, so target_delta must be far below one over the patients."""
@@ -30,7 +28,7 @@ class NoPrivacy(Settings):
     @property
     def label(self) -> str:
         """Name to show to people."""
-        return NOT_PRIVATE
+        return NO_MECHANISM
 
 
 class _Protected(Settings):

@@ -21,8 +21,8 @@ from pydantic import Field
 from metaward.bundle import APP_FOLDER
 from metaward.config import Settings, load_settings
 from metaward.errors import ConfigError
-from metaward.model_artefact import ModelCard, save_model
-from metaward.privacy_promise import PrivacyPromise, joint_statement
+from metaward.model_artefact import ModelCard, joint_statement, save_model
+from metaward.privacy_promise import PrivacyPromise
 from metaward.private_file import make_private_folder
 from metaward.run_directory import RunDirectory, write_atomically
 from metaward.study import Study
