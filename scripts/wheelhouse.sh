@@ -11,7 +11,7 @@ set -euo pipefail
 
 usage="usage: scripts/wheelhouse.sh coordinator|hospital FOLDER"
 case "${1:-}" in
-    coordinator) extras="" ;;
+    coordinator) extras="[metrics]" ;;
     hospital) extras="[pacs]" ;;
     *) echo "$usage" >&2; exit 2 ;;
 esac

@@ -1,5 +1,6 @@
 """Over DIMSE: an encrypted connection to the right PACS only, and a user that it knows."""
 
+import gc
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -41,6 +42,12 @@ class Pacs:
 
     port: int
     users: list[tuple[bytes, bytes]] = field(default_factory=list)
+
+
+@pytest.fixture(autouse=True)
+def _sockets_are_collected_here() -> Iterator[None]:
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")
