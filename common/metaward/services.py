@@ -148,6 +148,19 @@ def only_one(folder: Path, what: str, *, wait: bool = False) -> Iterator[None]:
         yield
 
 
+def is_held(folder: Path) -> bool:
+    """Return whether a process holds the lock of a folder, as :func:`only_one` does."""
+    path = folder / "lock"
+    if not path.exists():
+        return False
+    with path.open("rb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def _start(service: Service) -> "subprocess.Popen[bytes]":
     service.log.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(service.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

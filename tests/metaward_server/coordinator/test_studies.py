@@ -13,6 +13,7 @@ from metaward.errors import ConfigError, FederationError
 from metaward.model_artefact import load_model
 from metaward.privacy_promise import PrivacyPromise
 from metaward.progress import RoundEvent
+from metaward.services import only_one
 from metaward.study import ModelSettings, Study
 from metaward_server.checkpoints import CheckpointStore, Progress
 from metaward_server.coordinator import hospitals, studies
@@ -34,8 +35,10 @@ class FakeSuperLink:
         self.runs: dict[str, str] = {}
         self.settings: list[str] = []
         self.is_up = True
+        self.asked: list[tuple[str, ...]] = []
 
     def __call__(self, _: Coordinator, *arguments: str, **options: str) -> dict[str, Any]:
+        self.asked.append(arguments)
         if not self.is_up:
             raise FederationError("the SuperLink did not do this")
         match arguments:
@@ -231,6 +234,25 @@ def test_a_run_that_completed_without_its_rounds_is_not_a_finished_study(
     keep_once(coordinator)
     assert folder.state.state == "running"
     assert not (folder.path / "model").exists()
+
+
+def test_the_superlink_is_asked_only_what_the_folder_leaves_open(
+    coordinator: Coordinator, superlink: FakeSuperLink
+) -> None:
+    """Each question is a process that costs seconds."""
+    hospitals.enrol(coordinator, request("north"))
+    folder = studies.want(coordinator, STUDY, nodes=1)
+    keep_once(coordinator, thorough=False)  # a hospital without a node, a study that is wanted
+    assert (len(superlink.nodes), folder.state.state) == (1, "running")
+    superlink.asked.clear()
+    with only_one(folder.path, "this study"):
+        keep_once(coordinator, thorough=False)
+        assert superlink.asked == []
+        keep_once(coordinator)
+        assert superlink.asked == [("supernode", "list"), ("list",)]
+    superlink.asked.clear()
+    keep_once(coordinator, thorough=False)  # its process is gone
+    assert superlink.asked == [("list",)]
 
 
 def test_a_damaged_file_of_one_study_does_not_stop_the_others(
