@@ -23,9 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from real_federation import Federation, federation
-
 from figures import save
+from real_federation import Federation, federation
 
 STUDY = """\
 name: first
