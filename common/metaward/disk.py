@@ -32,9 +32,14 @@ class DiskTrouble:
     stops_work: bool = True
 
 
+def existing_part(path: Path) -> Path:
+    """Return the path, or of the folders above it the nearest that is there."""
+    return next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+
+
 def disk_trouble(path: Path) -> DiskTrouble | None:
     """Return what is wrong with the disk that a path is, or will be, on."""
-    folder = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    folder = existing_part(path)
     free = shutil.disk_usage(folder).free
     if os.statvfs(folder).f_flag & os.ST_RDONLY:
         return DiskTrouble(READ_ONLY, MOUNT)

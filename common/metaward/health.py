@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from http import HTTPStatus
 from typing import Annotated
 
 import typer
@@ -21,6 +22,15 @@ LOOPBACK = "127.0.0.1"
 DEADLINE_S = 5.0
 """For one question. Who is well answers in milliseconds; an engine that asks waits 10 to 30 s."""
 PAUSE_S = 0.5
+PULL_PATH = "/v1/fleet/pull-messages"
+"""Where nodes ask for work: whoever answers an empty request there has a SuperLink behind it."""
+NOT_BEHIND = (
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.BAD_GATEWAY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT,
+)
+"""What a proxy says of that path when no SuperLink answers it."""
 Wait = Annotated[
     float, typer.Option("--wait", min=0, help="Ask again until it serves, for so many seconds.")
 ]

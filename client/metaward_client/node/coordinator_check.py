@@ -16,6 +16,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx  # comes with Flower
 
+from metaward.health import NOT_BEHIND, PULL_PATH
 from metaward_client.node.finding import Finding
 
 TIMEOUT_S = 10.0
@@ -23,10 +24,7 @@ AHEAD_S, BEHIND_S = 4.0, 240.0
 """Flower's node signs the time. The coordinator takes what is up to five minutes old, and at most
 five seconds from the future."""
 SOON_DAYS = 30
-FLEET_PATH = "/v1/fleet/pull-messages"
 SHUT_PATH = "/v1/control/list-nodes"
-AWAY = (HTTPStatus.NOT_FOUND, HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE,
-        HTTPStatus.GATEWAY_TIMEOUT)  # fmt: skip
 
 
 def look_at_coordinator(address: str, ca_certificate: Path) -> Iterator[Finding]:
@@ -34,7 +32,7 @@ def look_at_coordinator(address: str, ca_certificate: Path) -> Iterator[Finding]
     context = ssl.create_default_context(cafile=ca_certificate)
     try:
         with httpx.Client(verify=context, timeout=TIMEOUT_S) as client:
-            answer = client.post(f"https://{address}{FLEET_PATH}")
+            answer = client.post(f"https://{address}{PULL_PATH}")
             certificate = _certificate(answer)
             shut = client.post(f"https://{address}{SHUT_PATH}").status_code
     except (httpx.HTTPError, OSError) as error:
@@ -99,7 +97,7 @@ def _certificate(answer: httpx.Response) -> Finding:
 
 
 def _answer(status: int, shut: int, proxy: str) -> Finding:
-    if status in AWAY:
+    if status in NOT_BEHIND:
         said = f"something answers, but no SuperLink behind it (HTTP {status})"
         return Finding("coordinator", "wrong", said, "Ask whether the coordinator is started.", 5)
     if shut != HTTPStatus.NOT_FOUND:

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from metaward.disk import disk_trouble
+from metaward.disk import disk_trouble, existing_part
 from metaward_client.node.finding import Finding
 from metaward_client.privacy.policy import NoPrivacy
 from metaward_client.site_config import SiteConfig
@@ -31,5 +31,5 @@ def _disk(place: str, path: Path) -> Finding:
     name = f"{place} disk"
     if trouble := disk_trouble(path):
         return Finding(name, "wrong", trouble.said, trouble.next_step)
-    folder = next(parent for parent in (path, *path.parents) if parent.exists())
-    return Finding(name, "ok", f"{shutil.disk_usage(folder).free / 2**30:.0f} GiB free")
+    free = shutil.disk_usage(existing_part(path)).free
+    return Finding(name, "ok", f"{free / 2**30:.0f} GiB free")

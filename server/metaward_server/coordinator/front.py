@@ -3,19 +3,10 @@
 import http.client
 import socket
 import ssl
-from http import HTTPStatus
 
-from metaward.health import DEADLINE_S, LOOPBACK, Answer, ask_health
+from metaward.health import DEADLINE_S, LOOPBACK, NOT_BEHIND, PULL_PATH, Answer, ask_health
 from metaward_server.coordinator.home import Coordinator
 
-NOT_BEHIND = (
-    HTTPStatus.NOT_FOUND,
-    HTTPStatus.BAD_GATEWAY,
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    HTTPStatus.GATEWAY_TIMEOUT,
-)
-"""What the proxy says of a path that nodes use when no SuperLink answers it."""
-NODE_PATH = "/v1/fleet/pull-messages"
 ANY_ADDRESS = {"0.0.0.0": LOOPBACK, "::": "::1"}  # noqa: S104 (nothing is bound here)
 
 
@@ -60,5 +51,5 @@ def ask_proxy(coordinator: Coordinator, *, deadline_s: float = DEADLINE_S) -> An
 def _ask(greeted: ssl.SSLSocket, host: str) -> int:
     connection = http.client.HTTPConnection(host)
     connection.sock = greeted
-    connection.request("POST", NODE_PATH, body=b"")
+    connection.request("POST", PULL_PATH, body=b"")
     return connection.getresponse().status
