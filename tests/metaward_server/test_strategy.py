@@ -13,6 +13,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 
 from metaward.arrays import Arrays
 from metaward.errors import FederationError
+from metaward.privacy_promise import PrivacyPromise
 from metaward.progress import RoundEvent
 from metaward.study import (
     AdamSettings,
@@ -192,6 +193,24 @@ def bad_nodes(honest: Callable[[Message], Update]) -> dict[str, tuple[Node, Refu
         "study": (lambda _: Error(int(SiteRefusal.STUDY)), Refusal.SITE_STUDY),
         "protocol": (lambda _: Error(int(SiteRefusal.PROTOCOL)), Refusal.SITE_PROTOCOL),
     }  # fmt: skip
+
+
+def test_a_round_says_what_the_admitted_said_of_their_privacy_and_nobody_else(
+    play: Any, scripted_grid: Any, honest_node: Node, honest_update_of: Any
+) -> None:
+    promise = PrivacyPromise("dp-sgd", 8.0, 1e-5, "add or remove one patient")
+
+    def private(message: Message) -> RecordDict:
+        return encode_update(dataclasses.replace(honest_update_of(message), promise=promise))
+
+    def late_study(message: Message) -> RecordDict:
+        return encode_update(
+            dataclasses.replace(honest_update_of(message), study_digest="0", promise=promise)
+        )
+
+    _, events = play(scripted_grid({1: private, 2: honest_node, 3: late_study}))
+    for event in events:
+        assert event.promises == {"1": promise.to_settings(), "2": {"mechanism": "none"}}
 
 
 @pytest.mark.parametrize("kind", bad_nodes(lambda _: None))  # type: ignore[arg-type,return-value]
