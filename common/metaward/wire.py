@@ -3,16 +3,22 @@
 Two things only: a :class:`RoundOrder` from the coordinator to a site, and an :class:`Update` from
 a site to the coordinator. A site that cannot answer sends one number, a :class:`SiteRefusal`.
 
-Arrays travel as raw little-endian float32 in a Flower ``Array`` with a serialisation name of our
-own. Names, dtype, shape and the exact number of bytes are compared with what the study's model has
-before one byte is interpreted: there is no header to parse, nothing to unpickle, and no length that
-the sender chooses. Flower's own modifications (which take deltas for full parameters and corrupt
-them in silence) fail on the unknown name instead.
+Arrays travel end to end in one Flower ``Array`` of raw little-endian float32, with a serialisation
+name of our own; its name is the digest of the leaves' names and shapes. Both ends know these from
+the study's model, so digest, dtype, shape and the exact number of bytes are compared before one
+byte is interpreted: there is no header to parse, nothing to unpickle, and no length that the sender
+chooses. Flower's own modifications (which take deltas for full parameters and corrupt them in
+silence) fail on the unknown serialisation instead. One array in the place of one for each leaf is a
+quarter of the objects that Flower makes of a message, each of which is a request
+(docs/design/0006-between-hospitals-and-flower.md).
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from enum import IntEnum
+from math import prod
 from typing import TypeAlias
 
 import numpy as np
@@ -40,16 +46,16 @@ UPDATE_KEYS = frozenset({PROTOCOL_KEY, ROUND_KEY, STUDY_DIGEST_KEY})
 
 FLOAT32 = "float32"
 RAW_FLOAT32 = "metaward.float32-le"
-"""Serialisation name: the array's elements in C order, little-endian, and nothing else."""
+"""Serialisation name: the elements of the leaves, sorted by name, each in C order, little-endian,
+and nothing else."""
 
 MAX_STUDY_BYTES = 65_536
 """Longest study description that a site reads; a full one has about 1,000 bytes."""
 
 MAX_HEADER_BYTES = 4_096
-"""Longest header of an update: its keys, names and numbers; a true one has about 200 bytes."""
+"""Longest update without the elements of its delta: keys, names and numbers; a true one has about
+400 bytes."""
 NUMBER_BYTES = 8
-BYTES_PER_LEAF = 256
-"""Room for a leaf's name, dtype and shape beside its elements."""
 
 ArraySpec: TypeAlias = dict[str, tuple[int, ...]]
 """Leaf name -> shape; every leaf is float32."""
@@ -83,7 +89,7 @@ class RecordsError(ProtocolError):
 
 
 class ArraysError(ProtocolError):
-    """An array's name, dtype, shape or length is not what the study's model has."""
+    """The arrays' layout, dtype or length is not what the study's model has."""
 
 
 @dataclass(frozen=True)
@@ -192,9 +198,7 @@ def decode_update(content: RecordDict, spec: ArraySpec) -> Update:
 
 def largest_update(spec: ArraySpec) -> int:
     """Return the bytes that an update's records hold at most, names included."""
-    elements = sum(_bytes_of_shape(shape) for shape in spec.values())
-    names = sum(len(name) for name in spec)
-    return MAX_HEADER_BYTES + elements + names + BYTES_PER_LEAF * len(spec)
+    return MAX_HEADER_BYTES + _bytes_of(spec)
 
 
 def encode_refusal(refusal: SiteRefusal) -> Error:
@@ -203,50 +207,58 @@ def encode_refusal(refusal: SiteRefusal) -> Error:
 
 
 def encode_arrays(arrays: Mapping[str, NDArray[np.float32]]) -> ArrayRecord:
-    """Return the arrays as raw little-endian float32."""
-    return ArrayRecord({name: _encode_array(array) for name, array in arrays.items()})
+    """Return the arrays as one, raw little-endian float32."""
+    assert all(array.dtype == np.float32 for array in arrays.values())
+    data = b"".join(np.asarray(arrays[name], dtype="<f4").tobytes() for name in sorted(arrays))
+    array = Array(dtype=FLOAT32, shape=(len(data) // 4,), stype=RAW_FLOAT32, data=data)
+    return ArrayRecord({layout(spec_of(arrays)): array})
 
 
 def decode_arrays(record: ArrayRecord, spec: ArraySpec) -> Arrays:
     """Read arrays that must have exactly the names and shapes of ``spec``; the result is a copy.
 
     Raises:
-        ArraysError: A name, serialisation, dtype, shape or length differs.
+        ArraysError: The layout, serialisation, dtype, shape or length differs.
     """
-    if record.keys() != spec.keys():
+    name = layout(spec)
+    if record.keys() != {name}:
         raise ArraysError(
-            f"{len(record.keys() - spec.keys())} unknown and {len(spec.keys() - record.keys())} "
-            "missing arrays",
-            expected=f"exactly the {len(spec)} arrays of the study's model",
+            f"{len(record)} arrays, or one of another layout",
+            expected=f"one array that holds the {len(spec)} of the study's model",
+            next_step="Install the same release of metaward at both ends.",
         )
-    return {name: _decode_array(name, record[name], shape) for name, shape in spec.items()}
+    elements = _read_elements(record[name], _bytes_of(spec))
+    arrays, begin = {}, 0
+    for leaf in sorted(spec):
+        end = begin + prod(spec[leaf])
+        arrays[leaf] = elements[begin:end].reshape(spec[leaf]).astype(np.float32, copy=True)
+        begin = end
+    return {leaf: arrays[leaf] for leaf in spec}
 
 
-def _encode_array(array: NDArray[np.float32]) -> Array:
-    assert array.dtype == np.float32
-    data = np.ascontiguousarray(array, dtype="<f4").tobytes()
-    return Array(dtype=FLOAT32, shape=tuple(array.shape), stype=RAW_FLOAT32, data=data)
+def layout(spec: ArraySpec) -> str:
+    """Return the digest of the names and shapes, which tells what the elements are."""
+    text = json.dumps({name: list(shape) for name, shape in spec.items()}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _decode_array(name: str, array: Array, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def _read_elements(array: Array, n_bytes: int) -> NDArray[np.float32]:
     for found, expected in (
         (array.stype, RAW_FLOAT32),
         (array.dtype, FLOAT32),
-        (tuple(array.shape), shape),
-        (len(array.data), _bytes_of_shape(shape)),
+        (tuple(array.shape), (n_bytes // 4,)),
+        (len(array.data), n_bytes),
     ):
         if found != expected:  # what was found is the sender's own text, and is not repeated
             raise ArraysError(
                 "an array of another serialisation, dtype, shape or number of bytes",
                 expected=f"{expected}",
-                where=f"array {name}",
             )
-    flat = np.frombuffer(array.data, dtype="<f4")
-    return flat.reshape(shape).astype(np.float32, copy=True)
+    return np.frombuffer(array.data, dtype="<f4")
 
 
-def _bytes_of_shape(shape: tuple[int, ...]) -> int:
-    return 4 * int(np.prod(shape, dtype=np.int64))
+def _bytes_of(spec: ArraySpec) -> int:
+    return 4 * sum(prod(shape) for shape in spec.values())
 
 
 def _check_size(content: RecordDict, limit: int) -> None:

@@ -48,7 +48,7 @@ def main(grid: Grid, context: Context) -> None:
     with only_one(folder, "this study", wait=True):
         clear_failure(folder)
         spec = spec_of(initial_theta(study))
-        bound_replies(largest_update(spec), len(spec))
+        bound_replies(largest_update(spec))
         begun = any((folder / CHECKPOINTS_FOLDER).glob("round-*"))
         try:
             run_study(

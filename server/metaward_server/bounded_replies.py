@@ -31,7 +31,7 @@ from metaward.wire import SizeError
 
 FLOWERS_GRID = "flwr.superlink.grid.http_grid"
 OBJECTS_BESIDE_CHUNKS = 64
-"""Objects of a message beside those of its arrays: a leaf is one, and each chunk of it."""
+"""Objects of a message beside the chunks of its array; a true one has 5."""
 CHUNK_BYTES = 2**20
 """A fifth of what Flower puts into one."""
 OVERHEAD = 2
@@ -40,15 +40,14 @@ OVERHEAD = 2
 Pull = Callable[[str], bytes]
 
 
-def bound_replies(largest: int, leaves: int) -> None:
+def bound_replies(largest: int) -> None:
     """Refuse replies that hold far more than ``largest`` bytes, in this process, from now on.
 
     Args:
         largest: Bytes of the records of an honest update, as :func:`metaward.wire.largest_update`.
-        leaves: Arrays of an honest update.
     """
     most_bytes = OVERHEAD * largest
-    most_objects = OBJECTS_BESIDE_CHUNKS + 2 * leaves + most_bytes // CHUNK_BYTES
+    most_objects = OBJECTS_BESIDE_CHUNKS + most_bytes // CHUNK_BYTES
     grid = import_module(FLOWERS_GRID)
     pull, inflate = _original(grid.pull_objects), _original(grid.inflate_object_from_contents)
 

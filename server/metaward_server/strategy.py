@@ -123,7 +123,7 @@ class MetaStrategy(Strategy):
         """Return one order per sampled node; the round's index is ``server_round - 1``."""
         if config:
             raise ValueError("an order has no settings beside the study's")
-        theta = decode_arrays(arrays, {name: array.shape for name, array in arrays.items()})
+        theta = decode_arrays(arrays, spec_of(self._progress.theta))
         order = encode_order(RoundOrder(self.study, server_round - 1, theta))
         nodes = sample_nodes(
             grid.get_node_ids(),

@@ -87,7 +87,7 @@ def fields_of(content: RecordDict) -> set[str]:
             if isinstance(record, ArrayRecord):
                 names = [field.name for field in dataclasses.fields(record[key])]
                 assert names == ["dtype", "shape", "stype", "data"]
-                fields.add(f"{name}/<leaf>: float32 bytes")
+                fields.add(f"{name}/{key}: float32 bytes")
             else:
                 fields.add(f"{name}/{key}: {type(record[key]).__name__}")
     return fields
@@ -98,7 +98,7 @@ def test_nothing_crosses_that_is_not_on_this_list() -> None:
         "order/protocol: int",
         "order/round: int",
         "order/study: str",
-        "theta/<leaf>: float32 bytes",
+        f"theta/{wire.layout(SPEC)}: float32 bytes",
     }
     assert fields_of(an_update()) == {
         "update/protocol: int",
@@ -108,7 +108,7 @@ def test_nothing_crosses_that_is_not_on_this_list() -> None:
         "update/neighbouring: str",
         "update/target-epsilon: float",
         "update/target-delta: float",
-        "delta/<leaf>: float32 bytes",
+        f"delta/{wire.layout(SPEC)}: float32 bytes",
     }
 
 
@@ -211,17 +211,47 @@ def raw(dtype: str = "float32", shape: object = (2,), stype: str = wire.RAW_FLOA
     ],
 )
 def test_an_array_of_another_kind_shape_or_length_is_refused(array: Array) -> None:
-    content = RecordDict({**an_update(), "delta": ArrayRecord({"w": array})})
-    with pytest.raises(ArraysError, match="array w"):
-        decode_update(content, {"w": (2,)})
+    spec = {"w": (2,)}
+    content = RecordDict({**an_update(), "delta": ArrayRecord({wire.layout(spec): array})})
+    with pytest.raises(ArraysError, match="number of bytes"):
+        decode_update(content, spec)
 
 
-@pytest.mark.parametrize("names", [[], ["conv"], ["conv", "scale", "scalar", "head"]])
-def test_unknown_and_missing_arrays_are_refused(names: list[str]) -> None:
-    arrays = {name: np.zeros(SPEC.get(name, (1,)), dtype=np.float32) for name in names}
+def test_the_elements_lie_end_to_end_by_the_leaves_names_sorted() -> None:
+    [array] = wire.encode_arrays({"b": np.float32([3, 4]), "a": np.float32([[1], [2]])}).values()
+    assert (array.shape, array.stype) == ((4,), "metaward.float32-le")
+    assert array.data == np.array([1, 2, 3, 4], dtype="<f4").tobytes()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {},
+        {"conv": (2, 3)},
+        SPEC | {"head": (1,)},
+        SPEC | {"conv": (3, 2)},
+        SPEC | {"conv": (6,)},
+        SPEC | {"scale": (), "scalar": (1,)},
+        {"Conv" if name == "conv" else name: shape for name, shape in SPEC.items()},
+    ],
+)
+def test_leaves_of_other_names_or_shapes_are_refused_also_with_as_many_elements(
+    other: wire.ArraySpec,
+) -> None:
+    arrays = {name: np.zeros(shape, dtype=np.float32) for name, shape in other.items()}
     content = RecordDict({**an_update(), "delta": wire.encode_arrays(arrays)})
-    with pytest.raises(ArraysError, match="unknown and"):
+    with pytest.raises(ArraysError, match="another layout"):
         decode_update(content, SPEC)
+
+
+def test_a_second_array_is_refused() -> None:
+    arrays = {**an_update().array_records["delta"], **wire.encode_arrays({"w": np.float32([1])})}
+    with pytest.raises(ArraysError, match="2 arrays"):
+        decode_update(RecordDict({**an_update(), "delta": ArrayRecord(arrays)}), SPEC)
+
+
+def test_a_layout_is_its_leaves_in_any_order() -> None:
+    assert wire.layout(dict(reversed(SPEC.items()))) == wire.layout(SPEC)
 
 
 def heavy_updates() -> dict[str, RecordDict]:
@@ -231,10 +261,10 @@ def heavy_updates() -> dict[str, RecordDict]:
     named = Array(dtype=text, shape=(2,), stype=wire.RAW_FLOAT32, data=b"")
     shaped = Array(dtype="float32", shape=(1,) * 100_000, stype=wire.RAW_FLOAT32, data=b"")
     return {
-        "a leaf": RecordDict({**an_update(), "delta": ArrayRecord({"conv": array})}),
-        "a leaf's dtype": RecordDict({**an_update(), "delta": ArrayRecord({"conv": named})}),
-        "a leaf's shape": RecordDict({**an_update(), "delta": ArrayRecord({"conv": shaped})}),
-        "a leaf's name": RecordDict({**an_update(), "delta": ArrayRecord({text: named})}),
+        "the delta": RecordDict({**an_update(), "delta": ArrayRecord({"conv": array})}),
+        "the delta's dtype": RecordDict({**an_update(), "delta": ArrayRecord({"conv": named})}),
+        "the delta's shape": RecordDict({**an_update(), "delta": ArrayRecord({"conv": shaped})}),
+        "the delta's layout": RecordDict({**an_update(), "delta": ArrayRecord({text: named})}),
         "a record more": RecordDict({**an_update(), "x": ConfigRecord({"y": heavy})}),
         "a record's name": RecordDict({**an_update(), text: ConfigRecord()}),
         "the version": with_config(an_update(), "update", protocol=heavy),
@@ -274,7 +304,7 @@ def test_what_a_stranger_wrote_is_in_no_message() -> None:
         with_config(an_update(), "update", round=strange),
         with_config(an_update(), "update", study_digest=strange.encode()),
         RecordDict({strange: ConfigRecord()}),
-        RecordDict({**an_update(), "delta": ArrayRecord({**dict.fromkeys(SPEC, named)})}),
+        RecordDict({**an_update(), "delta": ArrayRecord({wire.layout(SPEC): named})}),
         RecordDict({**an_update(), "delta": ArrayRecord({strange: named})}),
     ):
         with pytest.raises(ProtocolError) as caught:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.superlink.grid import http_grid
 
@@ -15,6 +15,7 @@ from metaward.wire import (
     RoundOrder,
     SizeError,
     Update,
+    decode_update,
     encode_order,
     encode_update,
     largest_update,
@@ -62,7 +63,7 @@ def read(content: RecordDict) -> tuple[object, int]:
 
 def bound_for(theta: dict[str, np.ndarray]) -> int:
     largest = largest_update(spec_of(theta))
-    bound_replies(largest, len(theta))
+    bound_replies(largest)
     return OVERHEAD * largest
 
 
@@ -71,7 +72,7 @@ def test_an_honest_update_passes_whole_and_in_many_leaves() -> None:
         bound_for(theta)
         message, _ = read(update(theta))
         assert isinstance(message, Message)
-        assert message.content.array_records["delta"].keys() == theta.keys()
+        assert decode_update(message.content, spec_of(theta)).delta.keys() == theta.keys()
 
 
 def test_of_a_reply_that_is_far_too_large_little_more_than_the_bound_is_pulled() -> None:
@@ -85,7 +86,8 @@ def test_of_a_reply_that_is_far_too_large_little_more_than_the_bound_is_pulled()
 
 def test_of_a_reply_of_many_small_parts_none_is_pulled() -> None:
     bound_for({"w": LARGE["w"][:1000]})
-    message, pulled = read(update({f"w{i}": np.full(1, i, np.float32) for i in range(2000)}))
+    many = {f"w{i}": Array(np.full(1, i, np.float32)) for i in range(2000)}
+    message, pulled = read(RecordDict({"delta": ArrayRecord(many)}))
     assert (message, pulled) == (None, 0)
 
 

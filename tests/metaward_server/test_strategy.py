@@ -27,7 +27,7 @@ from metaward.study import (
     Study,
     TrimmedMeanSettings,
 )
-from metaward.wire import RAW_FLOAT32, SiteRefusal, Update, encode_update
+from metaward.wire import RAW_FLOAT32, SiteRefusal, Update, encode_update, layout, spec_of
 from metaward_server.admission import UNREADABLE_REPLY, Refusal
 from metaward_server.checkpoints import CheckpointStore, Progress
 from metaward_server.outer_optimizers import initial_state
@@ -138,12 +138,11 @@ def first_number(value: float) -> Callable[[Arrays], Arrays]:
 
 
 def with_array(data: bytes, dtype: str = "float32", stype: str = RAW_FLOAT32) -> RecordDict:
-    """An update whose leaf ``w``, of three numbers, is as given."""
+    """An update whose seven numbers are as given."""
     good = {"w": np.zeros(3, np.float32), "b": np.zeros((2, 2), np.float32)}
     content = encode_update(Update(STUDY.digest(), 0, good))
-    array = Array(dtype=dtype, shape=(3,), stype=stype, data=data)
-    delta = ArrayRecord({**content.array_records["delta"], "w": array})
-    return RecordDict({**content, "delta": delta})
+    array = Array(dtype=dtype, shape=(7,), stype=stype, data=data)
+    return RecordDict({**content, "delta": ArrayRecord({layout(spec_of(good)): array})})
 
 
 def bad_nodes(honest: Callable[[Message], Update]) -> dict[str, tuple[Node, Refusal]]:
@@ -158,15 +157,15 @@ def bad_nodes(honest: Callable[[Message], Update]) -> dict[str, tuple[Node, Refu
             with_delta(honest, lambda d: {n: np.full_like(x, 3e38) for n, x in d.items()}),
             Refusal.NORM,
         ),
-        "huge leaf": (lambda _: with_array(np.zeros(100_000, "f4").tobytes()), Refusal.SIZE),
+        "huge delta": (lambda _: with_array(np.zeros(100_000, "f4").tobytes()), Refusal.SIZE),
         "huge header": (lambda _: RecordDict({
             "update": ConfigRecord({"protocol": b"x" * 100_000}), "delta": ArrayRecord(),
         }), Refusal.SIZE),
-        "float64": (lambda _: with_array(b"\0" * 24, dtype="float64"), Refusal.ARRAYS),
-        "complex": (lambda _: with_array(b"\0" * 24, dtype="complex64"), Refusal.ARRAYS),
-        "Python objects": (lambda _: with_array(b"\0" * 12, dtype="object"), Refusal.ARRAYS),
-        "pickle": (lambda _: with_array(b"\0" * 12, stype="pickle"), Refusal.ARRAYS),
-        "fewer bytes than the shape says": (lambda _: with_array(b"\0" * 8), Refusal.ARRAYS),
+        "float64": (lambda _: with_array(b"\0" * 56, dtype="float64"), Refusal.ARRAYS),
+        "complex": (lambda _: with_array(b"\0" * 56, dtype="complex64"), Refusal.ARRAYS),
+        "Python objects": (lambda _: with_array(b"\0" * 28, dtype="object"), Refusal.ARRAYS),
+        "pickle": (lambda _: with_array(b"\0" * 28, stype="pickle"), Refusal.ARRAYS),
+        "fewer bytes than the shape says": (lambda _: with_array(b"\0" * 24), Refusal.ARRAYS),
         "an unreadable reply": (lambda _: Error(UNREADABLE_REPLY), Refusal.UNREADABLE),
         "an unknown error": (lambda _: Error(-7, "x" * 10_000), Refusal.NODE_ERROR),
         "wrong shape": (
@@ -177,7 +176,7 @@ def bad_nodes(honest: Callable[[Message], Update]) -> dict[str, tuple[Node, Refu
         "extra leaf": (with_delta(honest, lambda d: d | {"head": d["w"]}), Refusal.ARRAYS),
         "numpy's own format": (lambda _: RecordDict({
             "update": encode_update(Update("d", 0, good))["update"],
-            "delta": ArrayRecord({"w": Array(good["w"]), "b": Array(good["b"])}),
+            "delta": ArrayRecord({layout(spec_of(good)): Array(np.zeros(7, np.float32))}),
         }), Refusal.ARRAYS),
         "wrong round": (changed(honest, round_index=99), Refusal.ROUND),
         "another study": (changed(honest, study_digest="0" * 64), Refusal.STUDY),

@@ -37,9 +37,7 @@ def towards(target: float, order: RoundOrder, noise: Arrays) -> Arrays:
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    order = decode_order(message.content, lambda _: {
-        name: tuple(array.shape) for name, array in message.content.array_records["theta"].items()
-    })  # fmt: skip
+    order = decode_order(message.content, lambda _: SPEC)
     if "marks" in context.node_config:
         mark = Path(str(context.node_config["marks"])) / f"{order.round_index}-{context.node_id}"
         mark.write_text(str(os.getpid()))
