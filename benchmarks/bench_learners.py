@@ -25,16 +25,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from figures import save
-from metaward.meta.compose import build_learner
-from metaward.models.body import build_body
-from metaward.study import (
+from metaward.learner_settings import (
     FedAvgSettings,
     FomamlSettings,
     LearnerSettings,
-    ModelSettings,
     PrototypicalSettings,
     ReptileSettings,
 )
+from metaward.meta.compose import build_learner
+from metaward.models.body import build_body
+from metaward.study import ModelSettings
 from metaward.tasks import STANDARDISE_FLOOR, Task
 from metaward.workers import WorkerPool
 

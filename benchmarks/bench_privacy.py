@@ -29,16 +29,15 @@ from figures import save
 from metaward.arrays import Arrays
 from metaward.evaluation import EvaluationPlan, Method, evaluate_site
 from metaward.intervals import Estimate
-from metaward.study import (
+from metaward.learner_settings import (
     AdaptSettings,
     FedAvgSettings,
     FomamlSettings,
     LearnerSettings,
-    ModelSettings,
     PrototypicalSettings,
     ReptileSettings,
-    Study,
 )
+from metaward.study import ModelSettings, Study
 from metaward.tasks import Task
 from metaward.workers import WorkerPool
 from metaward_client.privacy.noise import os_noise

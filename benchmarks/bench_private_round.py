@@ -24,13 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from figures import save
-from metaward.study import (
-    FedAvgSettings,
-    LearnerSettings,
-    ModelSettings,
-    PrototypicalSettings,
-    Study,
-)
+from metaward.learner_settings import FedAvgSettings, LearnerSettings, PrototypicalSettings
+from metaward.study import ModelSettings, Study
 from metaward.tasks import Task
 from metaward.workers import WorkerPool
 from metaward_client.privacy.noise import os_noise

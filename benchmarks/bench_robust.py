@@ -32,6 +32,7 @@ from rich.table import Table
 from figures import save
 from metaward.arrays import Arrays, l2_norm, to_arrays, to_tensors
 from metaward.evaluation import EvaluationPlan, Method, evaluate_site
+from metaward.learner_settings import PrototypicalSettings
 from metaward.meta.compose import build_learner
 from metaward.models.body import build_body
 from metaward.study import (
@@ -42,7 +43,6 @@ from metaward.study import (
     MedianSettings,
     ModelSettings,
     MultiKrumSettings,
-    PrototypicalSettings,
     Study,
     TrimmedMeanSettings,
 )

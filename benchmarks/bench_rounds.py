@@ -39,8 +39,9 @@ from rich.console import Console
 from rich.table import Table
 
 from figures import save
+from metaward.learner_settings import PrototypicalSettings
 from metaward.progress import RoundEvent
-from metaward.study import ModelSettings, PrototypicalSettings, Study
+from metaward.study import ModelSettings, Study
 from metaward.tasks import Task
 from metaward.workers import WorkerPool, available_cores
 from metaward_client.privacy.policy import NoPrivacy

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from metaward.arrays import to_arrays
+from metaward.learner_settings import FomamlSettings
 from metaward.models.body import build_body
-from metaward.study import FomamlSettings, ModelSettings, Study
+from metaward.study import ModelSettings, Study
 from metaward.tasks import Task
 from metaward_client.privacy.ledger import Ledger
 from metaward_client.privacy.ledger.limits import Accountant

@@ -22,7 +22,8 @@ from pydantic.fields import FieldInfo
 from metaward.cli import build_app
 from metaward.config import Settings, load_settings
 from metaward.enrolment import ADDRESS
-from metaward.study import FomamlSettings, PrototypicalSettings, ReptileSettings, Study
+from metaward.learner_settings import FomamlSettings, PrototypicalSettings, ReptileSettings
+from metaward.study import Study
 from metaward_client.site_config import SiteConfig
 from metaward_server.coordinator.home import CoordinatorSettings
 from metaward_sim.scenario import Scenario, recommended_outer

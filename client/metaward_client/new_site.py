@@ -7,8 +7,9 @@ from pathlib import Path
 from metaward.arrays import to_arrays
 from metaward.errors import ConfigError
 from metaward.evaluation import EvaluationPlan, JobMap, Method, evaluate_site
+from metaward.learner_settings import TRAINING_ALONE, FedAvgSettings
+from metaward.meta.compose import initial_parameters
 from metaward.model_artefact import ModelArtefact, load_model
-from metaward.models.body import build_body
 from metaward.provenance import commit, machine, versions
 from metaward.report.assemble import (
     comparison_rows,
@@ -20,7 +21,6 @@ from metaward.report.assemble import (
 from metaward.report.methods import BASELINES, shared_model
 from metaward.report.schema import MethodSummary, Provenance, Report
 from metaward.run_directory import RunDirectory, model_folder
-from metaward.study import TRAINING_ALONE, FedAvgSettings
 from metaward.tasks import Task
 
 
@@ -63,7 +63,7 @@ def candidates(path: Path) -> Candidates:
             )
         found.append(_method(summary, baseline))
         summaries.append(summary)
-    untrained = to_arrays(build_body(card.model, card.seed).initial_parameters())
+    untrained = to_arrays(initial_parameters(card.model, card.learner, card.seed))
     for name, learner in (
         ("local", FedAvgSettings(adapt=TRAINING_ALONE)),
         ("random", card.learner),

@@ -20,7 +20,7 @@ from flwr.app import Message, RecordDict
 
 from metaward.arrays import l2_norm
 from metaward.errors import ConfigError, DataError, MetawardError, PrivacyError, ProtocolError
-from metaward.models.body import build_body
+from metaward.model_artefact import expected_shapes
 from metaward.study import Study
 from metaward.tasks import Task
 from metaward.wire import (
@@ -108,8 +108,7 @@ def site_seed(study_seed: int, site: str) -> tuple[int, int]:
 
 def model_spec(study: Study) -> ArraySpec:
     """Return the names and shapes of the study's meta-parameters."""
-    body = build_body(study.model, study.seed)
-    return {name: tuple(leaf.shape) for name, leaf in body.named_parameters()}
+    return expected_shapes(study.model, study.learner)
 
 
 def _consented_spec(study: Study, site: SiteAtWork, entry: dict[str, object]) -> ArraySpec:

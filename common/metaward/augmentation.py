@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 
 from metaward.episodes import Examples
-from metaward.study import Augment
+from metaward.learner_settings import Augment
 
 
 def augmented(examples: Examples, how: Augment, rng: np.random.Generator) -> Examples:

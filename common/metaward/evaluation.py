@@ -27,10 +27,11 @@ from metaward.intervals import (
     clustered_mean,
     paired_difference,
 )
+from metaward.learner_settings import LearnerSettings
 from metaward.meta.compose import build_learner
 from metaward.models.body import build_body
 from metaward.scoring import auroc_scores, class_probabilities, is_correct
-from metaward.study import LearnerSettings, ModelSettings
+from metaward.study import ModelSettings
 from metaward.tasks import Task
 
 EPISODES_PER_JOB = 2

@@ -24,9 +24,10 @@ from pydantic import Field
 from metaward.arrays import Arrays
 from metaward.config import Settings, load_settings
 from metaward.errors import ConfigError
+from metaward.learner_settings import LearnerSettings
 from metaward.parameter_file import ASK_AGAIN, MAX_HEADER_BYTES, parse_parameters
 from metaward.privacy_promise import IN_WORDS, NO_MECHANISM, PrivacyPromise
-from metaward.study import LearnerSettings, ModelSettings, SeedInt, Study
+from metaward.study import ModelSettings, SeedInt, Study
 
 PARAMETERS_FILE = "meta.safetensors"
 CARD_FILE = "model.yaml"
@@ -149,14 +150,14 @@ def save_model(folder: Path, card: ModelCard, theta: Arrays) -> ModelCard:
     Args:
         folder: Made here; an artefact that stands there is replaced.
         card: Its ``parameters_sha256`` is filled in here.
-        theta: Leaves of the body that the card describes.
+        theta: Leaves of the body and the learner that the card describes.
 
     Returns:
         The card as written.
     """
     from safetensors.numpy import save
 
-    assert _shapes(theta) == expected_shapes(card.model)
+    assert _shapes(theta) == expected_shapes(card.model, card.learner)
     content = save({name: np.ascontiguousarray(leaf) for name, leaf in theta.items()})
     written = card.model_copy(update={"parameters_sha256": hashlib.sha256(content).hexdigest()})
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -176,7 +177,7 @@ def load_model(folder: Path) -> ModelArtefact:
     """
     card = load_card(folder)
     path = folder / PARAMETERS_FILE
-    expected = expected_shapes(card.model)
+    expected = expected_shapes(card.model, card.learner)
     n_values = sum(int(np.prod(shape)) for shape in expected.values())
     content = _read_bounded(path, limit=4 * n_values + 8 + MAX_HEADER_BYTES)
     digest = hashlib.sha256(content).hexdigest()
@@ -198,15 +199,15 @@ def load_card(folder: Path) -> ModelCard:
     return load_settings(path, ModelCard)
 
 
-def expected_shapes(model: ModelSettings) -> dict[str, tuple[int, ...]]:
-    """Return the leaf names and shapes of an architecture, without allocating its weights."""
+def expected_shapes(model: ModelSettings, learner: LearnerSettings) -> dict[str, tuple[int, ...]]:
+    """Return the names and shapes of theta's leaves, without allocating them."""
     import torch
 
-    from metaward.models.body import build_body
+    from metaward.meta.compose import initial_parameters
 
     with torch.device("meta"):
-        body = build_body(model, seed=0)
-    return {name: tuple(leaf.shape) for name, leaf in body.named_parameters()}
+        theta = initial_parameters(model, learner, seed=0)
+    return {name: tuple(leaf.shape) for name, leaf in theta.items()}
 
 
 def _shapes(theta: Arrays) -> dict[str, tuple[int, ...]]:

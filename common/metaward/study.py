@@ -9,12 +9,11 @@ import itertools
 import math
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from metaward.config import Settings
+from metaward.learner_settings import LearnerSettings, PrototypicalSettings
 
-Augment: TypeAlias = Literal["none", "dihedral"]
-HeadStart: TypeAlias = Literal["prototypes", "zeros"]
 SeedInt = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -53,94 +52,6 @@ class ModelSettings(Settings):
         if self.downsample == "pool":
             return self.image_size // 8
         return math.ceil(self.image_size / 16)
-
-
-WAYS = "classes per episode; a site with fewer usable labels takes all of them"
-
-
-class AdaptSettings(Settings):
-    """How a site turns a support set into a classifier."""
-
-    head: HeadStart = "prototypes"
-    steps: int = Field(5, ge=0, le=10_000)
-    lr: float = Field(0.01, gt=0)
-    batch_size: int | None = Field(
-        None, ge=1, description="support images per step; left out: the whole support set"
-    )
-
-
-def _changing(default: AdaptSettings) -> BeforeValidator:
-    """Let keys that a file leaves out keep the values of this place, not those of the class."""
-
-    def merge(value: object) -> object:
-        return default.model_dump() | value if isinstance(value, dict) else value
-
-    return BeforeValidator(merge)
-
-
-ONE_STEP = AdaptSettings(steps=1, lr=0.01)
-"""FOMAML's own adaptation: as many steps as its inner loop."""
-FINE_TUNE = AdaptSettings(steps=5, lr=0.01, batch_size=20)
-"""Fine-tuning after FedAvg. Five classes of 1, 5, 10 or 20 images are whole passes."""
-TRAINING_ALONE = AdaptSettings(steps=20, lr=0.03, batch_size=15)
-"""How a hospital trains alone, from random weights, on the few images that it has labelled."""
-AloneSettings: TypeAlias = Annotated[AdaptSettings, _changing(TRAINING_ALONE)]
-
-
-class ReptileSettings(Settings):
-    """Nichol, Achiam and Schulman 2018: move theta towards the adapted parameters."""
-
-    name: Literal["reptile"] = "reptile"
-    n_way: int = Field(5, ge=2, description=WAYS)
-    n_shot: int = Field(10, ge=1, description="support images per class while meta-training")
-    inner_steps: int = Field(5, ge=1)
-    inner_lr: float = Field(0.1, gt=0)
-    inner_batch: int = Field(10, ge=1, description="images per inner step")
-    episodes: int = Field(4, ge=1, description="episodes per site and round")
-    augment: Augment = "dihedral"
-    adapt: AdaptSettings = AdaptSettings()
-
-
-class PrototypicalSettings(Settings):
-    """Snell, Swersky and Zemel 2017: nearest class mean in the feature space."""
-
-    name: Literal["prototypical"] = "prototypical"
-    n_way: int = Field(5, ge=2, description=WAYS)
-    n_shot: int = Field(5, ge=1)
-    n_query: int = Field(5, ge=1, description="query images per class")
-    episodes: int = Field(4, ge=1, description="episodes per site and round")
-    augment: Augment = "dihedral"
-
-
-class FomamlSettings(Settings):
-    """Finn, Abbeel and Levine 2017, first-order: query gradient at phi, applied to theta."""
-
-    name: Literal["fomaml"] = "fomaml"
-    n_way: int = Field(5, ge=2, description=WAYS)
-    n_shot: int = Field(5, ge=1)
-    n_query: int = Field(5, ge=1, description="query images per class")
-    inner_steps: int = Field(1, ge=0, description="0 with prototypes is a prototypical network")
-    inner_lr: float = Field(0.01, gt=0)
-    episodes: int = Field(4, ge=1, description="episodes per site and round")
-    augment: Augment = "dihedral"
-    adapt: Annotated[AdaptSettings, _changing(ONE_STEP)] = ONE_STEP
-
-
-class FedAvgSettings(Settings):
-    """McMahan et al. 2017 on the body, with a local head; new sites fine-tune."""
-
-    name: Literal["fedavg"] = "fedavg"
-    local_steps: int = Field(6, ge=1)
-    local_lr: float = Field(0.3, gt=0)
-    batch_size: int = Field(32, ge=1)
-    augment: Augment = "dihedral"
-    adapt: Annotated[AdaptSettings, _changing(FINE_TUNE)] = FINE_TUNE
-
-
-LearnerSettings: TypeAlias = Annotated[
-    PrototypicalSettings | FomamlSettings | ReptileSettings | FedAvgSettings,
-    Field(discriminator="name"),
-]
 
 
 class SgdSettings(Settings):

@@ -24,13 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metaward.arrays import Arrays
-from metaward.study import (
-    AdamSettings,
-    MomentumSettings,
-    OuterSettings,
-    SgdSettings,
-    YogiSettings,
-)
+from metaward.study import AdamSettings, MomentumSettings, OuterSettings, SgdSettings, YogiSettings
 
 OuterState: TypeAlias = dict[str, Arrays]
 """Name of a slot ("velocity", "first", "second") -> one array per leaf of theta."""

@@ -7,7 +7,7 @@ from flwr.serverapp import Grid
 
 from metaward.arrays import Arrays, to_arrays
 from metaward.errors import ConfigError
-from metaward.models.body import build_body
+from metaward.meta.compose import initial_parameters
 from metaward.progress import RoundEvent
 from metaward.study import Study
 from metaward_server.checkpoints import CheckpointStore, Progress
@@ -71,4 +71,4 @@ def _first_progress(study: Study, store: CheckpointStore) -> Progress:
 
 def initial_theta(study: Study) -> Arrays:
     """Return the meta-parameters before round 0; a function of the study alone."""
-    return to_arrays(build_body(study.model, study.seed).initial_parameters())
+    return to_arrays(initial_parameters(study.model, study.learner, study.seed))

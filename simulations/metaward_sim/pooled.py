@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from metaward.arrays import Arrays, to_arrays
-from metaward.meta.compose import build_learner
+from metaward.meta.compose import build_learner, initial_parameters
 from metaward.models.body import build_body
 from metaward.study import Study
 from metaward.tasks import Task
@@ -39,7 +39,7 @@ def train_pooled(study: Study, task: Task, steps_per_round: int) -> Arrays:
     settings = study.learner.model_copy(update={"local_steps": steps_per_round})
     learner = build_learner(settings)
     body = build_body(study.model, study.seed)
-    theta = body.initial_parameters()
+    theta = initial_parameters(study.model, settings, study.seed)
     for round_index in range(study.rounds):
         rng = np.random.default_rng([study.seed, round_index])
         result = learner.local_delta(body, theta, task, rng)

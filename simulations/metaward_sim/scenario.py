@@ -7,20 +7,20 @@ from pydantic import Field, model_validator
 
 from metaward.config import Settings
 from metaward.evaluation import EvaluationPlan
-from metaward.meta.compose import LEAST_STEPS_OF_PROTOTYPICAL
-from metaward.study import (
+from metaward.learner_settings import (
     TRAINING_ALONE,
-    AdamSettings,
-    AggregationSettings,
     AloneSettings,
     FedAvgSettings,
-    FomamlSettings,
     LearnerSettings,
+    PrototypicalSettings,
+)
+from metaward.meta.compose import LEAST_STEPS_OF_PROTOTYPICAL
+from metaward.study import (
+    AdamSettings,
+    AggregationSettings,
     MeanSettings,
     ModelSettings,
     OuterSettings,
-    PrototypicalSettings,
-    ReptileSettings,
     RoundSettings,
     SeedInt,
     SgdSettings,
@@ -191,16 +191,14 @@ class Scenario(Settings):
 def recommended_outer(learner: LearnerSettings, *, clipped: bool = False) -> OuterSettings:
     """Return the outer optimiser that suits a learner's deltas.
 
-    A prototypical network's and FOMAML's deltas are gradients, for Adam to scale. Reptile's and
-    FedAvg's are differences of parameters, to be taken as they are.
+    Deltas that are gradients, such as a prototypical network's and FOMAML's, are for Adam to
+    scale. Reptile's and FedAvg's are differences of parameters, to be taken as they are.
 
     Args:
         learner: The learner.
         clipped: Whether the gradients are means of patients' clipped ones (dp-sgd). A coordinate
             of those is about a thousandth, so Adam's constant must be below that.
     """
-    match learner:
-        case PrototypicalSettings() | FomamlSettings():
-            return ADAM_FOR_CLIPPED if clipped else AdamSettings(step_size=5.0e-3)
-        case ReptileSettings() | FedAvgSettings():
-            return SgdSettings(step_size=1.0)
+    if learner.DELTA == "difference":
+        return SgdSettings(step_size=1.0)
+    return ADAM_FOR_CLIPPED if clipped else AdamSettings(step_size=5.0e-3)

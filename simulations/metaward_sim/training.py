@@ -6,13 +6,14 @@ from pathlib import Path
 
 from metaward.arrays import Arrays
 from metaward.evaluation import Method
+from metaward.learner_settings import FedAvgSettings, LearnerSettings
 from metaward.model_artefact import ModelCard, PrivacyStatement, load_card, load_model, save_model
 from metaward.progress import RoundEvent
 from metaward.report.assemble import training_round
 from metaward.report.methods import BASELINES, shared_model
 from metaward.report.schema import MethodSummary, TrainingRound
 from metaward.run_directory import RunDirectory
-from metaward.study import FedAvgSettings, LearnerSettings, Study
+from metaward.study import Study
 from metaward.tasks import Task
 from metaward.workers import WorkerPool
 from metaward_client.site import Site

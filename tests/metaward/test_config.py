@@ -6,7 +6,8 @@ import pytest
 
 from metaward.config import load_settings
 from metaward.errors import ConfigError
-from metaward.study import FedAvgSettings, Study
+from metaward.learner_settings import FedAvgSettings
+from metaward.study import Study
 
 
 def read(tmp_path: Path, text: str) -> Study:

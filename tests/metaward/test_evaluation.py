@@ -16,9 +16,10 @@ from metaward.evaluation import (
     evaluate_site,
     score_episodes,
 )
+from metaward.learner_settings import AdaptSettings, FomamlSettings
 from metaward.models.body import build_body
 from metaward.scoring import auroc_scores, is_correct
-from metaward.study import AdaptSettings, FomamlSettings, ModelSettings
+from metaward.study import ModelSettings
 from metaward.tasks import Task
 from metaward.workers import WorkerPool
 

@@ -9,18 +9,13 @@ import torch
 from torch.nn import functional as F
 
 from metaward.episodes import Episode, Examples
+from metaward.learner_settings import AdaptSettings, FedAvgSettings, FomamlSettings, ReptileSettings
 from metaward.meta import fomaml, reptile
 from metaward.meta.compose import build_learner
 from metaward.meta.head import Head, prototype_head
 from metaward.meta.inner_loop import episode_loss, inner_loop
 from metaward.models.body import Body, build_body
-from metaward.study import (
-    AdaptSettings,
-    FedAvgSettings,
-    FomamlSettings,
-    ModelSettings,
-    ReptileSettings,
-)
+from metaward.study import ModelSettings
 from metaward.tasks import Task
 
 A, W = 0.7, 1.3  # inner learning rate and the body's one parameter

@@ -12,6 +12,7 @@ import yaml
 from metaward import model_artefact
 from metaward.arrays import to_arrays
 from metaward.errors import ConfigError
+from metaward.learner_settings import AdaptSettings, FomamlSettings, ReptileSettings
 from metaward.model_artefact import (
     ModelCard,
     PrivacyStatement,
@@ -23,7 +24,7 @@ from metaward.model_artefact import (
 from metaward.models.body import build_body
 from metaward.progress import RoundEvent
 from metaward.run_directory import RunDirectory, model_folder, write_atomically
-from metaward.study import AdaptSettings, ModelSettings, ReptileSettings
+from metaward.study import ModelSettings
 
 MODEL = ModelSettings(filters=8, groups=2, image_size=16)
 
@@ -107,7 +108,9 @@ def test_a_failed_save_leaves_the_old_model_and_no_litter(folder, theta, monkeyp
 def test_shapes_of_every_architecture_are_known_without_weights():
     for model in (MODEL, ModelSettings(name="resnet", filters=8), ModelSettings(channels=3)):
         built = to_arrays(build_body(model, 0).initial_parameters())
-        assert expected_shapes(model) == {name: leaf.shape for name, leaf in built.items()}
+        assert expected_shapes(model, FomamlSettings()) == {
+            name: leaf.shape for name, leaf in built.items()
+        }
 
 
 def test_a_missing_file_is_named(tmp_path, folder):

@@ -11,6 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metaward.errors import ConfigError
+from metaward.learner_settings import (
+    FedAvgSettings,
+    FomamlSettings,
+    LearnerSettings,
+    PrototypicalSettings,
+    ReptileSettings,
+)
 from metaward.meta import noised
 from metaward.meta.compose import build_noised_learner
 from metaward.meta.head import Head
@@ -24,13 +31,6 @@ from metaward.meta.noised import (
 )
 from metaward.meta.prototypical import fair_weights, noised_prototypes
 from metaward.models.body import Body
-from metaward.study import (
-    FedAvgSettings,
-    FomamlSettings,
-    LearnerSettings,
-    PrototypicalSettings,
-    ReptileSettings,
-)
 
 LR = 0.25
 LEARNERS: list[LearnerSettings] = [

@@ -13,18 +13,18 @@ from torch.nn import functional as F
 from metaward.arrays import Tensors
 from metaward.episodes import Episode, Examples
 from metaward.errors import DataError
-from metaward.meta import fomaml, prototypical
-from metaward.meta.compose import build_learner
-from metaward.models.body import Body, build_body
-from metaward.study import (
+from metaward.learner_settings import (
     AdaptSettings,
     FedAvgSettings,
     FomamlSettings,
     LearnerSettings,
-    ModelSettings,
     PrototypicalSettings,
     ReptileSettings,
 )
+from metaward.meta import fomaml, prototypical
+from metaward.meta.compose import build_learner
+from metaward.models.body import Body, build_body
+from metaward.study import ModelSettings
 from metaward.tasks import Task
 
 MODEL = ModelSettings(image_size=16, filters=8, groups=2)

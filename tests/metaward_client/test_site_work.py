@@ -15,8 +15,9 @@ from flwr.app import Context, Message, Metadata, RecordDict
 from metaward.arrays import to_arrays
 from metaward.config import load_settings
 from metaward.errors import ConfigError, DataError, PrivacyError, ProtocolError
+from metaward.learner_settings import FomamlSettings, PrototypicalSettings
 from metaward.models.body import build_body
-from metaward.study import FomamlSettings, ModelSettings, PrototypicalSettings, Study
+from metaward.study import ModelSettings, Study
 from metaward.tasks import Task
 from metaward.wire import RoundOrder, SiteRefusal, decode_update, encode_order, spec_of
 from metaward_client import site_work

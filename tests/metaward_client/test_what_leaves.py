@@ -24,16 +24,15 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from dicom_factory import uid_of, write_dicom
 from metaward.arrays import to_arrays
-from metaward.models.body import build_body
-from metaward.study import (
+from metaward.learner_settings import (
     FedAvgSettings,
     FomamlSettings,
     LearnerSettings,
-    ModelSettings,
     PrototypicalSettings,
     ReptileSettings,
-    Study,
 )
+from metaward.models.body import build_body
+from metaward.study import ModelSettings, Study
 from metaward.wire import RoundOrder, SiteRefusal, encode_order, layout, spec_of
 from metaward_client import site_work
 from metaward_client.app import app

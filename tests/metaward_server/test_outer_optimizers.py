@@ -4,13 +4,7 @@ import numpy as np
 import pytest
 
 from metaward.arrays import Arrays
-from metaward.study import (
-    AdamSettings,
-    MomentumSettings,
-    OuterSettings,
-    SgdSettings,
-    YogiSettings,
-)
+from metaward.study import AdamSettings, MomentumSettings, OuterSettings, SgdSettings, YogiSettings
 from metaward_server.outer_optimizers import OuterState, initial_state, outer_step
 
 ALL = [SgdSettings(), MomentumSettings(), AdamSettings(), YogiSettings()]

@@ -10,8 +10,9 @@ import yaml
 
 from metaward.arrays import Arrays
 from metaward.errors import ConfigError
+from metaward.learner_settings import FomamlSettings
 from metaward.progress import RoundEvent
-from metaward.study import AdamSettings, FomamlSettings, ModelSettings, Study
+from metaward.study import AdamSettings, ModelSettings, Study
 from metaward_server.study_run import initial_theta
 from metaward_sim.demo_data import write_demo
 from metaward_sim.federation import flower_log, run_federation

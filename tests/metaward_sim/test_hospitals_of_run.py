@@ -9,7 +9,8 @@ import yaml
 
 from dicom_factory import write_dicom
 from metaward.errors import ConfigError, DataError
-from metaward.study import FedAvgSettings, ModelSettings, PrototypicalSettings, Study
+from metaward.learner_settings import FedAvgSettings, PrototypicalSettings
+from metaward.study import ModelSettings, Study
 from metaward.tasks import Task
 from metaward_client.site import load_site
 from metaward_sim.hospitals_of_run import (

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from metaward.learner_settings import FedAvgSettings
 from metaward.meta.compose import build_learner
 from metaward.models.body import build_body
-from metaward.study import FedAvgSettings, ModelSettings, SgdSettings, Study
+from metaward.study import ModelSettings, SgdSettings, Study
 from metaward.tasks import Task
 from metaward_sim.pooled import pooled_task, train_pooled
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from metaward.arrays import Arrays
+from metaward.learner_settings import PrototypicalSettings, ReptileSettings
 from metaward.model_artefact import PrivacyStatement
 from metaward.progress import RoundEvent
-from metaward.study import ModelSettings, PrototypicalSettings, ReptileSettings, SgdSettings, Study
+from metaward.study import ModelSettings, SgdSettings, Study
 from metaward.tasks import Task
 from metaward_client.privacy.accountant import epsilon
 from metaward_client.privacy.ledger import read_ledger

@@ -7,17 +7,14 @@ import pytest
 import yaml
 
 from metaward.errors import ConfigError
-from metaward.study import (
-    AdamSettings,
+from metaward.learner_settings import (
     FedAvgSettings,
     FomamlSettings,
     LearnerSettings,
-    MeanSettings,
-    MultiKrumSettings,
     PrototypicalSettings,
     ReptileSettings,
-    SgdSettings,
 )
+from metaward.study import AdamSettings, MeanSettings, MultiKrumSettings, SgdSettings
 from metaward_sim.scenario import ADAM_FOR_CLIPPED, Scenario, recommended_outer
 from metaward_sim.simulate_command import read_scenario
 

@@ -15,7 +15,7 @@ from flwr.app import RecordDict
 
 from metaward.arrays import to_arrays
 from metaward.errors import PrivacyError
-from metaward.models.body import build_body
+from metaward.meta.compose import initial_parameters
 from metaward.study import Study
 from metaward.wire import RoundOrder, SiteRefusal, encode_order
 from metaward_client.app import POLICY_KEY, ROUND_LOG_KEY, SIMULATED_KEY, SITE_KEY, open_site
@@ -76,7 +76,7 @@ def try_round(site: Path, study: Study) -> Trial:
                 POLICY_KEY: str(file),
             }
         )
-        theta = to_arrays(build_body(study.model, study.seed).initial_parameters())
+        theta = to_arrays(initial_parameters(study.model, study.learner, study.seed))
         answer = answer_order(encode_order(RoundOrder(study, 0, theta)), opened)
         stays = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
     if isinstance(answer, SiteRefusal):

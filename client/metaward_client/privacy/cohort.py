@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from metaward.augmentation import drawn_views, seen_as
 from metaward.episodes import Examples
-from metaward.study import Augment
+from metaward.learner_settings import Augment
 from metaward.tasks import Task
 
 IMAGES_AT_ONCE, PIXELS_AT_ONCE = 192, 192 * 32 * 32

@@ -25,10 +25,10 @@ import torch
 
 from metaward.arrays import Tensors
 from metaward.errors import PrivacyError
+from metaward.learner_settings import Augment
 from metaward.meta.head import Head
 from metaward.meta.noised import ClassSums, Parameters
 from metaward.models.body import Body
-from metaward.study import Augment
 from metaward_client.privacy.class_sums import PatientClassSums
 from metaward_client.privacy.cohort import Cohort, Sample
 from metaward_client.privacy.noised_sum import ClippedSum, NoisedSums

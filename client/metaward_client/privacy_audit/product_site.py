@@ -8,9 +8,10 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from metaward.arrays import to_arrays
+from metaward.learner_settings import FedAvgSettings
 from metaward.models.body import Body, build_body
 from metaward.privacy_promise import DP_SGD
-from metaward.study import FedAvgSettings, ModelSettings, Study
+from metaward.study import ModelSettings, Study
 from metaward.tasks import Task
 from metaward_client.privacy.ledger import Ledger, read_ledger
 from metaward_client.privacy.noised_sum import Normals

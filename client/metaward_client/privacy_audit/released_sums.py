@@ -12,17 +12,17 @@ import torch
 from numpy.typing import NDArray
 
 from metaward.arrays import Tensors
-from metaward.meta.compose import build_learner, build_noised_learner
-from metaward.meta.noised import ClassSums, NoisedWork, Parameters
-from metaward.models.body import Body
-from metaward.privacy_promise import BLOCK, DP_SGD
-from metaward.study import (
+from metaward.learner_settings import (
     FedAvgSettings,
     FomamlSettings,
     LearnerSettings,
     PrototypicalSettings,
     ReptileSettings,
 )
+from metaward.meta.compose import build_learner, build_noised_learner
+from metaward.meta.noised import ClassSums, NoisedWork, Parameters
+from metaward.models.body import Body
+from metaward.privacy_promise import BLOCK, DP_SGD
 from metaward.tasks import Task
 from metaward_client.privacy.block_release import block_release
 from metaward_client.privacy.class_sums import FEATURE_PART, FEATURES, PATIENT_PART, PATIENTS

@@ -1,19 +1,22 @@
 """From settings to a learner: the one place that knows all learners by name."""
 
+from metaward.arrays import Tensors
 from metaward.errors import ConfigError
-from metaward.meta.fedavg import FedAvg
-from metaward.meta.fomaml import Fomaml
-from metaward.meta.learner import Learner
-from metaward.meta.noised import NoisedLearner
-from metaward.meta.prototypical import Prototypical
-from metaward.meta.reptile import Reptile
-from metaward.study import (
+from metaward.learner_settings import (
     FedAvgSettings,
     FomamlSettings,
     LearnerSettings,
     PrototypicalSettings,
     ReptileSettings,
 )
+from metaward.meta.fedavg import FedAvg
+from metaward.meta.fomaml import Fomaml
+from metaward.meta.learner import Learner
+from metaward.meta.noised import NoisedLearner
+from metaward.meta.prototypical import Prototypical
+from metaward.meta.reptile import Reptile
+from metaward.models.body import build_body
+from metaward.study import ModelSettings
 
 LEAST_STEPS_OF_PROTOTYPICAL = 2
 
@@ -29,6 +32,12 @@ def build_learner(settings: LearnerSettings) -> Learner:
             return Fomaml(settings)
         case FedAvgSettings():
             return FedAvg(settings)
+
+
+def initial_parameters(model: ModelSettings, learner: LearnerSettings, seed: int) -> Tensors:
+    """Return theta before round 0: the body's leaves, then the learner's own."""
+    body = build_body(model, seed)
+    return body.initial_parameters() | build_learner(learner).own_parameters(body, seed)
 
 
 def build_noised_learner(settings: LearnerSettings, steps: int) -> NoisedLearner:
@@ -53,3 +62,12 @@ def build_noised_learner(settings: LearnerSettings, steps: int) -> NoisedLearner
                     next_step="Raise it to 2, or choose another learner.",
                 )
             return Prototypical(settings)
+
+
+def _no_noised_form(settings: LearnerSettings) -> ConfigError:
+    return ConfigError(
+        f"learner {settings.name} with mechanism dp-sgd",
+        expected="a learner that works from noised sums: prototypical, fomaml, reptile or fedavg",
+        where="privacy.mechanism",
+        next_step="Take mechanism block, which is for any learner, or another learner.",
+    )

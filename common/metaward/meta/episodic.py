@@ -8,7 +8,7 @@ import numpy as np
 
 from metaward.augmentation import augmented
 from metaward.episodes import Episode, sample_episode, ways_within
-from metaward.study import Augment
+from metaward.learner_settings import Augment
 from metaward.tasks import Task
 
 

@@ -17,13 +17,13 @@ import torch
 from metaward.arrays import Tensors
 from metaward.augmentation import augmented
 from metaward.episodes import Examples, ways_within
+from metaward.learner_settings import FedAvgSettings
 from metaward.meta.head import prototype_head
 from metaward.meta.inner_loop import adapt_on_support, inner_loop
-from metaward.meta.learner import Classifier, LocalResult, classifier_of
+from metaward.meta.learner import Classifier, Learner, LocalResult, classifier_of
 from metaward.meta.minibatches import batch_indices
 from metaward.meta.noised import NoisedWork, descend
 from metaward.models.body import Body
-from metaward.study import FedAvgSettings
 from metaward.tasks import Task
 
 HEAD_BATCH_PER_CLASS = 10
@@ -31,7 +31,7 @@ HEAD_BATCH_PER_CLASS = 10
 
 
 @dataclass(frozen=True)
-class FedAvg:
+class FedAvg(Learner):
     """The learner: supervised training on the whole task, no episodes."""
 
     settings: FedAvgSettings

@@ -20,13 +20,13 @@ import torch
 
 from metaward.arrays import Tensors
 from metaward.episodes import Episode, Examples
+from metaward.learner_settings import FomamlSettings
 from metaward.meta.episodic import draw_episodes, require_episodes
 from metaward.meta.head import first_head
 from metaward.meta.inner_loop import adapt_on_support, episode_loss, inner_loop
-from metaward.meta.learner import Classifier, LocalResult, classifier_of, mean_result
+from metaward.meta.learner import Classifier, Learner, LocalResult, classifier_of, mean_result
 from metaward.meta.noised import NoisedWork, descend, drawn_classes
 from metaward.models.body import Body
-from metaward.study import FomamlSettings
 from metaward.tasks import Task
 
 
@@ -57,7 +57,7 @@ def task_delta(
 
 
 @dataclass(frozen=True)
-class Fomaml:
+class Fomaml(Learner):
     """The learner: draws episodes from a site's task, averages their deltas."""
 
     settings: FomamlSettings

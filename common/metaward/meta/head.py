@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from metaward.study import HeadStart
+from metaward.learner_settings import HeadStart
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 from metaward.arrays import Tensors
 from metaward.episodes import Examples
+from metaward.learner_settings import AdaptSettings
 from metaward.meta.head import Head, first_head
 from metaward.meta.minibatches import minibatches
 from metaward.models.body import Body
-from metaward.study import AdaptSettings
 
 
 @dataclass(frozen=True)

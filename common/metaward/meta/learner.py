@@ -35,6 +35,13 @@ class LocalResult:
 class Learner(Protocol):
     """One algorithm. Holds settings, no state between calls."""
 
+    def own_parameters(self, body: Body, seed: int) -> Tensors:  # noqa: ARG002 (for those who have)
+        """Return the learner's own leaves before round 0, named by :mod:`metaward.theta`.
+
+        A function of the settings, the body's form and ``seed`` alone; most learners have none.
+        """
+        return {}
+
     def local_delta(
         self, body: Body, theta: Tensors, task: Task, rng: np.random.Generator
     ) -> LocalResult:

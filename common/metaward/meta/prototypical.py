@@ -25,12 +25,12 @@ from torch.nn import functional as F
 
 from metaward.arrays import Tensors
 from metaward.episodes import Episode, Examples
+from metaward.learner_settings import PrototypicalSettings
 from metaward.meta.episodic import draw_episodes, require_episodes
 from metaward.meta.head import distance_head, prototype_head
-from metaward.meta.learner import Classifier, LocalResult, mean_result
+from metaward.meta.learner import Classifier, Learner, LocalResult, mean_result
 from metaward.meta.noised import ClassSums, NoisedWork, Parameters
 from metaward.models.body import Body
-from metaward.study import PrototypicalSettings
 from metaward.tasks import Task
 
 
@@ -70,7 +70,7 @@ def fair_weights(sums: ClassSums) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Prototypical:
+class Prototypical(Learner):
     """The learner: episodes while meta-training, class means at a new site."""
 
     settings: PrototypicalSettings

@@ -15,13 +15,13 @@ import torch
 from metaward.arrays import Tensors
 from metaward.augmentation import augmented
 from metaward.episodes import Examples, sample_support, ways_within
+from metaward.learner_settings import ReptileSettings
 from metaward.meta.head import first_head
 from metaward.meta.inner_loop import adapt_on_support, inner_loop
-from metaward.meta.learner import Classifier, LocalResult, classifier_of, mean_result
+from metaward.meta.learner import Classifier, Learner, LocalResult, classifier_of, mean_result
 from metaward.meta.minibatches import minibatches
 from metaward.meta.noised import NoisedWork, descend, drawn_classes
 from metaward.models.body import Body
-from metaward.study import ReptileSettings
 from metaward.tasks import Task
 
 
@@ -46,7 +46,7 @@ def task_delta(
 
 
 @dataclass(frozen=True)
-class Reptile:
+class Reptile(Learner):
     """The learner: adapts to episodes of a site's task, averages where they lead."""
 
     settings: ReptileSettings

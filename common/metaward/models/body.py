@@ -5,6 +5,8 @@ privacy, and make few-shot scores depend on the other query images.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 
 import torch
@@ -14,6 +16,7 @@ from torch.nn import functional as F
 
 from metaward.arrays import Tensors
 from metaward.study import ModelSettings
+from metaward.theta import body_leaves
 
 
 class Body(nn.Module):
@@ -22,8 +25,8 @@ class Body(nn.Module):
     features: int
 
     def apply_with(self, theta: Tensors, images: torch.Tensor) -> torch.Tensor:
-        """Return the features of ``images`` under the parameters ``theta``."""
-        features: torch.Tensor = functional_call(self, theta, (images,))
+        """Return the features of ``images`` under the body's leaves of ``theta``."""
+        features: torch.Tensor = functional_call(self, body_leaves(theta), (images,))
         return features
 
     def initial_parameters(self) -> Tensors:
@@ -115,10 +118,17 @@ def build_body(settings: ModelSettings, seed: int) -> Body:
 
     The global random state of torch is left as it was.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         match settings.name:
             case "conv4":
                 return Conv4(settings)
             case "resnet":
                 return SmallResNet(settings)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Let weights drawn in this context depend on ``seed`` alone, and then forget it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

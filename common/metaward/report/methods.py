@@ -1,7 +1,7 @@
 """The methods that are compared, in words for a reader who does not know the field."""
 
+from metaward.learner_settings import LearnerSettings
 from metaward.report.schema import MethodSummary
-from metaward.study import LearnerSettings
 
 SHARED = MethodSummary(
     name="meta",
@@ -47,15 +47,8 @@ NOISE_ONLY = MethodSummary(
 BASELINES = {summary.name: summary for summary in (FEDAVG, LOCAL, RANDOM, POOLED, NOISE_ONLY)}
 """Every baseline, by name."""
 
-LEARNER_NAMES = {
-    "prototypical": "prototypical network",
-    "fomaml": "FOMAML",
-    "reptile": "Reptile",
-    "fedavg": "FedAvg",
-}
-
 
 def shared_model(learner: LearnerSettings) -> MethodSummary:
     """Return the summary of the shared model; its description names the learner."""
-    description = f"{SHARED.description.rstrip('.')} ({LEARNER_NAMES[learner.name]})."
+    description = f"{SHARED.description.rstrip('.')} ({learner.TITLE})."
     return SHARED.model_copy(update={"description": description})

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from metaward.errors import PrivacyError
-from metaward.study import FomamlSettings, ModelSettings, Study
+from metaward.learner_settings import FomamlSettings
+from metaward.study import ModelSettings, Study
 from metaward.wire import STUDY_DIGEST_KEY
 from metaward_client.node.trial import try_round
 from metaward_client.privacy.ledger import Ledger, read_ledger

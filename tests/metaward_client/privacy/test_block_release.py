@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metaward.errors import DataError, PrivacyError
-from metaward.meta.compose import build_learner
-from metaward.meta.learner import LocalResult
-from metaward.study import (
+from metaward.learner_settings import (
     FedAvgSettings,
     FomamlSettings,
     LearnerSettings,
     PrototypicalSettings,
     ReptileSettings,
 )
+from metaward.meta.compose import build_learner
+from metaward.meta.learner import LocalResult
 from metaward.tasks import Task
 from metaward_client.privacy.block_release import block_delta, block_release, block_task
 from metaward_client.privacy.noised_sum import NoisedSums

@@ -13,16 +13,16 @@ import pytest
 
 from metaward.config import Settings
 from metaward.errors import ConfigError, DataError, PrivacyError
-from metaward.meta.noised import NoisedWork
-from metaward.meta.reptile import Reptile
-from metaward.privacy_promise import PrivacyPromise
-from metaward.study import (
+from metaward.learner_settings import (
     FedAvgSettings,
     FomamlSettings,
     LearnerSettings,
     PrototypicalSettings,
     ReptileSettings,
 )
+from metaward.meta.noised import NoisedWork
+from metaward.meta.reptile import Reptile
+from metaward.privacy_promise import PrivacyPromise
 from metaward.tasks import Task
 from metaward.wire import Update
 from metaward_client.privacy import release as door

@@ -9,7 +9,7 @@ import pytest
 import torch
 from mutants import BODY, NORM, SIDE
 
-from metaward.study import LearnerSettings
+from metaward.learner_settings import LearnerSettings
 from metaward.tasks import Task
 from metaward_client.privacy.patient_gradients import refuse_shared_statistics
 from metaward_client.privacy.terms import Relation
