@@ -92,6 +92,9 @@ def rows() -> list[Row]:
         Row(ReptileSettings(n_way=10, inner_lr=LR, **gradient), "dp-sgd"),
         Row(PrototypicalSettings(**small), "block"),
         Row(FedAvgSettings(local_lr=LR, **gradient), "block"),
+        Row(FedAvgSettings(local_lr=LR, **gradient), "dp-sgd"),
+        Row(FomamlSettings(n_way=10, inner_lr=LR, **small, **gradient), "block"),
+        Row(ReptileSettings(n_way=10, inner_lr=LR, n_shot=2, episodes=2, **gradient), "block"),
     ]
 
 
