@@ -18,6 +18,9 @@ from metaward.arrays import Tensors
 from metaward.study import ModelSettings
 from metaward.theta import body_leaves
 
+NORM_EPS = 1.0e-5
+"""What GroupNorm adds to the variance."""
+
 
 class Body(nn.Module):
     """A network from standardised images (n, channels, size, size) to features (n, features)."""
@@ -27,6 +30,23 @@ class Body(nn.Module):
     def apply_with(self, theta: Tensors, images: torch.Tensor) -> torch.Tensor:
         """Return the features of ``images`` under the body's leaves of ``theta``."""
         features: torch.Tensor = functional_call(self, body_leaves(theta), (images,))
+        return features
+
+    def apply_each(self, phi: Tensors, images: torch.Tensor) -> torch.Tensor:
+        """Return the features of several tasks' images, each under parameters of its own.
+
+        Args:
+            phi: Parameters; every leaf has a first axis of tasks.
+            images: (tasks, n, channels, size, size).
+
+        Returns:
+            (tasks, n, features).
+        """
+
+        def one(leaves: Tensors, own: torch.Tensor) -> torch.Tensor:
+            return self.apply_with(leaves, own)
+
+        features: torch.Tensor = torch.func.vmap(one)(body_leaves(phi), images)
         return features
 
     def initial_parameters(self) -> Tensors:
@@ -52,8 +72,9 @@ class Conv4(Body):
             nn.Conv2d(fan_in, fan_out, 3, stride=1 if pooled else 2, padding=1, bias=False)
             for fan_in, fan_out in pairwise(channels)
         )
-        self.norms = nn.ModuleList(nn.GroupNorm(settings.groups, width) for _ in range(4))
+        self.norms = nn.ModuleList(nn.GroupNorm(settings.groups, width, NORM_EPS) for _ in range(4))
         self.pooled = pooled
+        self.groups = settings.groups
         side = settings.image_size
         for _ in range(4):
             side = side // 2 if pooled else math.ceil(side / 2)
@@ -70,6 +91,27 @@ class Conv4(Body):
                 hidden = F.max_pool2d(hidden, 2)
             hidden = F.relu(hidden)
         return hidden.flatten(1)
+
+    def apply_each(self, phi: Tensors, images: torch.Tensor) -> torch.Tensor:
+        """Return (tasks, n, features) as :class:`Body` does, by convolutions in groups.
+
+        Task t's channels are group t: one convolution does the work of all tasks.
+        """
+        n_tasks, n = images.shape[:2]
+        layout = torch.channels_last if self.pooled else torch.contiguous_format
+        hidden = images.transpose(0, 1).flatten(1, 2).contiguous(memory_format=layout)
+        for block in range(4):
+            kernel = phi[f"convs.{block}.weight"].flatten(0, 1)
+            stride = 1 if self.pooled else 2
+            hidden = F.conv2d(hidden, kernel, None, stride, padding=1, groups=n_tasks)
+            scale, shift = phi[f"norms.{block}.weight"], phi[f"norms.{block}.bias"]
+            hidden = F.group_norm(
+                hidden, n_tasks * self.groups, scale.flatten(), shift.flatten(), NORM_EPS
+            )
+            if self.pooled:
+                hidden = F.max_pool2d(hidden, 2)
+            hidden = F.relu(hidden)
+        return hidden.reshape(n, n_tasks, -1).transpose(0, 1)
 
 
 class ResidualBlock(nn.Module):
