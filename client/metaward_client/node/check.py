@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from metaward.errors import ConfigError, MetawardError
 from metaward_client.node.coordinator_check import look_at_coordinator
 from metaward_client.node.disk_check import look_at_disks
+from metaward_client.node.enrolment_check import look_at_enrolment
 from metaward_client.node.finding import Finding
 from metaward_client.node.node_folder import (
     open_node,
@@ -56,6 +57,7 @@ def _node(path: Path, config: SiteConfig) -> Iterator[Finding]:
         return
     yield Finding("kit", "ok", f"{kit.federation} at {kit.address}")
     yield from look_at_coordinator(kit.address, node.ca_certificate)
+    yield from look_at_enrolment(node.log)
     approved = len(list(node.approvals.glob("*.yaml")))
     proposed = len(list(node.proposals.glob("*.yaml")))
     said = f"{approved} approved, {proposed} asked in vain"
