@@ -27,7 +27,9 @@ from rich.table import Table
 
 from figures import save
 from metaward.arrays import Arrays
-from metaward.evaluation import EvaluationPlan, Method, evaluate_site
+from metaward.episode_scores import Method
+from metaward.evaluation import evaluate_site
+from metaward.evaluation_design import EvaluationPlan
 from metaward.intervals import Estimate
 from metaward.learner_settings import (
     AdaptSettings,

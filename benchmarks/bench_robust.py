@@ -31,7 +31,9 @@ from rich.table import Table
 
 from figures import save
 from metaward.arrays import Arrays, l2_norm, to_arrays, to_tensors
-from metaward.evaluation import EvaluationPlan, Method, evaluate_site
+from metaward.episode_scores import Method
+from metaward.evaluation import evaluate_site
+from metaward.evaluation_design import EvaluationPlan
 from metaward.learner_settings import PrototypicalSettings
 from metaward.meta.compose import build_learner
 from metaward.models.body import build_body

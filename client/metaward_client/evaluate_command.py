@@ -50,7 +50,7 @@ def evaluate(
     from rich.console import Console
 
     from metaward.errors import DataError
-    from metaward.evaluation import EvaluationPlan
+    from metaward.evaluation_design import EvaluationPlan
     from metaward.report.html import write_report_html
     from metaward.report.schema import write_report_json
     from metaward.report.terminal import print_report

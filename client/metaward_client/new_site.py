@@ -5,8 +5,10 @@ from datetime import datetime
 from pathlib import Path
 
 from metaward.arrays import to_arrays
+from metaward.episode_scores import Method
 from metaward.errors import ConfigError
-from metaward.evaluation import EvaluationPlan, JobMap, Method, evaluate_site
+from metaward.evaluation import JobMap, evaluate_site
+from metaward.evaluation_design import EvaluationPlan
 from metaward.learner_settings import TRAINING_ALONE, FedAvgSettings
 from metaward.meta.compose import initial_parameters
 from metaward.model_artefact import ModelArtefact, load_model

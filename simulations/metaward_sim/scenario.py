@@ -6,7 +6,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, model_validator
 
 from metaward.config import Settings
-from metaward.evaluation import EvaluationPlan
+from metaward.evaluation_design import EvaluationPlan
 from metaward.learner_settings import (
     TRAINING_ALONE,
     AloneSettings,

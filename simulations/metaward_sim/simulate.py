@@ -14,8 +14,10 @@ from pathlib import Path
 from types import TracebackType
 
 from metaward.config import validate_settings
+from metaward.episode_scores import Method
 from metaward.errors import ConfigError, MetawardError
-from metaward.evaluation import Method, SiteEvaluation, design_for, evaluate_site
+from metaward.evaluation import SiteEvaluation, evaluate_site
+from metaward.evaluation_design import design_for
 from metaward.model_artefact import load_card
 from metaward.progress import RoundEvent
 from metaward.provenance import commit, machine, versions

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metaward.arrays import Arrays
-from metaward.evaluation import Method
+from metaward.episode_scores import Method
 from metaward.learner_settings import FedAvgSettings, LearnerSettings
 from metaward.model_artefact import ModelCard, PrivacyStatement, load_card, load_model, save_model
 from metaward.progress import RoundEvent

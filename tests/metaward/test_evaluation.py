@@ -8,14 +8,10 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from metaward.arrays import to_arrays
+from metaward.episode_scores import Method, score_episodes
 from metaward.errors import DataError
-from metaward.evaluation import (
-    EvaluationPlan,
-    Method,
-    design_for,
-    evaluate_site,
-    score_episodes,
-)
+from metaward.evaluation import evaluate_site
+from metaward.evaluation_design import EvaluationPlan, design_for
 from metaward.learner_settings import AdaptSettings, FomamlSettings
 from metaward.models.body import build_body
 from metaward.scoring import auroc_scores, is_correct
@@ -158,7 +154,7 @@ def test_supports_are_nested_and_never_share_a_patient_with_the_queries(monkeypa
             seen.append(support)
             return lambda images: torch.zeros(len(images), support.n_way)
 
-    monkeypatch.setattr("metaward.evaluation.build_learner", lambda _: Spy())
+    monkeypatch.setattr("metaward.episode_scores.build_learner", lambda _: Spy())
     task = striped_task()
     evaluate_site(task, (method("spy", 0),), PLAN)
     for one, three in zip(seen[0::2], seen[1::2], strict=True):
@@ -173,7 +169,7 @@ def test_a_classifier_that_says_the_same_for_all_is_never_right(monkeypatch):
         def adapt(self, _body, _theta, support):
             return lambda images: torch.ones(len(images), support.n_way)
 
-    monkeypatch.setattr("metaward.evaluation.build_learner", lambda _: Constant())
+    monkeypatch.setattr("metaward.episode_scores.build_learner", lambda _: Constant())
     result = evaluate_site(striped_task(), (method("constant", 0),), PLAN)
     assert result.estimate("constant", 1).mean == 0.0
     assert result.estimate("constant", 1, "auroc").mean == pytest.approx(0.5)
@@ -184,7 +180,7 @@ def test_answers_that_are_not_finite_count_as_wrong(monkeypatch):
         def adapt(self, _body, _theta, support):
             return lambda images: torch.full((len(images), support.n_way), torch.nan)
 
-    monkeypatch.setattr("metaward.evaluation.build_learner", lambda _: Diverged())
+    monkeypatch.setattr("metaward.episode_scores.build_learner", lambda _: Diverged())
     result = evaluate_site(striped_task(), (method("diverged", 0),), PLAN)
     assert result.estimate("diverged", 3).mean == 0.0
     assert result.estimate("diverged", 3, "auroc").mean == pytest.approx(0.5)

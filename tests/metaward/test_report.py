@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from metaward.episode_scores import EpisodeScores
 from metaward.errors import ConfigError
-from metaward.evaluation import EpisodeScores, LeftOut, SiteDesign, SiteEvaluation
+from metaward.evaluation import SiteEvaluation
+from metaward.evaluation_design import LeftOut, SiteDesign
 from metaward.model_artefact import PrivacyStatement
 from metaward.progress import RoundEvent
 from metaward.report.answer import answer

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from metaward.errors import ConfigError
-from metaward.evaluation import EvaluationPlan
+from metaward.evaluation_design import EvaluationPlan
 from metaward.meta.compose import build_learner
 from metaward.models.body import build_body
 from metaward.tasks import Task
