@@ -1,6 +1,7 @@
 """Reptile, FOMAML and FedAvg against cases worked by hand and against finite differences."""
 
 import math
+import weakref
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,6 +15,7 @@ from metaward.meta import fomaml, reptile
 from metaward.meta.compose import build_learner
 from metaward.meta.head import Head, prototype_head
 from metaward.meta.inner_loop import episode_loss, inner_loop
+from metaward.meta.learner import LocalResult, mean_result
 from metaward.models.body import Body, build_body
 from metaward.study import ModelSettings
 from metaward.tasks import Task
@@ -21,6 +23,8 @@ from metaward.tasks import Task
 A, W = 0.7, 1.3  # inner learning rate and the body's one parameter
 SUPPORT = ([1.0, -1.0], [0, 1])
 ZEROS = AdaptSettings(head="zeros", steps=1, lr=A)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class ScalarBody(Body):
@@ -237,6 +241,24 @@ def test_the_same_generator_gives_the_same_bits() -> None:
         )
         assert one.loss == other.loss
         assert all(torch.equal(one.delta[name], other.delta[name]) for name in start)
+
+
+def test_a_mean_over_episodes_holds_one_result_at_a_time() -> None:
+    given: list[weakref.ref[LocalResult]] = []
+    most = 0
+
+    def results() -> Iterator[LocalResult]:
+        nonlocal most
+        for value in (1.0, 2.0, 6.0, 7.0, 4.0):
+            result = LocalResult({"w": torch.tensor([value])}, value)
+            given.append(weakref.ref(result))
+            most = max(most, sum(reference() is not None for reference in given))
+            yield result
+            del result
+
+    mean = mean_result(results())
+    assert (float(mean.delta["w"]), mean.loss) == (4.0, 4.0)
+    assert most <= 3  # the first one, from which the sum's form is taken, the last, and the next
 
 
 def test_an_adapted_classifier_reads_its_support_set_correctly() -> None:

@@ -67,15 +67,16 @@ class Learner(Protocol):
 
 
 def mean_result(results: Iterable[LocalResult]) -> LocalResult:
-    """Average deltas and losses, leaf by leaf, in the order given."""
-    first, *others = results
+    """Average deltas and losses, leaf by leaf, in the order given; one result is held at a time."""
+    ordered = iter(results)
+    first = next(ordered)
     total = {name: leaf.clone() for name, leaf in first.delta.items()}
-    for result in others:
+    n, loss = 1, first.loss
+    for result in ordered:
         for name, leaf in result.delta.items():
             total[name] += leaf
-    n = 1 + len(others)
-    loss = sum((result.loss for result in others), first.loss) / n
-    return LocalResult({name: leaf / n for name, leaf in total.items()}, loss)
+        n, loss = n + 1, loss + result.loss
+    return LocalResult({name: leaf / n for name, leaf in total.items()}, loss / n)
 
 
 def classifier_of(body: Body, adapted: "Adapted") -> Classifier:
