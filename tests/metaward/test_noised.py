@@ -25,10 +25,10 @@ from metaward.meta.noised import (
     HEAD_SCALE,
     ClassSums,
     NoisedWork,
-    Parameters,
     drawn_classes,
     public_head,
 )
+from metaward.meta.parameters import Parameters
 from metaward.meta.prototypical import fair_weights, noised_prototypes
 from metaward.models.body import Body
 

@@ -27,7 +27,8 @@ from metaward.arrays import Tensors
 from metaward.errors import PrivacyError
 from metaward.learner_settings import Augment
 from metaward.meta.head import Head
-from metaward.meta.noised import ClassSums, Parameters
+from metaward.meta.noised import ClassSums
+from metaward.meta.parameters import Parameters
 from metaward.models.body import Body
 from metaward_client.privacy.class_sums import PatientClassSums
 from metaward_client.privacy.cohort import Cohort, Sample

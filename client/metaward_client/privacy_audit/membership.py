@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from metaward.meta.noised import Parameters, public_head
+from metaward.meta.noised import public_head
+from metaward.meta.parameters import Parameters
 from metaward.models.body import Body
 from metaward.tasks import Task
 from metaward_client.privacy.noised_sum import Normals

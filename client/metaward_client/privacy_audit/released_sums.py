@@ -20,7 +20,8 @@ from metaward.learner_settings import (
     ReptileSettings,
 )
 from metaward.meta.compose import build_learner, build_noised_learner
-from metaward.meta.noised import ClassSums, NoisedWork, Parameters
+from metaward.meta.noised import ClassSums, NoisedWork
+from metaward.meta.parameters import Parameters
 from metaward.models.body import Body
 from metaward.privacy_promise import BLOCK, DP_SGD
 from metaward.tasks import Task

@@ -17,6 +17,7 @@ from metaward.episodes import Examples
 from metaward.learner_settings import AdaptSettings
 from metaward.meta.head import Head, first_head
 from metaward.meta.minibatches import minibatches
+from metaward.meta.parameters import Parameters
 from metaward.models.body import Body
 
 
@@ -40,6 +41,22 @@ def episode_loss(body: Body, phi: Tensors, head: Head, examples: Examples) -> to
     return F.cross_entropy(head(body.apply_with(phi, examples.images)), examples.labels)
 
 
+def loss_and_gradient(
+    body: Body, at: Parameters, examples: Examples, *, create_graph: bool = False
+) -> tuple[torch.Tensor, Parameters]:
+    """Return the loss at ``at``, whose leaves track gradients, and its gradient there.
+
+    Args:
+        body: The network.
+        at: Where.
+        examples: Images and labels that the loss is the mean over.
+        create_graph: Whether the gradient can be differentiated in turn.
+    """
+    loss = episode_loss(body, at.body, at.head, examples)
+    gradient = torch.autograd.grad(loss, at.leaves(), create_graph=create_graph)
+    return loss, at.holding(gradient)
+
+
 def inner_loop(
     body: Body, theta: Tensors, head: Head, batches: Iterable[Examples], *, lr: float
 ) -> Adapted:
@@ -52,22 +69,13 @@ def inner_loop(
         batches: One per step.
         lr: Inner learning rate of body and head.
     """
-    phi = {name: leaf.detach().requires_grad_() for name, leaf in theta.items()}
-    head = head.detached()
+    at = Parameters(theta, head).detached()
     losses = []
     for batch in batches:
-        loss = episode_loss(body, phi, head, batch)
-        gradients = torch.autograd.grad(loss, [*phi.values(), head.weight, head.bias])
-        stepped = [
-            (leaf.detach() - lr * gradient).requires_grad_()
-            for leaf, gradient in zip(
-                [*phi.values(), head.weight, head.bias], gradients, strict=True
-            )
-        ]
-        phi = dict(zip(phi, stepped, strict=False))
-        head = Head(*stepped[-2:])
+        loss, gradient = loss_and_gradient(body, at, batch)
+        at = at.stepped(gradient, lr).detached()
         losses.append(float(loss.detach()))
-    return Adapted(phi, head, sum(losses) / len(losses) if losses else float("nan"))
+    return Adapted(at.body, at.head, sum(losses) / len(losses) if losses else float("nan"))
 
 
 def adapt_on_support(

@@ -15,29 +15,11 @@ import torch
 
 from metaward.arrays import Tensors
 from metaward.meta.head import Head
+from metaward.meta.parameters import Parameters
 from metaward.models.body import Body
 
 HEAD_SCALE = 0.3
 """Length of a class vector at the start. Of 0.3 and 1.0 on synthetic hospitals the better one."""
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """What one noised step moves.
-
-    Attributes:
-        body: As theta.
-        head: (n_way, features) and (n_way,).
-    """
-
-    body: Tensors
-    head: Head
-
-    def stepped(self, gradient: "Parameters", lr: float) -> "Parameters":
-        """Return the parameters after one step of plain SGD against ``gradient``."""
-        body = {name: leaf - lr * gradient.body[name] for name, leaf in self.body.items()}
-        weight = self.head.weight - lr * gradient.head.weight
-        return Parameters(body, Head(weight, self.head.bias - lr * gradient.head.bias))
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ from metaward.learner_settings import PrototypicalSettings
 from metaward.meta.episodic import draw_episodes, require_episodes
 from metaward.meta.head import distance_head, prototype_head
 from metaward.meta.learner import Classifier, Learner, LocalResult, mean_result
-from metaward.meta.noised import ClassSums, NoisedWork, Parameters
+from metaward.meta.noised import ClassSums, NoisedWork
+from metaward.meta.parameters import Parameters
 from metaward.models.body import Body
 from metaward.tasks import Task
 

@@ -11,7 +11,8 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from metaward.errors import PrivacyError
-from metaward.meta.noised import ClassSums, Parameters, public_head
+from metaward.meta.noised import ClassSums, public_head
+from metaward.meta.parameters import Parameters
 from metaward.models.body import Body, build_body
 from metaward.tasks import Task
 from metaward_client.privacy.clip_norm import ROUNDING_MARGIN
