@@ -39,7 +39,7 @@ def _changing(default: AdaptSettings) -> BeforeValidator:
 
 
 ONE_STEP = AdaptSettings(steps=1, lr=0.01)
-"""FOMAML's own adaptation: as many steps as its inner loop."""
+"""The adaptation of FOMAML and MAML: as many steps as in their inner loop."""
 FINE_TUNE = AdaptSettings(steps=5, lr=0.01, batch_size=20)
 """Fine-tuning after FedAvg. Five classes of 1, 5, 10 or 20 images are whole passes."""
 TRAINING_ALONE = AdaptSettings(steps=20, lr=0.03, batch_size=15)
@@ -95,6 +95,26 @@ class FomamlSettings(Settings):
     adapt: Annotated[AdaptSettings, _changing(ONE_STEP)] = ONE_STEP
 
 
+class MamlSettings(Settings):
+    """Finn, Abbeel and Levine 2017: query gradient at phi, through the inner steps to theta."""
+
+    TITLE: ClassVar[str] = "MAML"
+    DELTA: ClassVar[DeltaKind] = "gradient"
+
+    name: Literal["maml"] = "maml"
+    n_way: int = Field(5, ge=2, description=WAYS)
+    n_shot: int = Field(5, ge=1)
+    n_query: int = Field(5, ge=1, description="query images per class")
+    inner_steps: int = Field(1, ge=0, description="0 with prototypes is a prototypical network")
+    inner_lr: float = Field(0.01, gt=0)
+    checkpoint: bool = Field(
+        False, description="hold one inner step in memory at a time; costs time, changes no result"
+    )
+    episodes: int = Field(4, ge=1, description="episodes per site and round")
+    augment: Augment = "dihedral"
+    adapt: Annotated[AdaptSettings, _changing(ONE_STEP)] = ONE_STEP
+
+
 class FedAvgSettings(Settings):
     """McMahan et al. 2017 on the body, with a local head; new sites fine-tune."""
 
@@ -110,6 +130,6 @@ class FedAvgSettings(Settings):
 
 
 LearnerSettings: TypeAlias = Annotated[
-    PrototypicalSettings | FomamlSettings | ReptileSettings | FedAvgSettings,
+    PrototypicalSettings | FomamlSettings | MamlSettings | ReptileSettings | FedAvgSettings,
     Field(discriminator="name"),
 ]

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, model_validator
 
 from metaward.config import Settings
+from metaward.errors import ConfigError
 from metaward.evaluation_design import EvaluationPlan
 from metaward.learner_settings import (
     TRAINING_ALONE,
@@ -14,7 +15,7 @@ from metaward.learner_settings import (
     LearnerSettings,
     PrototypicalSettings,
 )
-from metaward.meta.compose import LEAST_STEPS_OF_PROTOTYPICAL
+from metaward.meta.compose import build_noised_learner
 from metaward.study import (
     AdamSettings,
     AggregationSettings,
@@ -141,13 +142,11 @@ class Scenario(Settings):
                     "baselines.methods: noise-only is a control for runs with `privacy`"
                 )
             return self
-        if self.privacy.mechanism == "dp-sgd" and isinstance(self.learner, PrototypicalSettings):
-            least = LEAST_STEPS_OF_PROTOTYPICAL
-            if self.privacy.steps_per_round < least:
-                raise ValueError(
-                    f"privacy.steps_per_round: prototypical needs at least {least} noised sums in "
-                    "a round, one for the prototypes and one for the gradient"
-                )
+        if self.privacy.mechanism == "dp-sgd":
+            try:
+                build_noised_learner(self.learner, self.privacy.steps_per_round)
+            except ConfigError as error:
+                raise ValueError(str(error)) from error
         if "filters" not in self.model.model_fields_set:
             self._fill("model", self.model.model_copy(update={"filters": FILTERS_OF_A_PRIVATE_RUN}))
         if "methods" not in self.baselines.model_fields_set:

@@ -11,6 +11,7 @@ from metaward.learner_settings import (
     FedAvgSettings,
     FomamlSettings,
     LearnerSettings,
+    MamlSettings,
     PrototypicalSettings,
     ReptileSettings,
 )
@@ -115,6 +116,7 @@ def test_the_longest_name_still_names_both_studies() -> None:
     [
         (PrototypicalSettings(), AdamSettings),
         (FomamlSettings(), AdamSettings),
+        (MamlSettings(), AdamSettings),
         (ReptileSettings(), SgdSettings),
         (FedAvgSettings(), SgdSettings),
     ],
@@ -166,6 +168,12 @@ def test_a_private_scenario_keeps_what_the_file_says(tmp_path: Path) -> None:
     assert scenario.baselines.methods == ("random",)
 
 
+def test_block_release_is_for_learners_without_a_noised_form_too() -> None:
+    given = {"privacy.target_epsilon": 8.0, "privacy.mechanism": "block"}
+    scenario = read_scenario(None, given | {"learner": {"name": "maml"}})
+    assert scenario.learner == MamlSettings()
+
+
 def test_epsilon_on_the_command_line_makes_a_run_private() -> None:
     scenario = read_scenario(None, {"privacy.target_epsilon": 3.0})
     assert scenario.privacy is not None
@@ -182,7 +190,11 @@ def test_epsilon_on_the_command_line_makes_a_run_private() -> None:
     [
         (
             {"privacy.target_epsilon": 8.0, "privacy.steps_per_round": 1},
-            "at least 2 noised sums",
+            "prototypical with 1 noised sum in a round; expected at least 2",
+        ),
+        (
+            {"privacy.target_epsilon": 8.0, "learner": {"name": "maml"}},
+            "privacy.mechanism: learner maml with mechanism dp-sgd; expected .* Take mechanism",
         ),
         ({"baselines": {"methods": ["noise-only"]}}, "control for runs with `privacy`"),
         ({"privacy.mechanism": "block"}, "privacy.target_epsilon"),

@@ -6,12 +6,14 @@ from metaward.learner_settings import (
     FedAvgSettings,
     FomamlSettings,
     LearnerSettings,
+    MamlSettings,
     PrototypicalSettings,
     ReptileSettings,
 )
 from metaward.meta.fedavg import FedAvg
 from metaward.meta.fomaml import Fomaml
 from metaward.meta.learner import Learner
+from metaward.meta.maml import Maml
 from metaward.meta.noised import NoisedLearner
 from metaward.meta.prototypical import Prototypical
 from metaward.meta.reptile import Reptile
@@ -30,6 +32,8 @@ def build_learner(settings: LearnerSettings) -> Learner:
             return Reptile(settings)
         case FomamlSettings():
             return Fomaml(settings)
+        case MamlSettings():
+            return Maml(settings)
         case FedAvgSettings():
             return FedAvg(settings)
 
@@ -44,7 +48,7 @@ def build_noised_learner(settings: LearnerSettings, steps: int) -> NoisedLearner
     """Return the learner in the form that works from noised answers, ``steps`` of them a round.
 
     Raises:
-        ConfigError: The learner needs more answers than that.
+        ConfigError: The learner has no such form, or needs more answers than that.
     """
     match settings:
         case ReptileSettings():
@@ -62,6 +66,8 @@ def build_noised_learner(settings: LearnerSettings, steps: int) -> NoisedLearner
                     next_step="Raise it to 2, or choose another learner.",
                 )
             return Prototypical(settings)
+        case MamlSettings():
+            raise _no_noised_form(settings)
 
 
 def _no_noised_form(settings: LearnerSettings) -> ConfigError:

@@ -16,16 +16,16 @@ the gradient of a prototypical network. A delta is a direction to add.
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from metaward.arrays import Tensors
 from metaward.episodes import Episode, Examples
 from metaward.learner_settings import FomamlSettings
 from metaward.meta.episodic import draw_episodes, require_episodes
-from metaward.meta.head import first_head
-from metaward.meta.inner_loop import adapt_on_support, episode_loss, inner_loop
+from metaward.meta.inner_loop import adapt_on_support, inner_loop, loss_and_gradient
 from metaward.meta.learner import Classifier, Learner, LocalResult, classifier_of, mean_result
+from metaward.meta.meta_gradient import back_to_theta, minus, start_of, tracked
 from metaward.meta.noised import NoisedWork, descend, drawn_classes
+from metaward.meta.parameters import Parameters
 from metaward.models.body import Body
 from metaward.tasks import Task
 
@@ -34,26 +34,12 @@ def task_delta(
     body: Body, theta: Tensors, episode: Episode, settings: FomamlSettings
 ) -> LocalResult:
     """Return minus the first-order meta-gradient of one episode, a direction to ADD to theta."""
-    start = {name: leaf.detach().requires_grad_() for name, leaf in theta.items()}
     support, query = episode.support, episode.query
-    features = body.apply_with(start, support.images)
-    first = first_head(settings.adapt.head, features, support.labels, support.n_way)
-
+    start = start_of(body, tracked(theta), support, settings.adapt.head)
     batches = [support] * settings.inner_steps
-    adapted = inner_loop(body, theta, first, batches, lr=settings.inner_lr)
-    phi, head = adapted.phi, adapted.head
-
-    loss = episode_loss(body, phi, head, query)
-    *body_gradient, weight_gradient, bias_gradient = torch.autograd.grad(
-        loss, [*phi.values(), head.weight, head.bias]
-    )
-    if first.weight.requires_grad:
-        through_head = torch.autograd.grad(
-            [first.weight, first.bias], list(start.values()), [weight_gradient, bias_gradient]
-        )
-        body_gradient = [a + b for a, b in zip(body_gradient, through_head, strict=True)]
-    delta = {name: -gradient for name, gradient in zip(theta, body_gradient, strict=True)}
-    return LocalResult(delta, float(loss.detach()))
+    adapted = inner_loop(body, theta, start.head, batches, lr=settings.inner_lr)
+    loss, gradient = loss_and_gradient(body, Parameters(adapted.phi, adapted.head), query)
+    return LocalResult(minus(back_to_theta(start, gradient)), float(loss.detach()))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from metaward.learner_settings import (
     FedAvgSettings,
     FomamlSettings,
     LearnerSettings,
+    MamlSettings,
     PrototypicalSettings,
     ReptileSettings,
 )
@@ -155,6 +156,7 @@ def test_a_block_sees_its_own_patients_as_if_there_were_no_others() -> None:
 LEARNERS: list[LearnerSettings] = [
     PrototypicalSettings(n_way=2, n_shot=1, n_query=1, episodes=1),
     FomamlSettings(n_way=2, n_shot=1, n_query=1, episodes=1),
+    MamlSettings(n_way=2, n_shot=1, n_query=1, episodes=1),
     ReptileSettings(n_way=2, n_shot=1, episodes=1, inner_steps=1),
     FedAvgSettings(local_steps=1),
 ]
