@@ -66,6 +66,13 @@ class Learner(Protocol):
         ...
 
 
+def downhill(leaves: Tensors, loss: torch.Tensor) -> LocalResult:
+    """Return minus the gradient of a loss that was computed from ``leaves``: a direction to ADD."""
+    gradients = torch.autograd.grad(loss, list(leaves.values()))
+    delta = {name: -gradient for name, gradient in zip(leaves, gradients, strict=True)}
+    return LocalResult(delta, float(loss.detach()))
+
+
 def mean_result(results: Iterable[LocalResult]) -> LocalResult:
     """Average deltas and losses, leaf by leaf, in the order given; one result is held at a time."""
     ordered = iter(results)

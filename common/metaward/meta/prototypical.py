@@ -28,7 +28,7 @@ from metaward.episodes import Episode, Examples
 from metaward.learner_settings import PrototypicalSettings
 from metaward.meta.episodic import draw_episodes, require_episodes
 from metaward.meta.head import distance_head, prototype_head
-from metaward.meta.learner import Classifier, Learner, LocalResult, mean_result
+from metaward.meta.learner import Classifier, Learner, LocalResult, downhill, mean_result
 from metaward.meta.noised import ClassSums, NoisedWork
 from metaward.meta.parameters import Parameters
 from metaward.models.body import Body
@@ -43,9 +43,7 @@ def task_delta(body: Body, theta: Tensors, episode: Episode) -> LocalResult:
     n_support = len(support.labels)
     head = prototype_head(features[:n_support], support.labels, support.n_way)
     loss = F.cross_entropy(head(features[n_support:]), query.labels)
-    gradients = torch.autograd.grad(loss, list(leaves.values()))
-    delta = {name: -gradient for name, gradient in zip(leaves, gradients, strict=True)}
-    return LocalResult(delta, float(loss.detach()))
+    return downhill(leaves, loss)
 
 
 LEAST_PART = 0.2
