@@ -14,8 +14,11 @@ from metaward.config import Settings
 Augment: TypeAlias = Literal["none", "dihedral"]
 HeadStart: TypeAlias = Literal["prototypes", "zeros"]
 DeltaKind: TypeAlias = Literal["gradient", "difference"]
+Distance: TypeAlias = Literal["squared-euclidean", "cosine"]
+EpisodeLoss: TypeAlias = Literal["cross-entropy", "margin"]
 
 WAYS = "classes per episode; a site with fewer usable labels takes all of them"
+TEMPERATURE = "what a cosine is divided by in front of the softmax"
 
 
 class AdaptSettings(Settings):
@@ -71,6 +74,10 @@ class PrototypicalSettings(Settings):
     DELTA: ClassVar[DeltaKind] = "gradient"
 
     name: Literal["prototypical"] = "prototypical"
+    distance: Distance = "squared-euclidean"
+    temperature: float = Field(0.1, gt=0, description=f"cosine: {TEMPERATURE}")
+    loss: EpisodeLoss = "cross-entropy"
+    margin: float = Field(1.0, gt=0, description="margin: by how much the true class is to win")
     n_way: int = Field(5, ge=2, description=WAYS)
     n_shot: int = Field(5, ge=1)
     n_query: int = Field(5, ge=1, description="query images per class")

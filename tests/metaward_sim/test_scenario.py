@@ -196,6 +196,13 @@ def test_epsilon_on_the_command_line_makes_a_run_private() -> None:
             {"privacy.target_epsilon": 8.0, "learner": {"name": "maml"}},
             "privacy.mechanism: learner maml with mechanism dp-sgd; expected .* Take mechanism",
         ),
+        (
+            {
+                "privacy.target_epsilon": 8.0,
+                "learner": {"name": "prototypical", "distance": "cosine"},
+            },
+            "prototypical with distance cosine, loss cross-entropy and mechanism dp-sgd",
+        ),
         ({"baselines": {"methods": ["noise-only"]}}, "control for runs with `privacy`"),
         ({"privacy.mechanism": "block"}, "privacy.target_epsilon"),
     ],

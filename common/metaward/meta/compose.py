@@ -58,16 +58,28 @@ def build_noised_learner(settings: LearnerSettings, steps: int) -> NoisedLearner
         case FedAvgSettings():
             return FedAvg(settings)
         case PrototypicalSettings():
+            if (settings.distance, settings.loss) != ("squared-euclidean", "cross-entropy"):
+                raise _no_noised_variant(settings)
             if steps < LEAST_STEPS_OF_PROTOTYPICAL:
                 raise ConfigError(
                     f"learner {settings.name} with {steps} noised sum in a round",
-                    expected="at least 2: one for the prototypes, one for the gradient",
+                    expected="at least 2 noised sums: one for the prototypes, one for the gradient",
                     where="privacy.steps_per_round",
                     next_step="Raise it to 2, or choose another learner.",
                 )
             return Prototypical(settings)
         case MamlSettings():
             raise _no_noised_form(settings)
+
+
+def _no_noised_variant(settings: PrototypicalSettings) -> ConfigError:
+    return ConfigError(
+        f"learner prototypical with distance {settings.distance}, loss {settings.loss} and "
+        "mechanism dp-sgd",
+        expected="distance squared-euclidean and loss cross-entropy, which noised sums suffice for",
+        where="privacy.mechanism",
+        next_step="Take these, or mechanism block, which is for any learner.",
+    )
 
 
 def _no_noised_form(settings: LearnerSettings) -> ConfigError:

@@ -7,6 +7,7 @@ class prototypes, so that two sites need not agree on label sets.
 from dataclasses import dataclass
 
 import torch
+from torch.nn import functional as F
 
 from metaward.learner_settings import HeadStart
 
@@ -45,7 +46,7 @@ def prototypes(features: torch.Tensor, labels: torch.Tensor, n_way: int) -> torc
 
     Snell et al. 2017, equation 1.
     """
-    membership = torch.nn.functional.one_hot(labels, n_way).to(features.dtype)
+    membership = F.one_hot(labels, n_way).to(features.dtype)
     return (membership.T @ features) / membership.sum(dim=0)[:, None]
 
 
@@ -63,6 +64,33 @@ def distance_head(centres: torch.Tensor) -> Head:
     """Return the head of :func:`prototype_head` from the centres, (n_way, n_features)."""
     scale = centres.shape[1] ** -0.5
     return Head(2.0 * scale * centres, -scale * centres.square().sum(dim=1))
+
+
+LEAST_LENGTH = 1e-6
+"""What a shorter feature is taken for in a cosine: one of length 0 has no direction, and is as far
+from every class."""
+
+
+@dataclass(frozen=True)
+class CosineHead:
+    """``logits = cos(features, directions) / temperature``, in [-1, 1] / temperature.
+
+    Attributes:
+        directions: (n_way, n_features), each of length 1.
+        temperature: Above 0.
+    """
+
+    directions: torch.Tensor
+    temperature: float
+
+    def __call__(self, features: torch.Tensor) -> torch.Tensor:
+        """Return logits (n, n_way) from features (n, n_features)."""
+        return directions_of(features) @ self.directions.T / self.temperature
+
+
+def directions_of(features: torch.Tensor) -> torch.Tensor:
+    """Return (n, n_features) with each row divided by its length."""
+    return F.normalize(features, dim=1, eps=LEAST_LENGTH)
 
 
 def first_head(start: HeadStart, features: torch.Tensor, labels: torch.Tensor, n_way: int) -> Head:

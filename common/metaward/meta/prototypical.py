@@ -7,10 +7,17 @@ Snell, Swersky and Zemel 2017, arXiv:1703.05175, equations 1 and 2:
 
     delta = - mean over episodes of grad_theta [ - log p(y | x), mean over the query ]
 
-Without a patient's data, from noised answers (metaward.meta.noised): the prototypes are those of
-noised class sums, and the gradient of the query's loss is taken with the prototypes held still, so
-that it is a sum over patients. Patients of a label that is more than equally frequent weigh less,
-so that each label has at most an equal part in the loss, as it has in an episode.
+With ``distance: cosine`` the logits are cos(f(x), c_k) / temperature in the place of the distances.
+With ``loss: margin`` the loss is a hinge on the same logits z (Weston and Watkins 1999, ESANN; the
+pushing term of Weinberger and Saul 2009, JMLR 10:207, with prototypes for neighbours):
+
+    mean over the query of [ sum over k != y of max(0, margin + z_k - z_y) ]
+
+Without a patient's data, from noised answers (metaward.meta.noised), and for the paper's distance
+and loss alone: the prototypes are those of noised class sums, and the gradient of the query's loss
+is taken with the prototypes held still, so that it is a sum over patients. Patients of a label that
+is more than equally frequent weigh less, so that each label has at most an equal part in the loss,
+as it has in an episode.
 
 The division by sqrt(d) keeps the softmax of an untrained body from saturating; the paper has
 none, and the body can learn any scale. There is no inner loop: a new site adapts by taking means.
@@ -27,23 +34,68 @@ from metaward.arrays import Tensors
 from metaward.episodes import Episode, Examples
 from metaward.learner_settings import PrototypicalSettings
 from metaward.meta.episodic import draw_episodes, require_episodes
-from metaward.meta.head import distance_head, prototype_head
+from metaward.meta.head import (
+    CosineHead,
+    Head,
+    directions_of,
+    distance_head,
+    prototype_head,
+    prototypes,
+)
 from metaward.meta.learner import Classifier, Learner, LocalResult, downhill, mean_result
 from metaward.meta.noised import ClassSums, NoisedWork
 from metaward.meta.parameters import Parameters
 from metaward.models.body import Body
 from metaward.tasks import Task
 
+AS_IN_THE_PAPER = PrototypicalSettings()
 
-def task_delta(body: Body, theta: Tensors, episode: Episode) -> LocalResult:
+
+def task_delta(
+    body: Body, theta: Tensors, episode: Episode, settings: PrototypicalSettings = AS_IN_THE_PAPER
+) -> LocalResult:
     """Return minus the gradient of one episode's query loss, a direction to ADD to theta."""
     leaves = {name: leaf.detach().requires_grad_() for name, leaf in theta.items()}
     support, query = episode.support, episode.query
     features = body.apply_with(leaves, torch.cat([support.images, query.images]))
     n_support = len(support.labels)
-    head = prototype_head(features[:n_support], support.labels, support.n_way)
-    loss = F.cross_entropy(head(features[n_support:]), query.labels)
-    return downhill(leaves, loss)
+    head = class_head(features[:n_support], support, settings)
+    return downhill(leaves, query_loss(head(features[n_support:]), query.labels, settings))
+
+
+def class_head(
+    features: torch.Tensor, support: Examples, settings: PrototypicalSettings
+) -> Head | CosineHead:
+    """Return what gives logits by the distance to the class means of the support's features."""
+    match settings.distance:
+        case "squared-euclidean":
+            return prototype_head(features, support.labels, support.n_way)
+        case "cosine":
+            centres = prototypes(features, support.labels, support.n_way)
+            return CosineHead(directions_of(centres), settings.temperature)
+
+
+def query_loss(
+    logits: torch.Tensor, labels: torch.Tensor, settings: PrototypicalSettings
+) -> torch.Tensor:
+    """Return the mean loss of a batch, a scalar."""
+    match settings.loss:
+        case "cross-entropy":
+            return F.cross_entropy(logits, labels)
+        case "margin":
+            return margin_loss(logits, labels, settings.margin)
+
+
+def margin_loss(logits: torch.Tensor, labels: torch.Tensor, margin: float) -> torch.Tensor:
+    """Return the mean over images of the hinges against all wrong classes, summed; a scalar.
+
+    >>> logits = torch.tensor([[2.0, 1.5, -1.0, 3.0]])
+    >>> float(margin_loss(logits, torch.tensor([0]), 1.0))  # 0.5 + 0 + 2
+    2.5
+    """
+    hinges = F.relu(margin + logits - logits.gather(1, labels[:, None]))
+    wrong = 1 - F.one_hot(labels, logits.shape[1])
+    return (hinges * wrong).sum(dim=1).mean()
 
 
 LEAST_PART = 0.2
@@ -79,7 +131,7 @@ class Prototypical(Learner):
     ) -> LocalResult:
         """Return the mean delta over ``settings.episodes`` fresh episodes."""
         episodes = draw_episodes(task, self.settings, rng)
-        return mean_result(task_delta(body, theta, episode) for episode in episodes)
+        return mean_result(task_delta(body, theta, episode, self.settings) for episode in episodes)
 
     def noised_delta(self, body: Body, theta: Tensors, work: NoisedWork) -> Tensors:  # noqa: ARG002 (signature of every noised learner)
         """Return minus the noised gradient against noised prototypes, a direction to ADD.
@@ -104,7 +156,7 @@ class Prototypical(Learner):
         """Take the mean feature of each class; see :class:`metaward.meta.learner.Learner`."""
         with torch.no_grad():
             features = body.apply_with(theta, support.images)
-            head = prototype_head(features, support.labels, support.n_way)
+            head = class_head(features, support, self.settings)
 
         def classify(images: torch.Tensor) -> torch.Tensor:
             with torch.no_grad():

@@ -379,6 +379,14 @@ def test_a_learner_that_needs_more_sums_is_refused_and_nothing_is_charged(opened
     assert state(policy).releases == []
 
 
+def test_a_learner_without_a_noised_form_is_refused_and_nothing_is_charged(opened: Any) -> None:
+    policy = opened(dp_sgd, steps_per_round=2)
+    learner = PrototypicalSettings(loss="margin")
+    with pytest.raises(ConfigError, match="loss margin and mechanism dp-sgd"):
+        release(asked(study=with_learner(learner)), never, policy, os_noise())
+    assert state(policy).releases == []
+
+
 @pytest.mark.parametrize("learner", [
     PrototypicalSettings(n_way=2, n_shot=1, n_query=1), FedAvgSettings(local_steps=1),
     ReptileSettings(n_way=2, n_shot=1), FomamlSettings(n_way=2, n_shot=1, n_query=1),
