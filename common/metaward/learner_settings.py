@@ -85,6 +85,25 @@ class PrototypicalSettings(Settings):
     augment: Augment = "dihedral"
 
 
+class MatchingSettings(Settings):
+    """Vinyals et al. 2016: attention over the support images, by cosine."""
+
+    TITLE: ClassVar[str] = "matching network"
+    DELTA: ClassVar[DeltaKind] = "gradient"
+
+    name: Literal["matching"] = "matching"
+    temperature: float = Field(0.1, gt=0, description=TEMPERATURE)
+    full_context: bool = Field(False, description="embed each image in the light of the support")
+    processing_steps: int = Field(
+        5, ge=1, le=100, description="full context: reads of the support set for each query"
+    )
+    n_way: int = Field(5, ge=2, description=WAYS)
+    n_shot: int = Field(5, ge=1)
+    n_query: int = Field(5, ge=1, description="query images per class")
+    episodes: int = Field(4, ge=1, description="episodes per site and round")
+    augment: Augment = "dihedral"
+
+
 class FomamlSettings(Settings):
     """Finn, Abbeel and Levine 2017, first-order: query gradient at phi, applied to theta."""
 
@@ -137,6 +156,11 @@ class FedAvgSettings(Settings):
 
 
 LearnerSettings: TypeAlias = Annotated[
-    PrototypicalSettings | FomamlSettings | MamlSettings | ReptileSettings | FedAvgSettings,
+    PrototypicalSettings
+    | MatchingSettings
+    | FomamlSettings
+    | MamlSettings
+    | ReptileSettings
+    | FedAvgSettings,
     Field(discriminator="name"),
 ]

@@ -43,7 +43,8 @@ def simulate(
     ] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of training.")] = None,
     learner: Annotated[
-        str | None, typer.Option(help="prototypical, fomaml, maml, reptile or fedavg.")
+        str | None,
+        typer.Option(help="prototypical, matching, fomaml, maml, reptile or fedavg."),
     ] = None,
     epsilon: Annotated[
         float | None,

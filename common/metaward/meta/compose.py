@@ -7,6 +7,7 @@ from metaward.learner_settings import (
     FomamlSettings,
     LearnerSettings,
     MamlSettings,
+    MatchingSettings,
     PrototypicalSettings,
     ReptileSettings,
 )
@@ -14,6 +15,7 @@ from metaward.meta.fedavg import FedAvg
 from metaward.meta.fomaml import Fomaml
 from metaward.meta.learner import Learner
 from metaward.meta.maml import Maml
+from metaward.meta.matching import Matching
 from metaward.meta.noised import NoisedLearner
 from metaward.meta.prototypical import Prototypical
 from metaward.meta.reptile import Reptile
@@ -28,6 +30,8 @@ def build_learner(settings: LearnerSettings) -> Learner:
     match settings:
         case PrototypicalSettings():
             return Prototypical(settings)
+        case MatchingSettings():
+            return Matching(settings)
         case ReptileSettings():
             return Reptile(settings)
         case FomamlSettings():
@@ -68,7 +72,7 @@ def build_noised_learner(settings: LearnerSettings, steps: int) -> NoisedLearner
                     next_step="Raise it to 2, or choose another learner.",
                 )
             return Prototypical(settings)
-        case MamlSettings():
+        case MatchingSettings() | MamlSettings():
             raise _no_noised_form(settings)
 
 

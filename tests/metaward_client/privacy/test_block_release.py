@@ -10,23 +10,25 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from metaward.arrays import Tensors
 from metaward.errors import DataError, PrivacyError
 from metaward.learner_settings import (
     FedAvgSettings,
     FomamlSettings,
     LearnerSettings,
     MamlSettings,
+    MatchingSettings,
     PrototypicalSettings,
     ReptileSettings,
 )
-from metaward.meta.compose import build_learner
+from metaward.meta.compose import build_learner, initial_parameters
 from metaward.meta.learner import LocalResult
 from metaward.tasks import Task
 from metaward_client.privacy.block_release import block_delta, block_release, block_task
 from metaward_client.privacy.noised_sum import NoisedSums
 from metaward_client.privacy.poisson import block_of
 from metaward_client.privacy.terms import Terms
-from private_site import BODY, KnownSource, task_of
+from private_site import BODY, STUDY, KnownSource, task_of
 
 KEY = b"a key of the site, of 32 bytes.."
 ONE = {"w": torch.zeros(3)}
@@ -155,11 +157,20 @@ def test_a_block_sees_its_own_patients_as_if_there_were_no_others() -> None:
 
 LEARNERS: list[LearnerSettings] = [
     PrototypicalSettings(n_way=2, n_shot=1, n_query=1, episodes=1),
+    PrototypicalSettings(
+        distance="cosine", loss="margin", n_way=2, n_shot=1, n_query=1, episodes=1
+    ),
+    MatchingSettings(n_way=2, n_shot=1, n_query=1, episodes=1),
+    MatchingSettings(full_context=True, n_way=2, n_shot=1, n_query=1, episodes=1),
     FomamlSettings(n_way=2, n_shot=1, n_query=1, episodes=1),
     MamlSettings(n_way=2, n_shot=1, n_query=1, episodes=1),
     ReptileSettings(n_way=2, n_shot=1, episodes=1, inner_steps=1),
     FedAvgSettings(local_steps=1),
 ]
+
+
+def theta_of(learner: LearnerSettings) -> Tensors:
+    return initial_parameters(STUDY.model, learner, STUDY.seed)
 
 
 def block_of_six(extra: dict[str, list[int]]) -> np.ndarray:
@@ -174,7 +185,7 @@ def test_a_patient_elsewhere_changes_no_bit_of_a_blocks_delta(learner: LearnerSe
 
     def delta(extra: dict[str, list[int]]) -> dict[str, np.ndarray] | None:
         return block_delta(
-            BODY, BODY.initial_parameters(), task_of(extra | six, names), build_learner(learner),
+            BODY, theta_of(learner), task_of(extra | six, names), build_learner(learner),
             block_of_six(extra), np.random.default_rng(3),
         )  # fmt: skip
 
@@ -194,10 +205,27 @@ def test_every_learner_bears_a_block_that_is_too_small(
 ) -> None:
     task = task_of({"p": labels})
     given = block_delta(
-        BODY, BODY.initial_parameters(), task, build_learner(learner), np.array([0]),
+        BODY, theta_of(learner), task, build_learner(learner), np.array([0]),
         np.random.default_rng(0),
     )  # fmt: skip
-    assert given is None or given.keys() == BODY.initial_parameters().keys()
+    assert given is None or given.keys() == theta_of(learner).keys()
+
+
+@pytest.mark.parametrize("learner", LEARNERS, ids=lambda s: s.name)
+def test_a_release_has_all_leaves_of_theta_with_the_learners_own(learner: LearnerSettings) -> None:
+    """Clipped as one vector: the sum of two blocks is at most twice the norm long."""
+    theta = theta_of(learner)
+    task = task_of({name: [0, 1] for block in (0, 1) for name in in_block(block, 4)})
+    sums = NoisedSums(Terms("block", 1.0, 0.5, 1, 1e-3, divisor=0.5 * BLOCKS), KnownSource(), 1e-3)
+    given = block_release(
+        BODY, theta, task, build_learner(learner), sums, blocks=BLOCKS, block_key=KEY, seed=SEED
+    )
+    assert {name: leaf.shape for name, leaf in given.items()} == {
+        name: tuple(leaf.shape) for name, leaf in theta.items()
+    }
+    assert all(leaf.any() for leaf in given.values())
+    length = np.sqrt(sum(np.square(leaf.astype(np.float64)).sum() for leaf in given.values()))
+    assert length <= 2 * 1e-3 / (0.5 * BLOCKS) * (1 + 1e-6)
 
 
 NUMBERS = st.floats(width=32)
