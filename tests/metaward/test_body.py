@@ -69,6 +69,20 @@ def test_the_settings_know_the_map_that_the_last_norm_sees(
 
 
 @pytest.mark.parametrize("settings", EVERY_BODY)
+@pytest.mark.parametrize("size", [16, 28, 33, 64])
+def test_features_are_made_from_a_map_of_the_size_that_a_body_says(
+    settings: ModelSettings, size: int
+) -> None:
+    settings = settings.model_copy(update={"image_size": size})
+    body = build_body(settings, seed=0)
+    other = build_body(settings, seed=1).initial_parameters()
+    maps = body.maps_with(other, images(settings))
+    assert maps.shape == (3, body.map_channels, body.map_side, body.map_side)
+    whole = {"conv4": maps.flatten(1), "resnet": maps.mean(dim=(2, 3))}
+    assert torch.equal(whole[settings.name], body.apply_with(other, images(settings)))
+
+
+@pytest.mark.parametrize("settings", EVERY_BODY)
 def test_no_body_keeps_statistics_of_patients(settings: ModelSettings) -> None:
     body = build_body(settings, seed=0)
     assert list(body.buffers()) == []

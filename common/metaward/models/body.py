@@ -23,14 +23,34 @@ NORM_EPS = 1.0e-5
 
 
 class Body(nn.Module):
-    """A network from standardised images (n, channels, size, size) to features (n, features)."""
+    """A network from standardised images (n, channels, size, size) to features (n, features).
+
+    Features are made from a map: what the last block gives, before it is flattened or averaged.
+
+    Attributes:
+        features: Numbers per image.
+        map_channels: Channels of the map.
+        map_side: Its height and width in pixels.
+    """
 
     features: int
+    map_channels: int
+    map_side: int
+
+    def maps(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the maps of ``images``, (n, map_channels, map_side, map_side)."""
+        raise NotImplementedError
 
     def apply_with(self, theta: Tensors, images: torch.Tensor) -> torch.Tensor:
         """Return the features of ``images`` under the body's leaves of ``theta``."""
         features: torch.Tensor = functional_call(self, body_leaves(theta), (images,))
         return features
+
+    def maps_with(self, theta: Tensors, images: torch.Tensor) -> torch.Tensor:
+        """Return the maps of ``images`` under the body's leaves of ``theta``."""
+        leaves = {f"body.{name}": leaf for name, leaf in body_leaves(theta).items()}
+        maps: torch.Tensor = functional_call(_Maps(self), leaves, (images,))
+        return maps
 
     def apply_each(self, phi: Tensors, images: torch.Tensor) -> torch.Tensor:
         """Return the features of several tasks' images, each under parameters of its own.
@@ -52,6 +72,18 @@ class Body(nn.Module):
     def initial_parameters(self) -> Tensors:
         """Return a copy of the parameters that this module was built with."""
         return {name: leaf.detach().clone() for name, leaf in self.named_parameters()}
+
+
+class _Maps(nn.Module):
+    """A body whose output is its map."""
+
+    def __init__(self, body: Body) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the maps of ``images``."""
+        return self.body.maps(images)
 
 
 class Conv4(Body):
@@ -78,10 +110,11 @@ class Conv4(Body):
         side = settings.image_size
         for _ in range(4):
             side = side // 2 if pooled else math.ceil(side / 2)
+        self.map_channels, self.map_side = width, side
         self.features = width * side * side
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return (n, features) from (n, channels, size, size)."""
+    def maps(self, images: torch.Tensor) -> torch.Tensor:
+        """Return (n, filters, side, side) from (n, channels, size, size)."""
         # Measured on CPU: channels_last wins where there is a max-pool, and loses without one.
         layout = torch.channels_last if self.pooled else torch.contiguous_format
         hidden = images.contiguous(memory_format=layout)
@@ -90,7 +123,11 @@ class Conv4(Body):
             if self.pooled:
                 hidden = F.max_pool2d(hidden, 2)
             hidden = F.relu(hidden)
-        return hidden.flatten(1)
+        return hidden
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return (n, features) from (n, channels, size, size)."""
+        return self.maps(images).flatten(1)
 
     def apply_each(self, phi: Tensors, images: torch.Tensor) -> torch.Tensor:
         """Return (tasks, n, features) as :class:`Body` does, by convolutions in groups.
@@ -144,15 +181,20 @@ class SmallResNet(Body):
             ResidualBlock(width, 2 * width, 2, groups),
             ResidualBlock(2 * width, 4 * width, 2, groups),
         )
+        self.map_channels, self.map_side = 4 * width, settings.last_norm_side()
         self.features = 4 * width
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return (n, features) from (n, channels, size, size)."""
+    def maps(self, images: torch.Tensor) -> torch.Tensor:
+        """Return (n, 4 filters, side, side) from (n, channels, size, size)."""
         # Not channels_last: no faster here, and torch 2.13's backward of a 1x1 convolution with
         # stride 2 writes outside its memory in that layout, with two threads.
         hidden = F.relu(self.stem_norm(self.stem(images.contiguous())))
-        pooled: torch.Tensor = self.blocks(hidden).mean(dim=(2, 3))
-        return pooled
+        maps: torch.Tensor = self.blocks(hidden)
+        return maps
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return (n, features) from (n, channels, size, size)."""
+        return self.maps(images).mean(dim=(2, 3))
 
 
 def build_body(settings: ModelSettings, seed: int) -> Body:
