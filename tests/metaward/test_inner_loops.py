@@ -1,6 +1,7 @@
 """Inner loops side by side give what they give one after the other."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metaward.episodes import Examples
+from metaward.episodes import Episode, Examples
+from metaward.learner_settings import FomamlSettings
+from metaward.meta import fomaml
 from metaward.meta.head import Head
-from metaward.meta.inner_loops import fastest_at_once, inner_loops
+from metaward.meta.inner_loops import fastest_at_once, inner_loops, losses_and_gradients
+from metaward.meta.parameters import Parameters
 from metaward.models.body import Body, build_body
 from metaward.study import ModelSettings
 
@@ -153,3 +157,44 @@ def test_on_an_accelerator_all_tasks_stand_side_by_side() -> None:
     theta = {name: leaf.to("meta") for name, leaf in body.initial_parameters().items()}
     _, batches = drawn(body, MODELS["stride"], 6, 60, 1, seed=1)
     assert fastest_at_once(theta, batches) == 6
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_gradients_side_by_side_are_those_of_each_task_alone(name: str) -> None:
+    body = body_of(name)
+    heads, batches = drawn(body, MODELS[name], 3, 4, 1, seed=7)
+    bodies = [build_body(MODELS[name], seed).double().initial_parameters() for seed in range(3)]
+    at = [Parameters(leaves, head) for leaves, head in zip(bodies, heads, strict=True)]
+    examples = [own[0] for own in batches]
+    alone = losses_and_gradients(body, at, examples, at_once=1)
+    found = losses_and_gradients(body, at, examples, at_once=3)
+    for (loss, gradient), (other_loss, other) in zip(alone, found, strict=True):
+        torch.testing.assert_close(loss.detach(), other_loss, rtol=1e-10, atol=0)
+        assert gradient.body.keys() == other.body.keys()
+        assert not any(leaf.requires_grad for leaf in other.leaves())
+        for one, two in zip(gradient.leaves(), other.leaves(), strict=True):
+            assert float(one.abs().max()) > 0
+            torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-11)
+
+
+def test_of_no_task_there_is_no_gradient() -> None:
+    assert losses_and_gradients(body_of("stride"), [], []) == []
+
+
+def test_fomaml_gives_the_same_deltas_for_many_episodes_as_for_each() -> None:
+    body = body_of("stride")
+    theta = body.initial_parameters()
+    _, batches = drawn(body, MODELS["stride"], 4, 6, 2, seed=2)
+    labels = torch.arange(6) % 3
+    episodes = [
+        Episode(replace(a, labels=labels), replace(b, labels=labels), np.arange(6))
+        for a, b in batches
+    ]
+    chosen = FomamlSettings(inner_steps=2, inner_lr=0.2)
+    together = fomaml.task_deltas(body, theta, episodes, chosen)
+    for episode, found in zip(episodes, together, strict=True):
+        alone = fomaml.task_delta(body, theta, episode, chosen)
+        assert found.loss == pytest.approx(alone.loss, rel=1e-10)
+        assert list(found.delta) == list(theta)
+        for name, leaf in alone.delta.items():
+            torch.testing.assert_close(found.delta[name], leaf, rtol=1e-9, atol=1e-11)

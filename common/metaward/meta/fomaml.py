@@ -13,6 +13,7 @@ nothing; with prototypes it adds, to first order (d head_K / d head_0 = identity
 the gradient of a prototypical network. A delta is a direction to add.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,8 @@ from metaward.arrays import Tensors
 from metaward.episodes import Episode, Examples
 from metaward.learner_settings import FomamlSettings
 from metaward.meta.episodic import draw_episodes, require_episodes
-from metaward.meta.inner_loop import adapt_on_support, inner_loop, loss_and_gradient
+from metaward.meta.inner_loop import adapt_on_support
+from metaward.meta.inner_loops import inner_loops, losses_and_gradients
 from metaward.meta.learner import Classifier, Learner, LocalResult, classifier_of, mean_result
 from metaward.meta.meta_gradient import back_to_theta, minus, start_of, tracked
 from metaward.meta.noised import NoisedWork, descend, drawn_classes
@@ -34,12 +36,31 @@ def task_delta(
     body: Body, theta: Tensors, episode: Episode, settings: FomamlSettings
 ) -> LocalResult:
     """Return minus the first-order meta-gradient of one episode, a direction to ADD to theta."""
-    support, query = episode.support, episode.query
-    start = start_of(body, tracked(theta), support, settings.adapt.head)
-    batches = [support] * settings.inner_steps
-    adapted = inner_loop(body, theta, start.head, batches, lr=settings.inner_lr)
-    loss, gradient = loss_and_gradient(body, Parameters(adapted.phi, adapted.head), query)
-    return LocalResult(minus(back_to_theta(start, gradient)), float(loss.detach()))
+    [result] = task_deltas(body, theta, [episode], settings)
+    return result
+
+
+def task_deltas(
+    body: Body, theta: Tensors, episodes: Sequence[Episode], settings: FomamlSettings
+) -> list[LocalResult]:
+    """Return :func:`task_delta` of each episode; the tasks stand side by side where that is faster.
+
+    See :mod:`metaward.meta.inner_loops`.
+    """
+    starts = [start_of(body, tracked(theta), e.support, settings.adapt.head) for e in episodes]
+    adapted = inner_loops(
+        body,
+        theta,
+        [start.head for start in starts],
+        [[episode.support] * settings.inner_steps for episode in episodes],
+        lr=settings.inner_lr,
+    )
+    ends = [Parameters(end.phi, end.head) for end in adapted]
+    found = losses_and_gradients(body, ends, [episode.query for episode in episodes])
+    return [
+        LocalResult(minus(back_to_theta(start, gradient)), float(loss.detach()))
+        for start, (loss, gradient) in zip(starts, found, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -52,8 +73,8 @@ class Fomaml(Learner):
         self, body: Body, theta: Tensors, task: Task, rng: np.random.Generator
     ) -> LocalResult:
         """Return the mean delta over ``settings.episodes`` fresh episodes."""
-        episodes = draw_episodes(task, self.settings, rng)
-        return mean_result(task_delta(body, theta, episode, self.settings) for episode in episodes)
+        episodes = list(draw_episodes(task, self.settings, rng))
+        return mean_result(task_deltas(body, theta, episodes, self.settings))
 
     def noised_delta(self, body: Body, theta: Tensors, work: NoisedWork) -> Tensors:
         """Return minus the noised gradient at the parameters that the other answers led to.

@@ -13,7 +13,7 @@ side by side pay once; with more images than :data:`IMAGES_AT_ONCE` their workin
 cache (docs/algorithms.md has the figures). On an accelerator one task cannot fill the device.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch.nn import functional as F
@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from metaward.arrays import Tensors
 from metaward.episodes import Examples
 from metaward.meta.head import Head
-from metaward.meta.inner_loop import Adapted, inner_loop
+from metaward.meta.inner_loop import Adapted, inner_loop, loss_and_gradient
+from metaward.meta.parameters import Parameters
 from metaward.models.body import Body
 
 IMAGES_AT_ONCE = 100
@@ -48,26 +49,53 @@ def inner_loops(
         at_once: Tasks that stand side by side; left out, what is fastest. Tasks whose batches have
             not all the same size and number of classes are always taken one after the other.
     """
-    if not _alike(batches):
-        at_once = 1
-    at_once = at_once or fastest_at_once(theta, batches)
     found: list[Adapted] = []
-    for first in range(0, len(heads), at_once):
-        part = slice(first, first + at_once)
+    for part in _parts(theta, batches, at_once):
         found += _side_by_side(body, theta, heads[part], batches[part], lr)
+    return found
+
+
+def losses_and_gradients(
+    body: Body,
+    at: Sequence[Parameters],
+    examples: Sequence[Examples],
+    *,
+    at_once: int | None = None,
+) -> list[tuple[torch.Tensor, Parameters]]:
+    """Return each task's loss and its gradient at that task's own parameters.
+
+    Args:
+        body: The network.
+        at: Of each task, where.
+        examples: Of each task, what the loss is the mean over.
+        at_once: As for :func:`inner_loops`.
+    """
+    found: list[tuple[torch.Tensor, Parameters]] = []
+    for part in _parts(at[0].body, [[one] for one in examples], at_once) if at else ():
+        if len(at[part]) == 1:
+            found.append(loss_and_gradient(body, at[part][0].detached(), examples[part][0]))
+            continue
+        losses, gradient = _step(body, _stacked(at[part]).detached(), examples[part])
+        found += zip(losses, _apart(gradient, len(losses)), strict=True)
     return found
 
 
 def fastest_at_once(theta: Tensors, batches: Sequence[Sequence[Examples]]) -> int:
     """Return how many tasks of this size should stand side by side on theta's device."""
     if next(iter(theta.values())).device.type != "cpu":
-        return len(batches)
+        return max(1, len(batches))
     most = max((len(batch.labels) for own in batches for batch in own), default=1)
     return max(1, IMAGES_AT_ONCE // most)
 
 
-def _alike(batches: Sequence[Sequence[Examples]]) -> bool:
-    return len({tuple((len(batch.labels), batch.n_way) for batch in own) for own in batches}) <= 1
+def _parts(
+    theta: Tensors, batches: Sequence[Sequence[Examples]], at_once: int | None
+) -> Iterator[slice]:
+    """Give the tasks that stand side by side."""
+    sizes = {tuple((len(batch.labels), batch.n_way) for batch in own) for own in batches}
+    n = 1 if len(sizes) > 1 else at_once or fastest_at_once(theta, batches)
+    for first in range(0, len(batches), n):
+        yield slice(first, first + n)
 
 
 def _side_by_side(
@@ -77,50 +105,39 @@ def _side_by_side(
     batches: Sequence[Sequence[Examples]],
     lr: float,
 ) -> list[Adapted]:
-    n_tasks = len(heads)
-    if n_tasks == 1:
+    if len(heads) == 1:
         return [inner_loop(body, theta, heads[0], batches[0], lr=lr)]
-    names = list(theta)
-    at = [leaf.detach().expand(n_tasks, *leaf.shape).clone() for leaf in theta.values()]
-    at += [torch.stack([head.weight.detach() for head in heads])]
-    at += [torch.stack([head.bias.detach() for head in heads])]
+    at = _stacked([Parameters(theta, head) for head in heads]).detached()
     losses = []
     for step in zip(*batches, strict=True):
-        at = [leaf.requires_grad_() for leaf in at]
-        each = losses_of_tasks(body, dict(zip(names, at, strict=False)), at[-2], at[-1], step)
-        gradients = torch.autograd.grad(each.sum(), at)
-        at = [leaf.detach() - lr * grad for leaf, grad in zip(at, gradients, strict=True)]
-        losses.append(each.detach())
-    mean_losses = torch.stack(losses).mean(dim=0).tolist() if losses else [float("nan")] * n_tasks
-    return [
-        Adapted(
-            {name: leaf[task].requires_grad_() for name, leaf in zip(names, at, strict=False)},
-            Head(at[-2][task].requires_grad_(), at[-1][task].requires_grad_()),
-            mean_losses[task],
-        )
-        for task in range(n_tasks)
-    ]
+        each, gradient = _step(body, at, step)
+        at = at.stepped(gradient, lr).detached()
+        losses.append(each)
+    means = torch.stack(losses).mean(dim=0).tolist() if losses else [float("nan")] * len(heads)
+    ends = [own.detached() for own in _apart(at, len(heads))]
+    return [Adapted(end.body, end.head, mean) for end, mean in zip(ends, means, strict=True)]
 
 
-def losses_of_tasks(
-    body: Body,
-    phi: Tensors,
-    weight: torch.Tensor,
-    bias: torch.Tensor,
-    examples: Sequence[Examples],
-) -> torch.Tensor:
-    """Return the mean cross-entropy of each task, (tasks,).
-
-    Args:
-        body: The network.
-        phi: The bodies; every leaf has a first axis of tasks.
-        weight: (tasks, n_way, n_features), of the heads.
-        bias: (tasks, n_way).
-        examples: Of each task, equally many.
-    """
+def _step(
+    body: Body, at: Parameters, examples: Sequence[Examples]
+) -> tuple[torch.Tensor, Parameters]:
+    """Return the tasks' losses, (tasks,), and their gradients, stacked as ``at`` is."""
     images = torch.stack([one.images for one in examples])
     labels = torch.stack([one.labels for one in examples])
-    features = body.apply_each(phi, images)
-    logits = torch.baddbmm(bias[:, None], features, weight.transpose(1, 2))
+    features = body.apply_each(at.body, images)
+    logits = torch.baddbmm(at.head.bias[:, None], features, at.head.weight.transpose(1, 2))
     each = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
-    return each.view(labels.shape).mean(dim=1)
+    losses = each.view(labels.shape).mean(dim=1)
+    return losses.detach(), at.holding(torch.autograd.grad(losses.sum(), at.leaves()))
+
+
+def _stacked(at: Sequence[Parameters]) -> Parameters:
+    """Return the tasks' parameters with a first axis of tasks."""
+    return at[0].holding(
+        [torch.stack(leaves) for leaves in zip(*(own.leaves() for own in at), strict=True)]
+    )
+
+
+def _apart(stacked: Parameters, n_tasks: int) -> list[Parameters]:
+    """Return each task's own."""
+    return [stacked.holding([leaf[task] for leaf in stacked.leaves()]) for task in range(n_tasks)]
