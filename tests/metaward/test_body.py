@@ -151,3 +151,17 @@ def test_apply_with_uses_the_parameters_given_and_changes_none(settings: ModelSe
     with torch.no_grad():
         assert torch.equal(body.apply_with(other.initial_parameters(), batch), other(batch))
     assert weights(body) == before
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("downsample", ["pool", "stride"])
+def test_a_conv4_computes_in_channels_last_also_from_grey_images(
+    channels: int, downsample: str
+) -> None:
+    model = ModelSettings(channels=channels, image_size=32, filters=8, downsample=downsample)
+    body = build_body(model, 0)
+    layouts = []
+    for norm in body.norms:
+        norm.register_forward_hook(lambda _, __, out: layouts.append(out.stride()[1]))
+    body(torch.randn(2, channels, 32, 32))
+    assert layouts == [1] * 4

@@ -115,9 +115,9 @@ class Conv4(Body):
 
     def maps(self, images: torch.Tensor) -> torch.Tensor:
         """Return (n, filters, side, side) from (n, channels, size, size)."""
-        # Measured on CPU: channels_last wins where there is a max-pool, and loses without one.
-        layout = torch.channels_last if self.pooled else torch.contiguous_format
-        hidden = images.contiguous(memory_format=layout)
+        # Faster on a CPU. Not contiguous(): it leaves an image of one channel as it is, and with it
+        # the layout of every later block.
+        hidden = images.to(memory_format=torch.channels_last)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             hidden = norm(conv(hidden))
             if self.pooled:
@@ -135,8 +135,7 @@ class Conv4(Body):
         Task t's channels are group t: one convolution does the work of all tasks.
         """
         n_tasks, n = images.shape[:2]
-        layout = torch.channels_last if self.pooled else torch.contiguous_format
-        hidden = images.transpose(0, 1).flatten(1, 2).contiguous(memory_format=layout)
+        hidden = images.transpose(0, 1).flatten(1, 2).to(memory_format=torch.channels_last)
         for block in range(4):
             kernel = phi[f"convs.{block}.weight"].flatten(0, 1)
             stride = 1 if self.pooled else 2
