@@ -141,6 +141,23 @@ class MamlSettings(Settings):
     adapt: Annotated[AdaptSettings, _changing(ONE_STEP)] = ONE_STEP
 
 
+class AnilSettings(Settings):
+    """Raghu et al. 2020: MAML whose inner loop moves the head alone."""
+
+    TITLE: ClassVar[str] = "ANIL"
+    DELTA: ClassVar[DeltaKind] = "gradient"
+
+    name: Literal["anil"] = "anil"
+    n_way: int = Field(5, ge=2, description=WAYS)
+    n_shot: int = Field(5, ge=1)
+    n_query: int = Field(5, ge=1, description="query images per class")
+    inner_steps: int = Field(5, ge=0, description="0 with prototypes is a prototypical network")
+    inner_lr: float = Field(0.01, gt=0, description="of the head; the body stays")
+    episodes: int = Field(4, ge=1, description="episodes per site and round")
+    augment: Augment = "dihedral"
+    adapt: AdaptSettings = AdaptSettings()
+
+
 class FedAvgSettings(Settings):
     """McMahan et al. 2017 on the body, with a local head; new sites fine-tune."""
 
@@ -160,6 +177,7 @@ LearnerSettings: TypeAlias = Annotated[
     | MatchingSettings
     | FomamlSettings
     | MamlSettings
+    | AnilSettings
     | ReptileSettings
     | FedAvgSettings,
     Field(discriminator="name"),

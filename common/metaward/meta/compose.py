@@ -3,6 +3,7 @@
 from metaward.arrays import Tensors
 from metaward.errors import ConfigError
 from metaward.learner_settings import (
+    AnilSettings,
     FedAvgSettings,
     FomamlSettings,
     LearnerSettings,
@@ -11,6 +12,7 @@ from metaward.learner_settings import (
     PrototypicalSettings,
     ReptileSettings,
 )
+from metaward.meta.anil import Anil
 from metaward.meta.fedavg import FedAvg
 from metaward.meta.fomaml import Fomaml
 from metaward.meta.learner import Learner
@@ -38,6 +40,8 @@ def build_learner(settings: LearnerSettings) -> Learner:
             return Fomaml(settings)
         case MamlSettings():
             return Maml(settings)
+        case AnilSettings():
+            return Anil(settings)
         case FedAvgSettings():
             return FedAvg(settings)
 
@@ -72,7 +76,7 @@ def build_noised_learner(settings: LearnerSettings, steps: int) -> NoisedLearner
                     next_step="Raise it to 2, or choose another learner.",
                 )
             return Prototypical(settings)
-        case MatchingSettings() | MamlSettings():
+        case MatchingSettings() | MamlSettings() | AnilSettings():
             raise _no_noised_form(settings)
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from metaward.arrays import Tensors
 from metaward.errors import DataError, PrivacyError
 from metaward.learner_settings import (
+    AnilSettings,
     FedAvgSettings,
     FomamlSettings,
     LearnerSettings,
@@ -164,6 +165,7 @@ LEARNERS: list[LearnerSettings] = [
     MatchingSettings(full_context=True, n_way=2, n_shot=1, n_query=1, episodes=1),
     FomamlSettings(n_way=2, n_shot=1, n_query=1, episodes=1),
     MamlSettings(n_way=2, n_shot=1, n_query=1, episodes=1),
+    AnilSettings(n_way=2, n_shot=1, n_query=1, episodes=1),
     ReptileSettings(n_way=2, n_shot=1, episodes=1, inner_steps=1),
     FedAvgSettings(local_steps=1),
 ]
