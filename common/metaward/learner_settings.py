@@ -158,6 +158,26 @@ class AnilSettings(Settings):
     adapt: AdaptSettings = AdaptSettings()
 
 
+class MetaSgdSettings(Settings):
+    """Li et al. 2017: MAML whose inner learning rates are learned as theta is."""
+
+    TITLE: ClassVar[str] = "Meta-SGD"
+    DELTA: ClassVar[DeltaKind] = "gradient"
+
+    name: Literal["meta-sgd"] = "meta-sgd"
+    n_way: int = Field(5, ge=2, description=WAYS)
+    n_shot: int = Field(5, ge=1)
+    n_query: int = Field(5, ge=1, description="query images per class")
+    inner_steps: int = Field(1, ge=1, description="at a new site too")
+    inner_lr: float = Field(0.01, gt=0, description="what every rate starts at")
+    rates: Literal["parameter", "layer"] = Field(
+        "parameter", description="a rate for each number of the body, or for each of its arrays"
+    )
+    head: HeadStart = "prototypes"
+    episodes: int = Field(4, ge=1, description="episodes per site and round")
+    augment: Augment = "dihedral"
+
+
 class FedAvgSettings(Settings):
     """McMahan et al. 2017 on the body, with a local head; new sites fine-tune."""
 
@@ -178,6 +198,7 @@ LearnerSettings: TypeAlias = Annotated[
     | FomamlSettings
     | MamlSettings
     | AnilSettings
+    | MetaSgdSettings
     | ReptileSettings
     | FedAvgSettings,
     Field(discriminator="name"),

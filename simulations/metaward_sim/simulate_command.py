@@ -44,7 +44,10 @@ def simulate(
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of training.")] = None,
     learner: Annotated[
         str | None,
-        typer.Option(help="prototypical, matching, fomaml, maml, anil, reptile or fedavg."),
+        str | None,
+        typer.Option(
+            help="prototypical, matching, fomaml, maml, anil, meta-sgd, reptile or fedavg."
+        ),
     ] = None,
     epsilon: Annotated[
         float | None,

@@ -13,14 +13,7 @@ from torch.nn import functional as F
 from metaward.arrays import Tensors
 from metaward.episodes import Episode, Examples
 from metaward.errors import DataError
-from metaward.learner_settings import (
-    AdaptSettings,
-    FedAvgSettings,
-    FomamlSettings,
-    LearnerSettings,
-    PrototypicalSettings,
-    ReptileSettings,
-)
+from metaward.learner_settings import AdaptSettings, FomamlSettings, PrototypicalSettings
 from metaward.meta import fomaml, prototypical
 from metaward.meta.compose import build_learner
 from metaward.models.body import Body, build_body
@@ -29,13 +22,6 @@ from metaward.tasks import Task
 
 MODEL = ModelSettings(image_size=16, filters=8, groups=2)
 WAYS, SHOTS = 3, 2
-ADAPT = AdaptSettings(steps=3, lr=0.1)
-LEARNERS: tuple[LearnerSettings, ...] = (
-    PrototypicalSettings(),
-    FomamlSettings(adapt=ADAPT),
-    ReptileSettings(adapt=ADAPT),
-    FedAvgSettings(adapt=ADAPT),
-)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -147,42 +133,6 @@ def test_neither_the_numbers_of_the_classes_nor_the_order_of_images_change_the_d
     one, same = (prototypical.task_delta(body, theta, e) for e in (episode, other))
     assert same.loss == pytest.approx(one.loss, rel=1e-9)
     assert_same(same.delta, one.delta)
-
-
-@pytest.mark.parametrize("learner", LEARNERS, ids=lambda learner: learner.name)
-@settings(max_examples=5, deadline=None)
-@given(new_number=st.permutations(range(WAYS)), order=st.permutations(range(WAYS * SHOTS)))
-def test_numbering_the_classes_anew_renumbers_the_answers_and_nothing_else(
-    learner: LearnerSettings, new_number: list[int], order: list[int]
-) -> None:
-    (body, theta), episode = float64_body(), random_episode()
-    adapt = build_learner(learner).adapt
-    logits = adapt(body, theta, episode.support)(episode.query.images)
-    other = reordered(relabelled(episode.support, new_number), order)
-    renumbered = adapt(body, theta, other)(episode.query.images)
-    torch.testing.assert_close(renumbered[:, new_number], logits, rtol=1e-7, atol=1e-9)
-
-
-@pytest.mark.parametrize("learner", LEARNERS, ids=lambda learner: learner.name)
-def test_an_answer_depends_on_no_other_query(learner: LearnerSettings) -> None:
-    (body, theta), episode = float64_body(), random_episode()
-    classify = build_learner(learner).adapt(body, theta, episode.support)
-    images = episode.query.images
-    together = classify(images)
-    torch.testing.assert_close(classify(images.flip(0)).flip(0), together, rtol=1e-7, atol=1e-9)
-    alone = torch.cat([classify(image[None]) for image in images])
-    torch.testing.assert_close(alone, together, rtol=1e-7, atol=1e-9)
-
-
-@pytest.mark.parametrize("learner", LEARNERS, ids=lambda learner: learner.name)
-def test_adapting_leaves_theta_as_it_was_and_tracks_no_gradients(learner: LearnerSettings) -> None:
-    (body, theta), episode = float64_body(), random_episode()
-    before = {name: leaf.clone() for name, leaf in theta.items()}
-    classify = build_learner(learner).adapt(body, theta, episode.support)
-    assert not classify(episode.query.images).requires_grad
-    for name, leaf in theta.items():
-        assert torch.equal(leaf, before[name])
-        assert not leaf.requires_grad
 
 
 def task(patients_of: Sequence[int]) -> Task:

@@ -9,6 +9,7 @@ from metaward.learner_settings import (
     LearnerSettings,
     MamlSettings,
     MatchingSettings,
+    MetaSgdSettings,
     PrototypicalSettings,
     ReptileSettings,
 )
@@ -18,6 +19,7 @@ from metaward.meta.fomaml import Fomaml
 from metaward.meta.learner import Learner
 from metaward.meta.maml import Maml
 from metaward.meta.matching import Matching
+from metaward.meta.meta_sgd import MetaSgd
 from metaward.meta.noised import NoisedLearner
 from metaward.meta.prototypical import Prototypical
 from metaward.meta.reptile import Reptile
@@ -42,6 +44,8 @@ def build_learner(settings: LearnerSettings) -> Learner:
             return Maml(settings)
         case AnilSettings():
             return Anil(settings)
+        case MetaSgdSettings():
+            return MetaSgd(settings)
         case FedAvgSettings():
             return FedAvg(settings)
 
@@ -76,7 +80,7 @@ def build_noised_learner(settings: LearnerSettings, steps: int) -> NoisedLearner
                     next_step="Raise it to 2, or choose another learner.",
                 )
             return Prototypical(settings)
-        case MatchingSettings() | MamlSettings() | AnilSettings():
+        case MatchingSettings() | MamlSettings() | AnilSettings() | MetaSgdSettings():
             raise _no_noised_form(settings)
 
 

@@ -58,7 +58,12 @@ def loss_and_gradient(
 
 
 def inner_loop(
-    body: Body, theta: Tensors, head: Head, batches: Iterable[Examples], *, lr: float
+    body: Body,
+    theta: Tensors,
+    head: Head,
+    batches: Iterable[Examples],
+    *,
+    lr: float | Parameters,
 ) -> Adapted:
     """Take one SGD step on body and head for each batch.
 
@@ -67,7 +72,7 @@ def inner_loop(
         theta: Where the body starts.
         head: Where the head starts.
         batches: One per step.
-        lr: Inner learning rate of body and head.
+        lr: Inner learning rate of body and head, or one for each leaf or number.
     """
     at = Parameters(theta, head).detached()
     losses = []

@@ -43,7 +43,7 @@ def start_of(body: Body, leaves: Tensors, support: Examples, how: HeadStart) -> 
 
 
 def unrolled(
-    body: Body, start: Parameters, support: Examples, *, lr: float, steps: int
+    body: Body, start: Parameters, support: Examples, *, lr: float | Parameters, steps: int
 ) -> Parameters:
     """Return where the inner loop leads as a function of ``start``, to be differentiated.
 

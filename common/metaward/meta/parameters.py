@@ -34,8 +34,22 @@ class Parameters:
         """Return the same values as leaves of a graph of their own; memory is shared."""
         return self.holding([leaf.detach().requires_grad_() for leaf in self.leaves()])
 
-    def stepped(self, gradient: "Parameters", lr: float) -> "Parameters":
-        """Return the parameters after one step of plain SGD against ``gradient``."""
-        body = {name: leaf - lr * gradient.body[name] for name, leaf in self.body.items()}
-        weight = self.head.weight - lr * gradient.head.weight
-        return Parameters(body, Head(weight, self.head.bias - lr * gradient.head.bias))
+    def times(self, rate: "float | Parameters") -> "Parameters":
+        """Return all leaves multiplied by one number, or each by its own, number by number."""
+        if not isinstance(rate, Parameters):
+            return self.holding([rate * leaf for leaf in self.leaves()])
+        body = {name: rate.body[name] * leaf for name, leaf in self.body.items()}
+        weight, bias = rate.head.weight * self.head.weight, rate.head.bias * self.head.bias
+        return Parameters(body, Head(weight, bias))
+
+    def stepped(self, gradient: "Parameters", lr: "float | Parameters") -> "Parameters":
+        """Return the parameters after one step of SGD against ``gradient``.
+
+        Args:
+            gradient: In the form of these parameters.
+            lr: One rate for all, or one for each leaf or number.
+        """
+        step = gradient.times(lr)
+        body = {name: leaf - step.body[name] for name, leaf in self.body.items()}
+        weight = self.head.weight - step.head.weight
+        return Parameters(body, Head(weight, self.head.bias - step.head.bias))
