@@ -7,7 +7,7 @@ is to be taken as it is.
 
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from metaward.config import Settings
 
@@ -47,6 +47,8 @@ FINE_TUNE = AdaptSettings(steps=5, lr=0.01, batch_size=20)
 """Fine-tuning after FedAvg. Five classes of 1, 5, 10 or 20 images are whole passes."""
 TRAINING_ALONE = AdaptSettings(steps=20, lr=0.03, batch_size=15)
 """How a hospital trains alone, from random weights, on the few images that it has labelled."""
+ADAM_LR = 1.0e-3
+"""Reptile's inner rate with Adam, in training and at a new site (Nichol et al. 2018, Omniglot)."""
 AloneSettings: TypeAlias = Annotated[AdaptSettings, _changing(TRAINING_ALONE)]
 
 
@@ -60,11 +62,24 @@ class ReptileSettings(Settings):
     n_way: int = Field(5, ge=2, description=WAYS)
     n_shot: int = Field(10, ge=1, description="support images per class while meta-training")
     inner_steps: int = Field(5, ge=1)
-    inner_lr: float = Field(0.1, gt=0)
+    inner_optimizer: Literal["sgd", "adam"] = Field(
+        "sgd", description="adam: with beta1 = 0, here and in adapt"
+    )
+    inner_lr: float = Field(0.1, gt=0, description="left out, with adam: 0.001")
     inner_batch: int = Field(10, ge=1, description="images per inner step")
     episodes: int = Field(4, ge=1, description="episodes per site and round")
     augment: Augment = "dihedral"
     adapt: AdaptSettings = AdaptSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rates_of_adam(cls, value: object) -> object:
+        """Fill in rates for Adam where they are left out: those of SGD would be far too large."""
+        if not isinstance(value, dict) or value.get("inner_optimizer") != "adam":
+            return value
+        adapt = value.get("adapt", {})
+        filled = {"inner_lr": ADAM_LR} | value
+        return filled | {"adapt": {"lr": ADAM_LR} | adapt if isinstance(adapt, dict) else adapt}
 
 
 class PrototypicalSettings(Settings):

@@ -65,13 +65,14 @@ EPISODES: dict[str, Any] = {"n_way": 3, "n_shot": 2, "n_query": 2, "augment": "n
 ADAPT = AdaptSettings(steps=3, lr=0.1)
 LEARNERS: tuple[LearnerSettings, ...] = (
     PrototypicalSettings(**EPISODES),
-    FomamlSettings(inner_lr=0.05, adapt=ADAPT, **EPISODES),
-    MamlSettings(inner_steps=2, inner_lr=0.05, adapt=ADAPT, **EPISODES),
-    MamlSettings(inner_steps=2, inner_lr=0.05, checkpoint=True, adapt=ADAPT, **EPISODES),
+    FomamlSettings(inner_lr=0.01, adapt=ADAPT, **EPISODES),
+    MamlSettings(inner_steps=2, inner_lr=0.01, adapt=ADAPT, **EPISODES),
+    MamlSettings(inner_steps=2, inner_lr=0.01, checkpoint=True, adapt=ADAPT, **EPISODES),
     AnilSettings(inner_lr=0.05, adapt=ADAPT, **EPISODES),
-    MetaSgdSettings(inner_lr=0.05, **EPISODES),
-    MetaSgdSettings(inner_lr=0.05, rates="layer", **EPISODES),
+    MetaSgdSettings(inner_lr=0.01, **EPISODES),
+    MetaSgdSettings(inner_lr=0.01, rates="layer", **EPISODES),
     ReptileSettings(n_way=3, n_shot=4, inner_lr=0.05, augment="none", adapt=ADAPT),
+    ReptileSettings(n_way=3, n_shot=4, inner_optimizer="adam", augment="none"),
     FedAvgSettings(local_steps=3, batch_size=12, local_lr=0.05, augment="none", adapt=ADAPT),
 )
 every_learner = pytest.mark.parametrize("learner", LEARNERS, ids=lambda learner: learner.name)

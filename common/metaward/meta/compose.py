@@ -63,7 +63,7 @@ def build_noised_learner(settings: LearnerSettings, steps: int) -> NoisedLearner
         ConfigError: The learner has no such form, or needs more answers than that.
     """
     match settings:
-        case ReptileSettings():
+        case ReptileSettings(inner_optimizer="sgd"):
             return Reptile(settings)
         case FomamlSettings():
             return Fomaml(settings)
@@ -97,7 +97,8 @@ def _no_noised_variant(settings: PrototypicalSettings) -> ConfigError:
 def _no_noised_form(settings: LearnerSettings) -> ConfigError:
     return ConfigError(
         f"learner {settings.name} with mechanism dp-sgd",
-        expected="a learner that works from noised sums: prototypical, fomaml, reptile or fedavg",
+        expected="a learner that works from noised sums: prototypical, fomaml, reptile (with "
+        "inner_optimizer sgd) or fedavg",
         where="privacy.mechanism",
         next_step="Take mechanism block, which is for any learner, or another learner.",
     )

@@ -1,8 +1,9 @@
-"""The inner loop: plain SGD on body and head, from theta, on one task's images.
+"""The inner loop: SGD on body and head, from theta, on one task's images.
 
     phi_0 = theta,   phi_{k+1} = phi_k - inner_lr * grad L(phi_k; batch_k)
 
-L is the mean cross-entropy. Nothing is changed in place: ``theta`` is left as it is.
+L is the mean cross-entropy. Nothing is changed in place: ``theta`` is left as it is. Adam
+(metaward.meta.adam_steps) rescales the gradient before the step.
 """
 
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 from metaward.arrays import Tensors
 from metaward.episodes import Examples
 from metaward.learner_settings import AdaptSettings
+from metaward.meta.adam_steps import AdamSteps
 from metaward.meta.head import Head, first_head
 from metaward.meta.minibatches import minibatches
 from metaward.meta.parameters import Parameters
@@ -64,8 +66,9 @@ def inner_loop(
     batches: Iterable[Examples],
     *,
     lr: float | Parameters,
+    adam: AdamSteps | None = None,
 ) -> Adapted:
-    """Take one SGD step on body and head for each batch.
+    """Take one step of SGD, or of Adam, on body and head for each batch.
 
     Args:
         body: The network; its own parameters are not used.
@@ -73,18 +76,26 @@ def inner_loop(
         head: Where the head starts.
         batches: One per step.
         lr: Inner learning rate of body and head, or one for each leaf or number.
+        adam: Second moments to go on from; left out: plain SGD.
     """
     at = Parameters(theta, head).detached()
     losses = []
     for batch in batches:
         loss, gradient = loss_and_gradient(body, at, batch)
+        if adam is not None:
+            gradient = adam.rescaled(gradient)
         at = at.stepped(gradient, lr).detached()
         losses.append(float(loss.detach()))
     return Adapted(at.body, at.head, sum(losses) / len(losses) if losses else float("nan"))
 
 
 def adapt_on_support(
-    body: Body, theta: Tensors, support: Examples, settings: AdaptSettings
+    body: Body,
+    theta: Tensors,
+    support: Examples,
+    settings: AdaptSettings,
+    *,
+    adam: AdamSteps | None = None,
 ) -> Adapted:
     """Make a head from the support set, then fine-tune body and head on it.
 
@@ -98,4 +109,4 @@ def adapt_on_support(
     else:
         rng = np.random.default_rng(0)
         batches = minibatches(support, settings.batch_size, settings.steps, rng)
-    return inner_loop(body, theta, head, batches, lr=settings.lr)
+    return inner_loop(body, theta, head, batches, lr=settings.lr, adam=adam)

@@ -5,6 +5,11 @@ Nichol, Achiam and Schulman 2018, arXiv:1803.02999, batched form (section 2):
     delta_i = phi_i - theta,     theta <- theta + step_size * mean_i delta_i
 
 A delta is a direction to add. The head is made from the episode's support set and dropped.
+
+The inner loop takes plain SGD steps, or Adam's with beta1 = 0, as the paper's appendix has it. The
+body's second moments are then kept over the episodes of one round and start anew with the next, so
+that a site holds nothing between rounds; the head's start with each head. A new site adapts by the
+same kind of steps, from moments that are fresh.
 """
 
 from dataclasses import dataclass
@@ -16,6 +21,7 @@ from metaward.arrays import Tensors
 from metaward.augmentation import augmented
 from metaward.episodes import Examples, sample_support, ways_within
 from metaward.learner_settings import ReptileSettings
+from metaward.meta.adam_steps import AdamSteps
 from metaward.meta.head import first_head
 from metaward.meta.inner_loop import adapt_on_support, inner_loop
 from metaward.meta.learner import Classifier, Learner, LocalResult, classifier_of, mean_result
@@ -31,8 +37,18 @@ def task_delta(
     support: Examples,
     settings: ReptileSettings,
     rng: np.random.Generator,
+    adam: AdamSteps | None = None,
 ) -> LocalResult:
-    """Return ``phi - theta`` after ``inner_steps`` mini-batch steps, a direction to ADD."""
+    """Return ``phi - theta`` after ``inner_steps`` mini-batch steps, a direction to ADD.
+
+    Args:
+        body: The network.
+        theta: The meta-parameters.
+        support: The episode; Reptile has no query.
+        settings: Steps, rate and size of the mini-batches.
+        rng: Draws and augments the mini-batches.
+        adam: Second moments to go on from, which are changed; left out: plain SGD.
+    """
     with torch.no_grad():
         features = body.apply_with(theta, support.images)
         head = first_head(settings.adapt.head, features, support.labels, support.n_way)
@@ -40,7 +56,7 @@ def task_delta(
         augmented(batch, settings.augment, rng)
         for batch in minibatches(support, settings.inner_batch, settings.inner_steps, rng)
     )
-    adapted = inner_loop(body, theta, head, batches, lr=settings.inner_lr)
+    adapted = inner_loop(body, theta, head, batches, lr=settings.inner_lr, adam=adam)
     delta = {name: adapted.phi[name].detach() - leaf for name, leaf in theta.items()}
     return LocalResult(delta, adapted.loss)
 
@@ -60,7 +76,11 @@ class Reptile(Learner):
         supports = (
             sample_support(task, n_way=n_way, n_shot=s.n_shot, rng=rng) for _ in range(s.episodes)
         )
-        return mean_result(task_delta(body, theta, support, s, rng) for support in supports)
+        adam = self._fresh_adam()
+        return mean_result(
+            task_delta(body, theta, support, s, rng, adam and adam.for_a_new_head())
+            for support in supports
+        )
 
     def noised_delta(self, body: Body, theta: Tensors, work: NoisedWork) -> Tensors:
         """Return ``phi - theta`` after SGD on noised gradients of one task: some of the labels."""
@@ -77,4 +97,10 @@ class Reptile(Learner):
 
     def adapt(self, body: Body, theta: Tensors, support: Examples) -> Classifier:
         """Fine-tune on the support set; see :class:`metaward.meta.learner.Learner`."""
-        return classifier_of(body, adapt_on_support(body, theta, support, self.settings.adapt))
+        adapted = adapt_on_support(
+            body, theta, support, self.settings.adapt, adam=self._fresh_adam()
+        )
+        return classifier_of(body, adapted)
+
+    def _fresh_adam(self) -> AdamSteps | None:
+        return AdamSteps() if self.settings.inner_optimizer == "adam" else None
