@@ -119,6 +119,22 @@ class MatchingSettings(Settings):
     augment: Augment = "dihedral"
 
 
+class RelationSettings(Settings):
+    """Sung et al. 2018: a learned network compares the maps of class and query."""
+
+    TITLE: ClassVar[str] = "relation network"
+    DELTA: ClassVar[DeltaKind] = "gradient"
+
+    name: Literal["relation"] = "relation"
+    filters: int = Field(32, ge=4, le=512, description="channels of the comparing network's maps")
+    class_map: Literal["sum", "mean"] = "sum"
+    n_way: int = Field(5, ge=2, description=WAYS)
+    n_shot: int = Field(5, ge=1)
+    n_query: int = Field(5, ge=1, description="query images per class")
+    episodes: int = Field(4, ge=1, description="episodes per site and round")
+    augment: Augment = "dihedral"
+
+
 class FomamlSettings(Settings):
     """Finn, Abbeel and Levine 2017, first-order: query gradient at phi, applied to theta."""
 
@@ -210,6 +226,7 @@ class FedAvgSettings(Settings):
 LearnerSettings: TypeAlias = Annotated[
     PrototypicalSettings
     | MatchingSettings
+    | RelationSettings
     | FomamlSettings
     | MamlSettings
     | AnilSettings

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,13 @@ from hypothesis import strategies as st
 from metaward.arrays import Tensors, to_arrays, to_tensors
 from metaward.episodes import Episode, sample_episode
 from metaward.errors import ConfigError, DataError
-from metaward.learner_settings import LearnerSettings, MatchingSettings, PrototypicalSettings
-from metaward.meta import matching, prototypical
+from metaward.learner_settings import (
+    LearnerSettings,
+    MatchingSettings,
+    PrototypicalSettings,
+    RelationSettings,
+)
+from metaward.meta import matching, prototypical, relation
 from metaward.meta.compose import build_learner, build_noised_learner, initial_parameters
 from metaward.meta.learner import LocalResult
 from metaward.model_artefact import (
@@ -24,7 +30,7 @@ from metaward.model_artefact import (
     save_model,
 )
 from metaward.models.body import Body, build_body
-from metaward.study import ModelSettings, Study
+from metaward.study import AdamSettings, ModelSettings, Study
 from metaward.theta import own_leaves
 from metaward.wire import (
     RoundOrder,
@@ -35,6 +41,7 @@ from metaward.wire import (
     encode_update,
     spec_of,
 )
+from metaward_server.outer_optimizers import initial_state, outer_step
 from metric_cases import (
     MODEL,
     SHOTS,
@@ -49,12 +56,19 @@ from metric_cases import (
     reordered,
 )
 
-EPISODE = {"n_way": 3, "n_shot": 2, "n_query": 3, "episodes": 4}
+EPISODE = {"n_way": 3, "n_shot": 2, "n_query": 3, "episodes": 2, "augment": "none"}
 LEARNERS: dict[str, LearnerSettings] = {
     "prototypical-cosine": PrototypicalSettings(distance="cosine", **EPISODE),
     "prototypical-margin": PrototypicalSettings(loss="margin", **EPISODE),
     "matching": MatchingSettings(**EPISODE),
     "matching-context": MatchingSettings(full_context=True, processing_steps=2, **EPISODE),
+    "relation": RelationSettings(**EPISODE),
+    "relation-mean": RelationSettings(class_map="mean", **EPISODE),
+}
+FILE_OF: dict[str, Any] = {  # Any: each task_delta takes settings of its own
+    "prototypical": prototypical,
+    "matching": matching,
+    "relation": relation,
 }
 BODIES = {
     "conv4": MODEL,
@@ -67,8 +81,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def delta_of(body: Body, theta: Tensors, episode: Episode, learner: LearnerSettings) -> LocalResult:
-    module = {"prototypical": prototypical, "matching": matching}[learner.name]
-    result: LocalResult = module.task_delta(body, theta, episode, learner)
+    result: LocalResult = FILE_OF[learner.name].task_delta(body, theta, episode, learner)
     return result
 
 
@@ -188,14 +201,15 @@ def accuracy(learner: LearnerSettings, body: Body, theta: Tensors) -> float:
 
 @every_learner
 def test_a_few_rounds_teach_what_a_new_hospital_can_use(learner: LearnerSettings) -> None:
-    """Plain steps along the delta's direction, as long as they are in the study's Adam at most."""
-    (body, theta), task = start(learner), bars()
+    (body, theta), task, outer = start(learner), bars(), AdamSettings(step_size=5.0e-3)
     untrained = accuracy(learner, body, theta)
-    for round_index in range(12):
+    arrays = to_arrays(theta)
+    state = initial_state(outer, arrays)
+    for round_index in range(24):
         rng = np.random.default_rng([1, round_index])
-        delta = build_learner(learner).local_delta(body, theta, task, rng).delta
-        theta = {name: leaf + 0.01 * delta[name].sign() for name, leaf in theta.items()}
-    assert accuracy(learner, body, theta) > untrained + 0.1
+        result = build_learner(learner).local_delta(body, to_tensors(arrays), task, rng)
+        arrays, state = outer_step(outer, state, arrays, to_arrays(result.delta))
+    assert accuracy(learner, body, to_tensors(arrays)) > untrained + 0.15
 
 
 @every_learner

@@ -203,6 +203,10 @@ def test_epsilon_on_the_command_line_makes_a_run_private() -> None:
             },
             "prototypical with distance cosine, loss cross-entropy and mechanism dp-sgd",
         ),
+        (
+            {"privacy.target_epsilon": 8.0, "learner": {"name": "relation"}},
+            "learner relation with mechanism dp-sgd",
+        ),
         ({"baselines": {"methods": ["noise-only"]}}, "control for runs with `privacy`"),
         ({"privacy.mechanism": "block"}, "privacy.target_epsilon"),
     ],

@@ -11,6 +11,7 @@ from metaward.learner_settings import (
     MatchingSettings,
     MetaSgdSettings,
     PrototypicalSettings,
+    RelationSettings,
     ReptileSettings,
 )
 from metaward.meta.anil import Anil
@@ -22,6 +23,7 @@ from metaward.meta.matching import Matching
 from metaward.meta.meta_sgd import MetaSgd
 from metaward.meta.noised import NoisedLearner
 from metaward.meta.prototypical import Prototypical
+from metaward.meta.relation import Relation
 from metaward.meta.reptile import Reptile
 from metaward.models.body import build_body
 from metaward.study import ModelSettings
@@ -36,6 +38,8 @@ def build_learner(settings: LearnerSettings) -> Learner:
             return Prototypical(settings)
         case MatchingSettings():
             return Matching(settings)
+        case RelationSettings():
+            return Relation(settings)
         case ReptileSettings():
             return Reptile(settings)
         case FomamlSettings():
@@ -80,7 +84,13 @@ def build_noised_learner(settings: LearnerSettings, steps: int) -> NoisedLearner
                     next_step="Raise it to 2, or choose another learner.",
                 )
             return Prototypical(settings)
-        case MatchingSettings() | MamlSettings() | AnilSettings() | MetaSgdSettings():
+        case (
+            MatchingSettings()
+            | RelationSettings()
+            | MamlSettings()
+            | AnilSettings()
+            | MetaSgdSettings()
+        ):
             raise _no_noised_form(settings)
 
 

@@ -20,6 +20,7 @@ from metaward.learner_settings import (
     MamlSettings,
     MatchingSettings,
     PrototypicalSettings,
+    RelationSettings,
     ReptileSettings,
 )
 from metaward.meta.compose import build_learner, initial_parameters
@@ -163,6 +164,7 @@ LEARNERS: list[LearnerSettings] = [
     ),
     MatchingSettings(n_way=2, n_shot=1, n_query=1, episodes=1),
     MatchingSettings(full_context=True, n_way=2, n_shot=1, n_query=1, episodes=1),
+    RelationSettings(n_way=2, n_shot=1, n_query=1, episodes=1),
     FomamlSettings(n_way=2, n_shot=1, n_query=1, episodes=1),
     MamlSettings(n_way=2, n_shot=1, n_query=1, episodes=1),
     AnilSettings(n_way=2, n_shot=1, n_query=1, episodes=1),

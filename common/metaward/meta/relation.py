@@ -1,0 +1,151 @@
+"""Relation networks: a network that is learned too says how alike a class and a query are.
+
+Sung et al. 2018, arXiv:1711.06025, equations 1 and 2; F(x) is the body's map, not its features:
+
+    c_k = sum of F(s_i) over the support images s_i of class k
+    r_k(x) = sigmoid( g( c_k, F(x) one above the other ) )
+    L = mean over the query and all classes k of (r_k(x) - [y = k])^2
+
+    delta = - mean over episodes of grad_theta L
+
+g is two blocks of 3x3 convolution, GroupNorm, ReLU and 2x2 max-pool, and two linear layers with 8
+hidden numbers between them. The paper has BatchNorm in the place of GroupNorm, which would mix
+patients. One group, since maps are small: after a pool a channel may be a single pixel, which
+several groups could leave next to nothing to norm. A map of a single pixel is not pooled.
+
+The paper sums over a class's images (section 3.2), so a class with more of them has a larger map:
+meant for as many as in training. With ``class_map: mean`` their number does not count.
+
+The logit of a class is g's output, in front of the sigmoid. If the r_k were the probabilities of
+independent events, its softmax would be what they say once it is known that exactly one holds:
+
+    P(k alone) ~ r_k prod_{j != k} (1 - r_j) ~ r_k / (1 - r_k) = exp(logit_k)
+
+There is no inner loop. A delta is a direction to add.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from metaward.arrays import Tensors
+from metaward.episodes import Episode, Examples
+from metaward.learner_settings import RelationSettings
+from metaward.meta.episodic import draw_episodes, require_episodes
+from metaward.meta.learner import Classifier, Learner, LocalResult, downhill, mean_result
+from metaward.models.body import Body, seeded
+from metaward.tasks import Task
+from metaward.theta import own_leaves, own_of_module
+
+HIDDEN = 8
+"""Numbers between the two linear layers, as in the paper."""
+
+
+class RelationNetwork(nn.Module):
+    """From two maps, one above the other, to one number: g in front of its sigmoid."""
+
+    def __init__(self, channels: int, side: int, filters: int) -> None:
+        super().__init__()
+        fans = (2 * channels, filters)
+        self.convs = nn.ModuleList(nn.Conv2d(n, filters, 3, padding=1, bias=False) for n in fans)
+        self.norms = nn.ModuleList(nn.GroupNorm(1, filters) for _ in fans)
+        for _ in fans:
+            side = max(side // 2, 1)
+        self.hidden = nn.Linear(filters * side * side, HIDDEN)
+        self.score = nn.Linear(HIDDEN, 1)
+
+    def forward(self, pairs: torch.Tensor) -> torch.Tensor:
+        """Return (n,) from (n, 2 channels, side, side)."""
+        maps = pairs
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            maps = F.relu(norm(conv(maps)))
+            if maps.shape[2] > 1:
+                maps = F.max_pool2d(maps, 2)
+        scores: torch.Tensor = self.score(F.relu(self.hidden(maps.flatten(1))))
+        return scores.squeeze(1)
+
+
+def task_delta(
+    body: Body, theta: Tensors, episode: Episode, settings: RelationSettings
+) -> LocalResult:
+    """Return minus the gradient of one episode's query loss, a direction to ADD to theta."""
+    leaves = {name: leaf.detach().requires_grad_() for name, leaf in theta.items()}
+    support, query = episode.support, episode.query
+    maps = body.maps_with(leaves, torch.cat([support.images, query.images]))
+    seen, asked = maps.tensor_split([len(support.labels)])
+    relations = torch.sigmoid(logits(leaves, class_maps(seen, support, settings), asked, settings))
+    true = F.one_hot(query.labels, query.n_way).to(relations.dtype)
+    return downhill(leaves, F.mse_loss(relations, true))
+
+
+def class_maps(maps: torch.Tensor, support: Examples, settings: RelationSettings) -> torch.Tensor:
+    """Return the map of each class, (n_way, channels, side, side); order of examples is free."""
+    membership = F.one_hot(support.labels, support.n_way).to(maps.dtype)
+    if settings.class_map == "mean":
+        membership = membership / membership.sum(dim=0)
+    return torch.einsum("nk,nchw->kchw", membership, maps)
+
+
+def logits(
+    theta: Tensors, classes: torch.Tensor, asked: torch.Tensor, settings: RelationSettings
+) -> torch.Tensor:
+    """Return g of each query with each class, (n_query, n_way), in front of the sigmoid.
+
+    Args:
+        theta: Meta-parameters, for the learner's own leaves.
+        classes: (n_way, channels, side, side).
+        asked: (n_query, channels, side, side).
+        settings: Of the learner.
+    """
+    n_query, n_way, form = len(asked), len(classes), asked.shape[1:]
+    pairs = torch.cat(
+        [
+            classes[None].expand(n_query, n_way, *form),
+            asked[:, None].expand(n_query, n_way, *form),
+        ],
+        dim=2,
+    )
+    with torch.device("meta"):  # the leaves are given: the module's own need no memory
+        network = RelationNetwork(form[0], form[1], settings.filters)
+    scores: torch.Tensor = functional_call(network, own_leaves(theta), (pairs.flatten(0, 1),))
+    return scores.view(n_query, n_way)
+
+
+@dataclass(frozen=True)
+class Relation(Learner):
+    """The learner: episodes while meta-training, a map for each class at a new site."""
+
+    settings: RelationSettings
+
+    def own_parameters(self, body: Body, seed: int) -> Tensors:
+        """Return the leaves of g."""
+        with seeded(seed):
+            return own_of_module(
+                RelationNetwork(body.map_channels, body.map_side, self.settings.filters)
+            )
+
+    def local_delta(
+        self, body: Body, theta: Tensors, task: Task, rng: np.random.Generator
+    ) -> LocalResult:
+        """Return the mean delta over ``settings.episodes`` fresh episodes."""
+        episodes = draw_episodes(task, self.settings, rng)
+        return mean_result(task_delta(body, theta, episode, self.settings) for episode in episodes)
+
+    def require_fit(self, task: Task) -> None:
+        """Check that the task gives episodes; see :class:`metaward.meta.learner.Learner`."""
+        require_episodes(task, self.settings)
+
+    def adapt(self, body: Body, theta: Tensors, support: Examples) -> Classifier:
+        """Make the map of each class; see :class:`metaward.meta.learner.Learner`."""
+        with torch.no_grad():
+            classes = class_maps(body.maps_with(theta, support.images), support, self.settings)
+
+        def classify(images: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad():
+                return logits(theta, classes, body.maps_with(theta, images), self.settings)
+
+        return classify
