@@ -84,13 +84,7 @@ def build_noised_learner(settings: LearnerSettings, steps: int) -> NoisedLearner
                     next_step="Raise it to 2, or choose another learner.",
                 )
             return Prototypical(settings)
-        case (
-            MatchingSettings()
-            | RelationSettings()
-            | MamlSettings()
-            | AnilSettings()
-            | MetaSgdSettings()
-        ):
+        case _:
             raise _no_noised_form(settings)
 
 
