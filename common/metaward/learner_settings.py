@@ -135,6 +135,22 @@ class RelationSettings(Settings):
     augment: Augment = "dihedral"
 
 
+class SiameseSettings(Settings):
+    """Koch et al. 2015, Hadsell et al. 2006: which two images show the same finding."""
+
+    TITLE: ClassVar[str] = "siamese network"
+    DELTA: ClassVar[DeltaKind] = "gradient"
+
+    name: Literal["siamese"] = "siamese"
+    loss: Literal["cross-entropy", "contrastive"] = "cross-entropy"
+    margin: float = Field(1.0, gt=0, description="contrastive: how far apart other findings are")
+    n_way: int = Field(5, ge=2, description=WAYS)
+    n_shot: int = Field(5, ge=1)
+    n_query: int = Field(5, ge=1, description="query images per class")
+    episodes: int = Field(4, ge=1, description="episodes per site and round")
+    augment: Augment = "dihedral"
+
+
 class FomamlSettings(Settings):
     """Finn, Abbeel and Levine 2017, first-order: query gradient at phi, applied to theta."""
 
@@ -227,6 +243,7 @@ LearnerSettings: TypeAlias = Annotated[
     PrototypicalSettings
     | MatchingSettings
     | RelationSettings
+    | SiameseSettings
     | FomamlSettings
     | MamlSettings
     | AnilSettings

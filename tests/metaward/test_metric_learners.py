@@ -18,8 +18,9 @@ from metaward.learner_settings import (
     MatchingSettings,
     PrototypicalSettings,
     RelationSettings,
+    SiameseSettings,
 )
-from metaward.meta import matching, prototypical, relation
+from metaward.meta import matching, prototypical, relation, siamese
 from metaward.meta.compose import build_learner, build_noised_learner, initial_parameters
 from metaward.meta.learner import LocalResult
 from metaward.model_artefact import (
@@ -64,11 +65,14 @@ LEARNERS: dict[str, LearnerSettings] = {
     "matching-context": MatchingSettings(full_context=True, processing_steps=2, **EPISODE),
     "relation": RelationSettings(**EPISODE),
     "relation-mean": RelationSettings(class_map="mean", **EPISODE),
+    "siamese": SiameseSettings(**EPISODE),
+    "siamese-contrastive": SiameseSettings(loss="contrastive", **EPISODE),
 }
 FILE_OF: dict[str, Any] = {  # Any: each task_delta takes settings of its own
     "prototypical": prototypical,
     "matching": matching,
     "relation": relation,
+    "siamese": siamese,
 }
 BODIES = {
     "conv4": MODEL,

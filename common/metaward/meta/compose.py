@@ -13,6 +13,7 @@ from metaward.learner_settings import (
     PrototypicalSettings,
     RelationSettings,
     ReptileSettings,
+    SiameseSettings,
 )
 from metaward.meta.anil import Anil
 from metaward.meta.fedavg import FedAvg
@@ -25,6 +26,7 @@ from metaward.meta.noised import NoisedLearner
 from metaward.meta.prototypical import Prototypical
 from metaward.meta.relation import Relation
 from metaward.meta.reptile import Reptile
+from metaward.meta.siamese import Siamese
 from metaward.models.body import build_body
 from metaward.study import ModelSettings
 
@@ -40,6 +42,8 @@ def build_learner(settings: LearnerSettings) -> Learner:
             return Matching(settings)
         case RelationSettings():
             return Relation(settings)
+        case SiameseSettings():
+            return Siamese(settings)
         case ReptileSettings():
             return Reptile(settings)
         case FomamlSettings():

@@ -22,6 +22,7 @@ from metaward.learner_settings import (
     PrototypicalSettings,
     RelationSettings,
     ReptileSettings,
+    SiameseSettings,
 )
 from metaward.meta.compose import build_learner, initial_parameters
 from metaward.meta.learner import LocalResult
@@ -165,6 +166,8 @@ LEARNERS: list[LearnerSettings] = [
     MatchingSettings(n_way=2, n_shot=1, n_query=1, episodes=1),
     MatchingSettings(full_context=True, n_way=2, n_shot=1, n_query=1, episodes=1),
     RelationSettings(n_way=2, n_shot=1, n_query=1, episodes=1),
+    SiameseSettings(n_way=2, n_shot=1, n_query=1, episodes=1),
+    SiameseSettings(loss="contrastive", margin=3.0, n_way=2, n_shot=1, n_query=1, episodes=1),
     FomamlSettings(n_way=2, n_shot=1, n_query=1, episodes=1),
     MamlSettings(n_way=2, n_shot=1, n_query=1, episodes=1),
     AnilSettings(n_way=2, n_shot=1, n_query=1, episodes=1),
