@@ -12,8 +12,11 @@ from metaward.learner_settings import (
     FomamlSettings,
     LearnerSettings,
     MamlSettings,
+    MatchingSettings,
     PrototypicalSettings,
+    RelationSettings,
     ReptileSettings,
+    SiameseSettings,
 )
 from metaward.study import AdamSettings, MeanSettings, MultiKrumSettings, SgdSettings
 from metaward_sim.scenario import ADAM_FOR_CLIPPED, Scenario, recommended_outer
@@ -115,6 +118,9 @@ def test_the_longest_name_still_names_both_studies() -> None:
     ("learner", "kind"),
     [
         (PrototypicalSettings(), AdamSettings),
+        (MatchingSettings(), AdamSettings),
+        (RelationSettings(), AdamSettings),
+        (SiameseSettings(), AdamSettings),
         (FomamlSettings(), AdamSettings),
         (MamlSettings(), AdamSettings),
         (ReptileSettings(), SgdSettings),
