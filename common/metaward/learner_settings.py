@@ -239,11 +239,42 @@ class FedAvgSettings(Settings):
     adapt: Annotated[AdaptSettings, _changing(FINE_TUNE)] = FINE_TUNE
 
 
+class MannSettings(Settings):
+    """Santoro et al. 2016: a controller with a memory reads the support set as a sequence."""
+
+    TITLE: ClassVar[str] = "memory-augmented neural network"
+    DELTA: ClassVar[DeltaKind] = "gradient"
+
+    name: Literal["mann"] = "mann"
+    n_way: int = Field(
+        5, ge=2, le=64, description="label slots: classes per episode, and at most at a new site"
+    )
+    n_shot: int = Field(5, ge=1)
+    n_query: int = Field(5, ge=1, description="query images per class")
+    episodes: int = Field(4, ge=1, description="episodes per site and round")
+    hidden: int = Field(64, ge=1, le=1024, description="units of the LSTM controller")
+    memory_rows: int = Field(64, ge=1, le=1024)
+    memory_width: int = Field(32, ge=1, le=1024, description="values of a row of the memory")
+    read_heads: int = Field(1, ge=1, le=16, description="each writes too; at most memory_rows")
+    usage_decay: float = Field(0.99, ge=0, le=1, description="gamma")
+    key_strength: float = Field(10.0, gt=0, description="of a cosine; in the paper 1")
+    augment: Augment = "dihedral"
+
+    @model_validator(mode="after")
+    def _every_head_has_a_row_to_write_to(self) -> "MannSettings":
+        if self.read_heads > self.memory_rows:
+            raise ValueError(
+                f"read_heads ({self.read_heads}) must be at most memory_rows ({self.memory_rows})"
+            )
+        return self
+
+
 LearnerSettings: TypeAlias = Annotated[
     PrototypicalSettings
     | MatchingSettings
     | RelationSettings
     | SiameseSettings
+    | MannSettings
     | FomamlSettings
     | MamlSettings
     | AnilSettings

@@ -10,6 +10,7 @@ from metaward.learner_settings import (
     MamlSettings,
     MatchingSettings,
     MetaSgdSettings,
+    MannSettings,
     PrototypicalSettings,
     RelationSettings,
     ReptileSettings,
@@ -22,6 +23,7 @@ from metaward.meta.learner import Learner
 from metaward.meta.maml import Maml
 from metaward.meta.matching import Matching
 from metaward.meta.meta_sgd import MetaSgd
+from metaward.meta.mann import Mann
 from metaward.meta.noised import NoisedLearner
 from metaward.meta.prototypical import Prototypical
 from metaward.meta.relation import Relation
@@ -56,6 +58,8 @@ def build_learner(settings: LearnerSettings) -> Learner:
             return MetaSgd(settings)
         case FedAvgSettings():
             return FedAvg(settings)
+        case MannSettings():
+            return Mann(settings)
 
 
 def initial_parameters(model: ModelSettings, learner: LearnerSettings, seed: int) -> Tensors:

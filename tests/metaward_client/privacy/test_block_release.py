@@ -18,6 +18,7 @@ from metaward.learner_settings import (
     FomamlSettings,
     LearnerSettings,
     MamlSettings,
+    MannSettings,
     MatchingSettings,
     PrototypicalSettings,
     RelationSettings,
@@ -173,10 +174,12 @@ LEARNERS: list[LearnerSettings] = [
     AnilSettings(n_way=2, n_shot=1, n_query=1, episodes=1),
     ReptileSettings(n_way=2, n_shot=1, episodes=1, inner_steps=1),
     FedAvgSettings(local_steps=1),
+    MannSettings(n_way=2, n_shot=1, n_query=1, episodes=1, hidden=4, memory_rows=3, memory_width=4),
 ]
 
 
 def theta_of(learner: LearnerSettings) -> Tensors:
+    """Return theta before round 0, with the learner's own leaves."""
     return initial_parameters(STUDY.model, learner, STUDY.seed)
 
 
