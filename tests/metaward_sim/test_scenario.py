@@ -213,6 +213,10 @@ def test_epsilon_on_the_command_line_makes_a_run_private() -> None:
             {"privacy.target_epsilon": 8.0, "learner": {"name": "relation"}},
             "learner relation with mechanism dp-sgd",
         ),
+        (
+            {"privacy.target_epsilon": 8.0, "learner": {"name": "mann"}},
+            "learner mann with mechanism dp-sgd; expected a learner that works from noised sums",
+        ),
         ({"baselines": {"methods": ["noise-only"]}}, "control for runs with `privacy`"),
         ({"privacy.mechanism": "block"}, "privacy.target_epsilon"),
     ],
@@ -220,3 +224,12 @@ def test_epsilon_on_the_command_line_makes_a_run_private() -> None:
 def test_what_privacy_cannot_have_is_refused_in_words(given: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         read_scenario(None, given)
+
+
+def test_a_learner_without_a_noised_form_is_fine_under_block_release() -> None:
+    given = {
+        "privacy.target_epsilon": 8.0,
+        "privacy.mechanism": "block",
+        "learner": {"name": "mann"},
+    }
+    assert read_scenario(None, given).learner == MannSettings()

@@ -8,9 +8,9 @@ from metaward.learner_settings import (
     FomamlSettings,
     LearnerSettings,
     MamlSettings,
+    MannSettings,
     MatchingSettings,
     MetaSgdSettings,
-    MannSettings,
     PrototypicalSettings,
     RelationSettings,
     ReptileSettings,
@@ -21,9 +21,9 @@ from metaward.meta.fedavg import FedAvg
 from metaward.meta.fomaml import Fomaml
 from metaward.meta.learner import Learner
 from metaward.meta.maml import Maml
+from metaward.meta.mann import Mann
 from metaward.meta.matching import Matching
 from metaward.meta.meta_sgd import MetaSgd
-from metaward.meta.mann import Mann
 from metaward.meta.noised import NoisedLearner
 from metaward.meta.prototypical import Prototypical
 from metaward.meta.relation import Relation
