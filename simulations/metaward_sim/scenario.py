@@ -13,6 +13,7 @@ from metaward.learner_settings import (
     AloneSettings,
     FedAvgSettings,
     LearnerSettings,
+    MannSettings,
     PrototypicalSettings,
 )
 from metaward.meta.compose import build_noised_learner
@@ -131,6 +132,15 @@ class Scenario(Settings):
         if self.hospitals.root is None:
             synthetic = self.hospitals.synthetic
             check_enough_updates(self.aggregation, synthetic, "hospitals.synthetic")
+        return self
+
+    @model_validator(mode="after")
+    def _new_sites_classes_have_slots(self) -> "Scenario":
+        if isinstance(self.learner, MannSettings) and self.evaluation.n_way > self.learner.n_way:
+            raise ValueError(
+                f"evaluation.n_way ({self.evaluation.n_way}) is more than the label slots of "
+                f"learner mann, learner.n_way ({self.learner.n_way})"
+            )
         return self
 
     @model_validator(mode="after")

@@ -43,11 +43,7 @@ def simulate(
     ] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of training.")] = None,
     learner: Annotated[
-        str | None,
-        str | None,
-        typer.Option(
-            help="prototypical, matching, fomaml, maml, anil, meta-sgd, reptile or fedavg."
-        ),
+        str | None, typer.Option(help="A learner, by its name in a scenario.")
     ] = None,
     epsilon: Annotated[
         float | None,

@@ -12,6 +12,7 @@ from metaward.learner_settings import (
     FomamlSettings,
     LearnerSettings,
     MamlSettings,
+    MannSettings,
     MatchingSettings,
     PrototypicalSettings,
     RelationSettings,
@@ -233,3 +234,10 @@ def test_a_learner_without_a_noised_form_is_fine_under_block_release() -> None:
         "learner": {"name": "mann"},
     }
     assert read_scenario(None, given).learner == MannSettings()
+
+
+def test_a_scenario_that_would_end_with_more_classes_than_slots_is_refused_at_once() -> None:
+    given = {"learner": {"name": "mann", "n_way": 3}, "evaluation.n_way": 4}
+    with pytest.raises(ConfigError, match=r"evaluation.n_way \(4\) is more than the label slots"):
+        read_scenario(None, given)
+    assert read_scenario(None, given | {"evaluation.n_way": 3}).evaluation.n_way == 3

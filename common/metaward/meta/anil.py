@@ -54,7 +54,7 @@ def task_delta(body: Body, theta: Tensors, episode: Episode, settings: AnilSetti
 def features_of(body: Body, theta: Tensors, *examples: Examples) -> list[Examples]:
     """Return the examples with features (n, features) for images, from one pass of the body."""
     features = body.apply_with(theta, torch.cat([given.images for given in examples]))
-    parts = features.split([len(given.labels) for given in examples])
+    parts = torch.split(features, [len(given.labels) for given in examples])
     return [Examples(part, g.labels, g.n_way) for part, g in zip(parts, examples, strict=True)]
 
 
