@@ -1,0 +1,93 @@
+"""Draw from Omniglot: tasks to train on, episodes to test on.
+
+A class is a character at one of four quarter turns (Vinyals et al. 2016, section 4.1.1), so that
+1,200 characters give 4,800 classes. A drawing is a patient: each of a character's is by another
+person. For training, the drawn classes with all their drawings become a `Task` of the library, and
+a learner does with it what it does at a hospital. A task of all classes would have 96,000 images,
+and a draw from it would look at every class. For testing, an episode depends on (seed, ways,
+shots, its number) alone, so all learners answer the same.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from metaward.episodes import Episode, Examples
+from metaward.tasks import Task, standardise
+from omniglot.characters import Characters
+
+QUARTER_TURNS = 4
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A column of the papers' tables."""
+
+    n_way: int
+    n_shot: int
+
+    def __str__(self) -> str:
+        return f"{self.n_way}-way {self.n_shot}-shot"
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Characters at all quarter turns, on one side of a split.
+
+    Attributes:
+        images: (n_characters, n_drawers, 28, 28) uint8.
+    """
+
+    images: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return QUARTER_TURNS * len(self.images)
+
+    def drawings(self, number: int) -> NDArray[np.float32]:
+        """Return the drawings of class ``number``, (n_drawers, 28, 28) in [0, 1]."""
+        character, turns = divmod(number, QUARTER_TURNS)
+        drawings: NDArray[np.uint8] = self.images[character]
+        return np.rot90(drawings, turns, axes=(1, 2)).astype(np.float32) / np.float32(255)
+
+
+def both_sides(characters: Characters, cut: int) -> tuple[Classes, Classes]:
+    """Return the classes to train on and those to test on; no character is on both sides."""
+    return Classes(characters.images[:cut]), Classes(characters.images[cut:])
+
+
+def drawn_task(classes: Classes, n_way: int, rng: np.random.Generator) -> Task:
+    """Return ``n_way`` different classes, with all their drawings, as a site's task."""
+    drawn = rng.choice(len(classes), n_way, replace=False)
+    images = np.concatenate([classes.drawings(number) for number in drawn.tolist()])
+    return Task(
+        site="omniglot",
+        images=images[:, None],
+        labels=np.repeat(np.arange(n_way), len(images) // n_way),
+        patients=np.arange(len(images)),
+        label_names=tuple(map(str, drawn)),
+    )
+
+
+def drawn_episode(
+    classes: Classes, setting: Setting, n_query: int, *, seed: int, number: int
+) -> Episode:
+    """Return episode ``number``: support and query of different drawings, class-major."""
+    n_way, n_shot = setting.n_way, setting.n_shot
+    rng = np.random.default_rng([seed, n_way, n_shot, number])
+    support, query = [], []
+    for drawn in rng.choice(len(classes), n_way, replace=False).tolist():
+        drawings = classes.drawings(drawn)
+        order = rng.permutation(len(drawings))
+        support.append(drawings[order[:n_shot]])
+        query.append(drawings[order[n_shot : n_shot + n_query]])
+    return Episode(
+        _examples(support), _examples(query), query_patients=np.arange(n_way * len(query[0]))
+    )
+
+
+def _examples(drawings: list[NDArray[np.float32]]) -> Examples:
+    images = torch.from_numpy(np.concatenate(drawings)[:, None])
+    labels = torch.arange(len(drawings)).repeat_interleave(len(drawings[0]))
+    return Examples(standardise(images), labels, len(drawings))
