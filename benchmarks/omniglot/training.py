@@ -1,0 +1,114 @@
+"""Train a learner in one place, as the papers do: a meta-batch of tasks, then an outer step.
+
+    delta <- mean over the meta-batch of learner.local_delta(theta, task)
+    theta <- outer_step(theta, delta)
+
+Learner, outer optimiser and checkpoints are those of a study; what is missing is the federation.
+One process works at one training, in one thread. The tasks of step k depend on (seed, k) alone, so
+a training that was killed goes on from its last checkpoint to the same bits. It ends after its
+steps, or earlier when it has used up its CPU seconds; the latter is said in the results, because
+where it ends then depends on the machine.
+"""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from metaward.arrays import Arrays, to_arrays, to_tensors
+from metaward.config import Settings
+from metaward.learner_settings import FedAvgSettings
+from metaward.meta.compose import build_learner, initial_parameters
+from metaward.meta.learner import mean_result
+from metaward.models.body import build_body
+from metaward.run_directory import write_atomically
+from metaward.study import OuterSettings, Study
+from metaward_server.checkpoints import CheckpointStore, Progress
+from metaward_server.outer_optimizers import initial_state, outer_step
+from omniglot.episodes import Classes, drawn_task
+
+CHECKPOINT_EVERY_S = 60.0
+"""CPU seconds of work that a kill can cost."""
+SPENT_FILE = "spent.json"
+
+
+class Training(Settings):
+    """How theta is made."""
+
+    study: Study = Field(description="model, learner, outer optimiser, seed; rounds: outer steps")
+    meta_batch: int = Field(1, ge=1, description="tasks per outer step")
+    halve_every: int = Field(0, ge=0, description="steps that halve the step size; 0: never")
+    anneal: bool = Field(False, description="step size goes to 0 in a straight line")
+    budget_s: float = Field(gt=0, description="CPU seconds after which training ends anyway")
+
+    def with_seed(self, seed: int) -> "Training":
+        """Return the same training from another seed."""
+        return self.model_copy(update={"study": self.study.model_copy(update={"seed": seed})})
+
+    def outer(self, step: int) -> OuterSettings:
+        """Return the outer optimiser with the step size of outer step ``step``, from 0."""
+        outer = self.study.outer
+        factor = 1 - step / self.study.rounds if self.anneal else 1.0
+        if self.halve_every:
+            factor *= 0.5 ** (step // self.halve_every)
+        return outer.model_copy(update={"step_size": outer.step_size * factor})
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Where a training ended.
+
+    Attributes:
+        steps: Outer steps taken.
+        cpu_s: CPU seconds that they took, those before a kill with them.
+    """
+
+    theta: Arrays
+    steps: int
+    cpu_s: float
+
+
+def train(training: Training, classes: Classes, folder: Path) -> Trained:
+    """Train from the beginning, or from the newest checkpoint in ``folder``."""
+    study = training.study
+    store = CheckpointStore(folder, training.digest())
+    progress, before_s = _begin(training, store, folder)
+    began = saved = time.process_time()
+    body, learner = build_body(study.model, study.seed), build_learner(study.learner)
+    assert not isinstance(study.learner, FedAvgSettings)  # which has no episodes
+    n_way = study.learner.n_way
+    theta, state, step = progress.theta, progress.outer_state, progress.next_round
+    while step < study.rounds and before_s + time.process_time() - began < training.budget_s:
+        start = to_tensors(theta)
+        rng = np.random.default_rng([study.seed, step])
+        result = mean_result(
+            learner.local_delta(body, start, drawn_task(classes, n_way, rng), rng)
+            for _ in range(training.meta_batch)
+        )
+        theta, state = outer_step(training.outer(step), state, theta, to_arrays(result.delta))
+        step += 1
+        if time.process_time() - saved > CHECKPOINT_EVERY_S:
+            saved = time.process_time()
+            _save(store, folder, Progress(step, theta, state), before_s + saved - began)
+    spent_s = before_s + time.process_time() - began
+    _save(store, folder, Progress(step, theta, state), spent_s)
+    return Trained(theta, step, spent_s)
+
+
+def _begin(training: Training, store: CheckpointStore, folder: Path) -> tuple[Progress, float]:
+    """Return where to go on, and the CPU seconds that it took to come there."""
+    if not store.is_empty():
+        spent = json.loads((folder / SPENT_FILE).read_text(encoding="utf-8"))
+        return store.load_newest(), float(spent["cpu_s"])
+    study = training.study
+    theta = to_arrays(initial_parameters(study.model, study.learner, study.seed))
+    return Progress(0, theta, initial_state(study.outer, theta)), 0.0
+
+
+def _save(store: CheckpointStore, folder: Path, progress: Progress, cpu_s: float) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / SPENT_FILE, json.dumps({"cpu_s": cpu_s}))
+    store.save(progress)
