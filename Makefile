@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 ARGS ?=
+OMNIGLOT ?= omniglot
 
 # Nothing is contacted at run time.
 export FLWR_TELEMETRY_ENABLED := 0
@@ -13,7 +14,7 @@ export FLWR_DISABLE_UPDATE_CHECK := 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help setup simulate check format test test-all bench tools sbom clean
+.PHONY: help setup simulate check format test test-all bench paper paper-quick tools sbom clean
 
 help:
 	@echo "make simulate [ARGS='--hospitals 12']  run the demo, or any simulation"
@@ -21,6 +22,7 @@ help:
 	@echo "make test-all    run the slow tests too"
 	@echo "make check       formatting, lint, types, import rules"
 	@echo "make bench       the benchmarks: tables, and JSON in benchmarks/out"
+	@echo "make paper-quick OMNIGLOT=folder  the papers' tables in 15 minutes; paper: for hours"
 	@echo "make tools       validators for deploy/, in .tools; the tests use them where they are"
 	@echo "make sbom        write sbom.cdx.json: what .venv consists of (CycloneDX 1.6)"
 	@echo "make setup       only make the environment"
@@ -53,6 +55,11 @@ test-all: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run_all.py
+
+# Ctrl-C loses a minute: go on with ARGS=--resume.
+paper paper-quick: $(STAMP)
+	$(BIN)/python benchmarks/paper_tables.py --data "$(OMNIGLOT)" $(if $(filter %-quick,$@),--quick) $(ARGS)
+	$(BIN)/python scripts/update_readme.py
 
 tools:
 	PYTHON="$(PYTHON)" bash scripts/tools.sh

@@ -16,8 +16,12 @@ OUT = Path(__file__).parent / "out"
 
 def save(script: str, results: dict[str, Any]) -> None:
     """Write ``out/NAME.json`` for the script ``bench_NAME.py``."""
-    OUT.mkdir(exist_ok=True)
-    path = OUT / f"{Path(script).stem.removeprefix('bench_')}.json"
+    write(OUT / f"{Path(script).stem.removeprefix('bench_')}.json", results)
+
+
+def write(path: Path, results: dict[str, Any]) -> None:
+    """Write the results to a file, with command, date, machine, commit and versions."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "command": shlex.join(["python", *sys.argv]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,11 +1,12 @@
-"""Write the tables of results in README.md and docs/privacy.md from the files in docs/results.
+"""Write the tables of results in the pages from the files in docs/results.
 
 Usage: python scripts/update_readme.py [--check]
 
 Each block between `<!-- results: NAME -->` and `<!-- end -->` is made from docs/results/NAME.json,
-a report.json as `metaward simulate` wrote it; each block between `<!-- privacy: NAME -->` and
-`<!-- end -->` from the figures of `benchmarks/bench_privacy.py`. With --check nothing is written,
-and the exit code is 1 when a page is not what the files say.
+a report.json as `metaward simulate` wrote it; a block that begins with `<!-- privacy: NAME -->`
+from the figures of `benchmarks/bench_privacy.py`, with `<!-- papers: NAME -->` from those of
+`benchmarks/paper_tables.py`. With --check nothing is written, and the exit code is 1 when a page is
+not what the files say.
 """
 
 import json
@@ -19,11 +20,13 @@ from typing import Any
 
 from metaward.report.answer import answer
 from metaward.report.schema import Report, read_report_json
+from paper_table import paper_table
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/privacy.md")
+PAGES = ("README.md", "docs/privacy.md", "docs/paper-tables.md")
 BLOCK = re.compile(
-    r"(<!-- (?P<kind>results|privacy): (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL
+    r"(<!-- (?P<kind>results|privacy|papers): (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)",
+    re.DOTALL,
 )
 
 Cell = tuple[str, str, float | None, bool]
@@ -112,18 +115,25 @@ def _seeds(accuracies: Mapping[Cell, list[float]]) -> str:
     return f"Mean of {n_seeds} seeds, which lie up to {spread:.0f} points apart"
 
 
+def _content(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+TABLES: dict[str, Callable[[Path], str]] = {
+    "results": lambda path: table(read_report_json(path)),
+    "privacy": lambda path: privacy_table(_content(path)),
+    "papers": lambda path: paper_table(_content(path)),
+}
+
+
 def updated(text: str) -> str:
     """Return a page's text with every block made anew."""
     results = ROOT / "docs" / "results"
 
     def block(match: re.Match[str]) -> str:
         path = results / f"{match['name']}.json"
-        make: Callable[[], str] = (
-            (lambda: table(read_report_json(path)))
-            if match["kind"] == "results"
-            else (lambda: privacy_table(json.loads(path.read_text(encoding="utf-8"))))
-        )
-        return f"{match[1]}\n{make()}\n\n{match[4]}"
+        return f"{match[1]}\n{TABLES[match['kind']](path)}\n\n{match[4]}"
 
     return BLOCK.sub(block, text)
 

@@ -79,9 +79,10 @@ def test_an_accuracy_is_a_share_of_right_answers_of_the_same_list_of_episodes(
             training.study, theta, sides[1], FIVE_ONE, episodes=n_episodes, n_query=2
         )
 
-    four = scores(4)
-    assert scores(2) == four[:2]
-    assert all(10 * accuracy == pytest.approx(round(10 * accuracy)) for accuracy in four)
+    eight = scores(8)
+    assert scores(2) == eight[:2]
+    assert len(set(eight)) > 1
+    assert all(10 * accuracy == pytest.approx(round(10 * accuracy)) for accuracy in eight)
 
 
 # --- training -------------------------------------------------------------------------------------
@@ -94,6 +95,22 @@ def test_step_sizes_are_halved_or_annealed_as_said() -> None:
     ]  # fmt: skip
     annealed = a_training(steps=4, anneal=True)
     assert [annealed.outer(step).step_size for step in range(4)] == [0.01, 0.0075, 0.005, 0.0025]
+
+
+def test_an_annealed_training_takes_smaller_steps_after_the_first(
+    sides: tuple[Classes, Classes], tmp_path: Path
+) -> None:
+    thetas = {}
+    for steps in (1, 2):
+        for anneal in (False, True):
+            training = a_training(REPTILE, steps=steps, anneal=anneal)
+            folder = tmp_path / f"{steps}-{anneal}"
+            thetas[steps, anneal] = train(training, sides[0], folder).theta
+    assert_same_bits(thetas[1, True], thetas[1, False])
+    for name, first in thetas[1, True].items():  # the second of two steps has half the size
+        np.testing.assert_allclose(
+            thetas[2, True][name] - first, (thetas[2, False][name] - first) / 2, atol=1e-6
+        )
 
 
 def test_reptiles_outer_step_lands_on_the_mean_of_the_adapted_parameters(

@@ -1,0 +1,175 @@
+"""The papers' tables: every learner on Omniglot, beside what its paper reports.
+
+    python benchmarks/paper_tables.py --data omniglot [--quick] [--resume] [--rows prototypical,...]
+                                      [--seeds 1] [--split vinyals] [--workers 2]
+
+Trains each row of `omniglot/rows.py` in one place and scores it on episodes of characters that
+nobody trained on. Prints a table, and writes docs/results/omniglot.json (--quick:
+omniglot-quick.json), from which scripts/update_readme.py makes docs/paper-tables.md. Trainings run
+one per core and in one thread each: a seed gives the same bits however many run at once. --resume
+goes on after an interruption; without it, what an earlier run left is thrown away.
+"""
+
+import argparse
+import json
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from figures import OUT, write
+from metaward.run_directory import write_atomically
+from metaward.workers import WorkerPool
+from omniglot.characters import Split, load_characters
+from omniglot.episodes import both_sides
+from omniglot.lines import figure_text, lines_of
+from omniglot.rows import ROWS, Plan, Row
+from omniglot.scoring import episode_accuracies
+from omniglot.training import train
+
+RESULTS = Path(__file__).parent.parent / "docs" / "results"
+PRELOADED = ("torch", "metaward.meta.compose", "metaward_server.checkpoints")
+RESULT_FILE = "result.json"
+EPISODES, QUICK_EPISODES = 1000, 600
+"""Test episodes of each column: Snell et al. 2017 take 1,000, Finn et al. 2017 take 600."""
+N_QUERY = 10
+"""Query images per class."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training and its scores; what a worker does."""
+
+    row: str
+    plan: Plan
+    data: Path
+    split: Split
+    episodes: int
+    folder: Path
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Train, then score; in a worker. What was done before an interruption is not done again."""
+    torch.set_num_threads(1)
+    training, done = job.plan.training, job.folder / RESULT_FILE
+    digest = training.digest()
+    if done.is_file():
+        found: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
+        if found["digest"] == digest and found["episodes"] == job.episodes:
+            return found
+    began = time.monotonic()
+    characters = load_characters(job.data)
+    train_on, test_on = both_sides(characters, characters.cut(job.split))
+    trained = train(training, train_on, job.folder)
+    scored = time.process_time()
+    accuracies = {
+        str(column): episode_accuracies(
+            training.study, trained.theta, test_on, column,
+            episodes=job.episodes, n_query=N_QUERY,
+        )
+        for column in job.plan.columns
+    }  # fmt: skip
+    result = {
+        "row": job.row,
+        "digest": digest,
+        "seed": training.study.seed,
+        "steps": trained.steps,
+        "episodes": job.episodes,
+        "cpu_s": round(trained.cpu_s, 1),
+        "scoring_cpu_s": round(time.process_time() - scored, 1),
+        "wall_s": round(time.monotonic() - began, 1),
+        "training": training.model_dump(mode="json"),
+        "accuracies": accuracies,
+    }
+    write_atomically(done, json.dumps(result))
+    return result
+
+
+def jobs_of(rows: Iterable[Row], options: argparse.Namespace, work: Path) -> list[Job]:
+    """Return the jobs, the longest first so that the cores end together."""
+    episodes = options.episodes or (QUICK_EPISODES if options.quick else EPISODES)
+    found = [
+        Job(
+            row.name,
+            replace(plan, training=plan.training.with_seed(seed)),
+            options.data,
+            options.split,
+            episodes,
+            work / f"{options.split}-{row.name}-{number}-{seed}",
+        )
+        for row in rows
+        for number, plan in enumerate(row.quick if options.quick else row.full)
+        for seed in range(options.seeds)
+    ]
+    return sorted(found, key=lambda job: -job.plan.training.budget_s)
+
+
+def print_table(lines: list[dict[str, Any]]) -> None:
+    table = Table("learner", "setting", "ours", "published", "steps", "CPU s", title="Omniglot, %")
+    for line in lines:
+        beside = ", ".join(f"{figure_text(p)} {p['verdict']}" for p in line["published"])
+        cpu = " ".join(f"{seconds:.0f}" for seconds in line["cpu_s"])
+        steps = f"{min(line['steps'])} of {line['planned_steps']}"
+        table.add_row(line["title"], line["column"], figure_text(line), beside, steps, cpu)
+    Console().print(table)
+
+
+def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="Omniglot; docs/paper-tables.md")
+    parser.add_argument("--quick", action="store_true", help="15 minutes on two cores")
+    parser.add_argument("--resume", action="store_true", help="go on after an interruption")
+    parser.add_argument("--rows", default="", help="names of rows, by comma; default: all")
+    parser.add_argument("--seeds", type=int, default=1, help="trainings of each kind")
+    parser.add_argument("--episodes", type=int, default=0, help="test episodes of a column")
+    parser.add_argument("--split", choices=("vinyals", "background"), default="vinyals")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--out", type=Path, help="JSON; default: in docs/results")
+    options = parser.parse_args(arguments)
+    unknown = set(filter(None, options.rows.split(","))) - {row.name for row in ROWS}
+    if unknown:
+        parser.error(f"no row {', '.join(sorted(unknown))}; there are: "
+                     + ", ".join(row.name for row in ROWS))  # fmt: skip
+    return options
+
+
+def main() -> None:
+    options = options_of()
+    name = "omniglot-quick" if options.quick else "omniglot"
+    work = OUT / name
+    if not options.resume:
+        shutil.rmtree(work, ignore_errors=True)
+    rows = [row for row in ROWS if not options.rows or row.name in options.rows.split(",")]
+    jobs = jobs_of(rows, options, work)
+    began = time.monotonic()
+    with WorkerPool(options.workers, preload=PRELOADED) as pool:
+        results = []
+        for result in pool.map(run, jobs):
+            results.append(result)
+            print(f"{result['row']}, seed {result['seed']}: {result['steps']} steps", flush=True)
+    lines = [
+        line
+        for row in rows
+        for line in lines_of(row, [found for found in results if found["row"] == row.name])
+    ]
+    print_table(lines)
+    summary = {
+        "split": options.split,
+        "seeds": options.seeds,
+        "query_images_per_class": N_QUERY,
+        "workers": options.workers,
+        "wall_s": round(time.monotonic() - began, 1),
+        "cpu_s": round(sum(found["cpu_s"] + found["scoring_cpu_s"] for found in results), 1),
+        "lines": lines,
+    }
+    write(options.out or RESULTS / f"{name}.json", summary)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""The table of docs/paper-tables.md, from the figures of `benchmarks/paper_tables.py`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def paper_table(content: dict[str, Any]) -> str:
+    """Return ours beside the papers' as a Markdown table, then where the figures come from."""
+    results = content["results"]
+    lines = [
+        "| learner | setting | ours | published | difference | outer steps | CPU s | wall s |",
+        "| --- " * 8 + "|",
+    ]
+    for line in results["lines"]:
+        beside = line["published"]
+        lines.append(
+            f"| {line['title']} | {line['column']} | {_figure(line)}{_seeds(line)} | "
+            + "; ".join(_published(figure) for figure in beside)
+            + " | "
+            + "; ".join(f"{figure['difference']:+.2f} ({figure['verdict']})" for figure in beside)
+            + f" | {_steps(line)} | {_range(line['cpu_s'])} | {_range(line['wall_s'])} |"
+        )
+    unchecked = any(
+        not figure["checked"] for line in results["lines"] for figure in line["published"]
+    )
+    episodes = min(line["episodes"] for line in results["lines"])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "T: transductive, by batch statistics over the queries."
+            + (" ?: not seen in the paper's own table." if unchecked else ""),
+            f"{_seeds_said(results['seeds'])}; {episodes} test episodes with "
+            f"{results['query_images_per_class']} queries per class; split "
+            f"{results['split']}. CPU and wall seconds are those of a training; all of it "
+            f"took {results['cpu_s']:.0f} CPU s and {results['wall_s']:.0f} s on "
+            f"{results['workers']} processes.",
+            "",
+            *_sources(results["lines"]),
+            "",
+            f"`{content['command']}`, commit `{content['commit'][:12]}`, {content['machine']}.",
+        ]
+    )
+
+
+def _figure(figure: dict[str, Any]) -> str:
+    text = f"{figure['accuracy']:g}"
+    return text if figure["reach"] is None else f"{text} ± {figure['reach']:g}"
+
+
+def _published(figure: dict[str, Any]) -> str:
+    marks = (" T" if figure["transductive"] else "") + ("" if figure["checked"] else " ?")
+    return _figure(figure) + marks
+
+
+def _seeds(line: dict[str, Any]) -> str:
+    by_seed = line["by_seed"]
+    return f" (seeds {min(by_seed):g} to {max(by_seed):g})" if len(by_seed) > 1 else ""
+
+
+def _seeds_said(seeds: int) -> str:
+    return "One seed" if seeds == 1 else f"Mean of {seeds} seeds"
+
+
+def _steps(line: dict[str, Any]) -> str:
+    """Return the steps taken; fewer than planned where the CPU seconds were used up."""
+    fewest, planned = min(line["steps"]), line["planned_steps"]
+    return f"{planned:,}" if fewest == planned else f"{fewest:,} of {planned:,}, then the budget"
+
+
+def _range(seconds: Sequence[float]) -> str:
+    low, high = min(seconds), max(seconds)
+    return f"{low:.0f}" if f"{low:.0f}" == f"{high:.0f}" else f"{low:.0f} to {high:.0f}"
+
+
+def _sources(lines: Sequence[dict[str, Any]]) -> list[str]:
+    sources: dict[str, list[str]] = {}
+    for line in lines:
+        found = sources.setdefault(line["title"], [])
+        for figure in line["published"]:
+            said = f"{figure['method']}: {figure['source']}"
+            if said not in found:
+                found.append(said)
+    return [f"- {title}: {'; '.join(found)}" for title, found in sources.items() if found]

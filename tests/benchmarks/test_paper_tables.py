@@ -1,0 +1,185 @@
+"""The papers' tables: what a row is, what stands beside ours, and the script from end to end."""
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_omniglot import PROTOTYPICAL, a_training
+
+import paper_tables
+from omniglot.episodes import Setting
+from omniglot.lines import beside, lines_of, verdict
+from omniglot.published import PUBLISHED, SETTINGS
+from omniglot.rows import ROWS, Plan, Row
+from paper_table import paper_table
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+FIVE_ONE = Setting(5, 1)
+
+
+def test_every_row_is_whole() -> None:
+    assert len({row.name for row in ROWS}) == len(ROWS)
+    for row in ROWS:
+        assert set(row.published) <= set(PUBLISHED)
+        for plans in (row.quick, row.full):
+            columns = [column for plan in plans for column in plan.columns]
+            assert len(columns) == len(set(columns))
+            assert set(columns) <= set(SETTINGS)
+        assert {column for plan in row.full for column in plan.columns} == set(SETTINGS)
+        assert SETTINGS[0] in row.quick[0].columns
+
+
+def test_no_row_augments_beyond_the_quarter_turns_or_has_statistics_of_a_batch() -> None:
+    for row in ROWS:
+        for plan in (*row.quick, *row.full):
+            assert plan.training.study.learner.model_dump().get("augment", "none") == "none"
+            assert plan.training.study.model.image_size == 28
+
+
+@pytest.mark.parametrize(
+    ("difference", "published", "ours", "said"),
+    [
+        (0.4, 0.4, 0.1, "within"),
+        (-0.5, 0.4, 0.9, "below"),
+        (0.5, 0.4, 0.9, "above"),
+        (-0.5, None, 0.9, "within"),
+        (-1.0, None, 0.9, "below"),
+    ],
+)
+def test_ours_is_within_above_or_below_what_was_published(
+    difference: float, published: float | None, ours: float, said: str
+) -> None:
+    assert verdict(difference, published, ours) == said
+
+
+def test_what_is_beside_ours_says_where_it_comes_from() -> None:
+    plain, transductive = beside(
+        ("reptile", "reptile-transductive"), FIVE_ONE, {"accuracy": 95.0, "reach": 0.5}
+    )
+    assert plain["accuracy"] == 95.39
+    assert plain["difference"] == -0.39
+    assert plain["verdict"] == "below"
+    assert "arXiv:1803.02999" in plain["source"]
+    assert not plain["transductive"]
+    assert transductive["transductive"]
+    assert beside(("mann",), Setting(20, 1), {"accuracy": 50.0, "reach": 1.0}) == []
+    (relation,) = beside(("relation",), Setting(5, 5), {"accuracy": 99.0, "reach": 1.0})
+    assert not relation["checked"]
+
+
+def a_row() -> Row:
+    quick = (Plan(a_training(PROTOTYPICAL, steps=2), (FIVE_ONE,)),)
+    return Row("tiny", "Tiny network", ("prototypical",), quick, quick)
+
+
+def a_result(seed: int, accuracies: list[float]) -> dict[str, Any]:
+    return {
+        "row": "tiny",
+        "seed": seed,
+        "steps": 2 - seed,
+        "cpu_s": 1.0 + seed,
+        "scoring_cpu_s": 0.5,
+        "wall_s": 3.0,
+        "training": a_training(steps=2).with_seed(seed).model_dump(mode="json"),
+        "accuracies": {str(FIVE_ONE): accuracies},
+    }
+
+
+def test_a_line_is_the_mean_over_seeds_with_an_interval_over_episodes() -> None:
+    # Episodes 0.5, 0.7, 0.9 over the seeds: mean 0.7, sd 0.2.
+    results = [a_result(0, [0.4, 0.6, 0.8]), a_result(1, [0.6, 0.8, 1.0])]
+    (line,) = lines_of(a_row(), results)
+    assert line["accuracy"] == 70.0
+    assert line["reach"] == pytest.approx(100 * 1.96 * 0.2 / math.sqrt(3), abs=0.01)
+    assert line["by_seed"] == [60.0, 80.0]
+    assert line["episodes"] == 3
+    assert line["published"][0]["difference"] == -28.8
+    assert (line["steps"], line["planned_steps"], line["budget_cpu_s"]) == ([2, 1], 2, 600.0)
+    assert line["training"]["study"]["learner"]["n_way"] == 4
+
+
+def test_the_page_shows_ours_beside_the_papers_and_what_it_cost() -> None:
+    results = [a_result(0, [0.4, 0.6, 0.8]), a_result(1, [0.6, 0.8, 1.0])]
+    summary = {
+        "split": "vinyals", "seeds": 2, "query_images_per_class": 10, "workers": 2,
+        "wall_s": 30.0, "cpu_s": 50.0, "lines": lines_of(a_row(), results),
+    }  # fmt: skip
+    content = {"command": "python x", "commit": "0123456789abcdef", "machine": "2 cores"}
+    text = paper_table(content | {"results": summary})
+    row = next(line for line in text.splitlines() if "Tiny" in line)
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells == [
+        "Tiny network", "5-way 1-shot", "70 ± 22.63 (seeds 60 to 80)", "98.8", "-28.80 (below)",
+        "1 of 2, then the budget", "1 to 2", "3",
+    ]  # fmt: skip
+    assert "Mean of 2 seeds; 3 test episodes" in text
+    assert "- Tiny network: Prototypical networks: Snell et al. 2017" in text
+    assert "`python x`, commit `0123456789ab`, 2 cores." in text
+
+
+def test_marks_tell_transductive_and_unchecked_figures() -> None:
+    line = lines_of(a_row(), [a_result(0, [0.5, 0.7])])[0]
+    line["published"] = beside(("maml", "relation"), Setting(5, 5), line)
+    summary = {
+        "split": "vinyals", "seeds": 1, "query_images_per_class": 10, "workers": 2,
+        "wall_s": 30.0, "cpu_s": 50.0, "lines": [line],
+    }  # fmt: skip
+    content = {"command": "c", "commit": "c", "machine": "m", "results": summary}
+    text = paper_table(content)
+    assert "99.9 ± 0.1 T; 99.8 ± 0.1 ? |" in text
+    assert "?: not seen" in text
+
+
+# --- the whole ------------------------------------------------------------------------------------
+
+
+def test_the_script_trains_scores_writes_and_resumes(
+    archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "omniglot.json"
+    arguments = ["--data", str(archives), "--quick", "--split", "background", "--episodes", "5"]
+    arguments += ["--seeds", "2", "--workers", "1", "--out", str(out)]
+    monkeypatch.setattr(paper_tables, "ROWS", (a_row(),))
+    monkeypatch.setattr(paper_tables, "N_QUERY", 2)
+    monkeypatch.setattr(paper_tables, "OUT", tmp_path / "work")
+    monkeypatch.setattr(paper_tables, "WorkerPool", InThisProcess)
+    monkeypatch.setattr(sys, "argv", ["benchmarks/paper_tables.py", *arguments])
+    paper_tables.main()
+    first = json.loads(out.read_text("utf-8"))["results"]["lines"]
+    assert [line["column"] for line in first] == [str(FIVE_ONE)]
+    assert first[0]["steps"] == [2, 2]
+    assert len(first[0]["by_seed"]) == 2
+
+    def no_more_training(*_: object) -> None:
+        raise AssertionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(paper_tables, "train", no_more_training)
+        patched.setattr(sys, "argv", [*sys.argv, "--resume"])
+        paper_tables.main()
+        assert json.loads(out.read_text("utf-8"))["results"]["lines"] == first
+        patched.setattr(sys, "argv", sys.argv[:-1])
+        with pytest.raises(AssertionError):
+            paper_tables.main()
+
+
+class InThisProcess:
+    """A pool that works where it is."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.map = map
+
+    def __enter__(self) -> "InThisProcess":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def test_a_row_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        paper_tables.options_of(["--data", "x", "--rows", "prototypical,nonsense"])
+    assert "no row nonsense" in capsys.readouterr().err
