@@ -278,6 +278,7 @@ def test_an_answer_depends_on_no_other_query(monkeypatch: pytest.MonkeyPatch) ->
     torch.testing.assert_close(classify(images.flip(0)).flip(0), together, rtol=1e-12, atol=1e-12)
     alone = torch.cat([classify(image[None]) for image in images])
     torch.testing.assert_close(alone, together, rtol=1e-12, atol=1e-12)
+    assert classify(images[:0]).shape == (0, 3)
     monkeypatch.setattr(mann, "QUERIES_AT_ONCE", 2)
     torch.testing.assert_close(classify(images), together, rtol=1e-12, atol=1e-12)
 

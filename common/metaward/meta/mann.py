@@ -88,7 +88,7 @@ class Read:
 
 def read_sequences(
     body: Body, theta: Tensors, sequences: Sequence[Examples], settings: MannSettings
-) -> tuple[torch.Tensor, MemoryState]:
+) -> tuple[torch.Tensor, Read]:
     """Name each example from those before it in its sequence.
 
     Returns:
@@ -96,7 +96,7 @@ def read_sequences(
     """
     labels = torch.stack([sequence.labels for sequence in sequences], dim=1)
     features = body.apply_with(theta, torch.cat([sequence.images for sequence in sequences]))
-    features = features.unflatten(0, (len(sequences), -1)).transpose(0, 1)
+    features = features.reshape(len(sequences), -1, body.features).transpose(0, 1)
     told = F.one_hot(labels, settings.n_way).to(features.dtype)
     told = torch.cat([torch.zeros_like(told[:1]), told[:-1]])
     logits, state = _run(body, theta, settings, torch.cat([features, told], dim=2))
@@ -124,7 +124,7 @@ def name_next(
     told = F.one_hot(read.last, settings.n_way).repeat_interleave(n, dim=0).to(features.dtype)
     inputs = torch.cat([features, told], dim=1)[None]
     logits, _ = _run(body, theta, settings, inputs, read.state.repeated(n))
-    return logits[0, :, : read.n_way].unflatten(0, (-1, n))
+    return logits[0, :, : read.n_way].reshape(len(read.last), n, read.n_way)
 
 
 def in_random_order(episode: Episode, rng: np.random.Generator) -> Episode:
@@ -188,7 +188,7 @@ class Mann(Learner):
 
         def classify(images: torch.Tensor) -> torch.Tensor:
             with torch.no_grad():
-                parts = images.split(QUERIES_AT_ONCE)
+                parts = torch.split(images, QUERIES_AT_ONCE)
                 named = [name_next(body, theta, read, p[None], self.settings)[0] for p in parts]
                 return torch.cat(named)
 

@@ -119,7 +119,7 @@ class MemoryNetwork(nn.Module):
         """Return the state after one input (batch, n_inputs)."""
         seen = torch.cat([inputs, state.read], dim=1)
         hidden, cell = self.controller(seen, (state.hidden, state.cell))
-        keys = torch.tanh(self.key(hidden)).unflatten(1, (self.heads, self.width))
+        keys = torch.tanh(self.key(hidden)).reshape(-1, self.heads, self.width)
         gate = torch.sigmoid(self.gate(hidden))[:, :, None]
         least_used = least_used_rows(state.usage, self.heads)
         write_weights = gate * state.read_weights + (1 - gate) * least_used
