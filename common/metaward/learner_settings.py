@@ -269,12 +269,40 @@ class MannSettings(Settings):
         return self
 
 
+class HallucinationSettings(Settings):
+    """Wang et al. 2018: prototypes of real and generated features, here against a discriminator."""
+
+    TITLE: ClassVar[str] = "prototypical network with a generator"
+    DELTA: ClassVar[DeltaKind] = "gradient"
+
+    name: Literal["hallucination"] = "hallucination"
+    n_way: int = Field(5, ge=2, description=WAYS)
+    n_shot: int = Field(5, ge=1)
+    n_query: int = Field(5, ge=1, description="query images per class")
+    episodes: int = Field(4, ge=1, description="episodes per site and round")
+    n_generated: int = Field(
+        5, ge=0, le=1000, description="generated features per class; 0 is a prototypical network"
+    )
+    adversarial_weight: float = Field(
+        0.1, ge=0, description="of the generator's loss against a discriminator; 0 has none"
+    )
+    noise_size: int = Field(16, ge=1, le=1024, description="values of a noise")
+    hidden: int = Field(64, ge=1, le=4096, description="hidden units of both networks")
+    augment: Augment = "dihedral"
+
+    @property
+    def has_discriminator(self) -> bool:
+        """True when there is something to tell from real features, and it counts."""
+        return self.n_generated > 0 and self.adversarial_weight > 0
+
+
 LearnerSettings: TypeAlias = Annotated[
     PrototypicalSettings
     | MatchingSettings
     | RelationSettings
     | SiameseSettings
     | MannSettings
+    | HallucinationSettings
     | FomamlSettings
     | MamlSettings
     | AnilSettings

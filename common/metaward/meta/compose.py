@@ -6,6 +6,7 @@ from metaward.learner_settings import (
     AnilSettings,
     FedAvgSettings,
     FomamlSettings,
+    HallucinationSettings,
     LearnerSettings,
     MamlSettings,
     MannSettings,
@@ -19,6 +20,7 @@ from metaward.learner_settings import (
 from metaward.meta.anil import Anil
 from metaward.meta.fedavg import FedAvg
 from metaward.meta.fomaml import Fomaml
+from metaward.meta.hallucination import Hallucination
 from metaward.meta.learner import Learner
 from metaward.meta.maml import Maml
 from metaward.meta.mann import Mann
@@ -60,6 +62,8 @@ def build_learner(settings: LearnerSettings) -> Learner:
             return FedAvg(settings)
         case MannSettings():
             return Mann(settings)
+        case HallucinationSettings():
+            return Hallucination(settings)
 
 
 def initial_parameters(model: ModelSettings, learner: LearnerSettings, seed: int) -> Tensors:

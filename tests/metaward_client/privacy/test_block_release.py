@@ -16,6 +16,7 @@ from metaward.learner_settings import (
     AnilSettings,
     FedAvgSettings,
     FomamlSettings,
+    HallucinationSettings,
     LearnerSettings,
     MamlSettings,
     MannSettings,
@@ -175,6 +176,7 @@ LEARNERS: list[LearnerSettings] = [
     ReptileSettings(n_way=2, n_shot=1, episodes=1, inner_steps=1),
     FedAvgSettings(local_steps=1),
     MannSettings(n_way=2, n_shot=1, n_query=1, episodes=1, hidden=4, memory_rows=3, memory_width=4),
+    HallucinationSettings(n_way=2, n_shot=1, n_query=1, episodes=1, hidden=4),
 ]
 
 
