@@ -12,6 +12,7 @@ that a site holds nothing between rounds; the head's start with each head. A new
 same kind of steps, from moments that are fresh.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,8 +23,9 @@ from metaward.augmentation import augmented
 from metaward.episodes import Examples, sample_support, ways_within
 from metaward.learner_settings import ReptileSettings
 from metaward.meta.adam_steps import AdamSteps
-from metaward.meta.head import first_head
-from metaward.meta.inner_loop import adapt_on_support, inner_loop
+from metaward.meta.head import Head, first_head
+from metaward.meta.inner_loop import Adapted, adapt_on_support, inner_loop
+from metaward.meta.inner_loops import inner_loops
 from metaward.meta.learner import Classifier, Learner, LocalResult, classifier_of, mean_result
 from metaward.meta.minibatches import minibatches
 from metaward.meta.noised import NoisedWork, descend, drawn_classes
@@ -49,14 +51,45 @@ def task_delta(
         rng: Draws and augments the mini-batches.
         adam: Second moments to go on from, which are changed; left out: plain SGD.
     """
+    head, batches = start_of(body, theta, support, settings, rng)
+    adapted = inner_loop(body, theta, head, batches, lr=settings.inner_lr, adam=adam)
+    return moved(theta, adapted)
+
+
+def task_deltas(
+    body: Body,
+    theta: Tensors,
+    supports: Iterable[Examples],
+    settings: ReptileSettings,
+    rng: np.random.Generator,
+) -> list[LocalResult]:
+    """Return :func:`task_delta` of each support by plain SGD, side by side where that is faster.
+
+    See :mod:`metaward.meta.inner_loops`.
+    """
+    starts = [start_of(body, theta, support, settings, rng) for support in supports]
+    heads, batches = [head for head, _ in starts], [own for _, own in starts]
+    found = inner_loops(body, theta, heads, batches, lr=settings.inner_lr)
+    return [moved(theta, adapted) for adapted in found]
+
+
+def start_of(
+    body: Body,
+    theta: Tensors,
+    support: Examples,
+    settings: ReptileSettings,
+    rng: np.random.Generator,
+) -> tuple[Head, list[Examples]]:
+    """Return the head that a task starts from, and the mini-batches of its steps."""
     with torch.no_grad():
         features = body.apply_with(theta, support.images)
         head = first_head(settings.adapt.head, features, support.labels, support.n_way)
-    batches = (
-        augmented(batch, settings.augment, rng)
-        for batch in minibatches(support, settings.inner_batch, settings.inner_steps, rng)
-    )
-    adapted = inner_loop(body, theta, head, batches, lr=settings.inner_lr, adam=adam)
+    drawn = minibatches(support, settings.inner_batch, settings.inner_steps, rng)
+    return head, [augmented(batch, settings.augment, rng) for batch in drawn]
+
+
+def moved(theta: Tensors, adapted: Adapted) -> LocalResult:
+    """Return ``phi - theta``."""
     delta = {name: adapted.phi[name].detach() - leaf for name, leaf in theta.items()}
     return LocalResult(delta, adapted.loss)
 
@@ -77,9 +110,10 @@ class Reptile(Learner):
             sample_support(task, n_way=n_way, n_shot=s.n_shot, rng=rng) for _ in range(s.episodes)
         )
         adam = self._fresh_adam()
+        if adam is None:
+            return mean_result(task_deltas(body, theta, supports, s, rng))
         return mean_result(
-            task_delta(body, theta, support, s, rng, adam and adam.for_a_new_head())
-            for support in supports
+            task_delta(body, theta, support, s, rng, adam.for_a_new_head()) for support in supports
         )
 
     def noised_delta(self, body: Body, theta: Tensors, work: NoisedWork) -> Tensors:
