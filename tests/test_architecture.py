@@ -126,7 +126,7 @@ def test_tests_are_named_so_that_they_are_found() -> None:
     helpers |= {"ledger_faults.py", "ledger_children.py", "private_site.py", "mutants.py"}
     helpers |= {"orthanc_server.py", "faulty_pacs.py"}
     helpers |= {"real_federation.py", "hospital_networks.py", "proxied_coordinator.py"}
-    helpers |= {"small_disk.py", "tiny_omniglot.py"}
+    helpers |= {"small_disk.py", "tiny_omniglot.py", "toy_episodes.py", "metric_cases.py"}
     for path in (REPOSITORY / "tests").rglob("*.py"):
         assert path.name.startswith("test_") or path.name in helpers, path
 
