@@ -164,7 +164,7 @@ def main() -> None:
         "seeds": options.seeds,
         "query_images_per_class": N_QUERY,
         "workers": options.workers,
-        "wall_s": round(time.monotonic() - began, 1),
+        "wall_s": None if options.resume else round(time.monotonic() - began, 1),
         "cpu_s": round(sum(found["cpu_s"] + found["scoring_cpu_s"] for found in results), 1),
         "lines": lines,
     }

@@ -14,7 +14,8 @@ def paper_table(content: dict[str, Any]) -> str:
     for line in results["lines"]:
         beside = line["published"]
         lines.append(
-            f"| {line['title']} | {line['column']} | {_figure(line)}{_seeds(line)} | "
+            f"| {line['title']} | {line['column']} | {line['accuracy']:.2f} ± {line['reach']:.2f}"
+            f"{_seeds(line)} | "
             + "; ".join(_published(figure) for figure in beside)
             + " | "
             + "; ".join(f"{figure['difference']:+.2f} ({figure['verdict']})" for figure in beside)
@@ -32,9 +33,9 @@ def paper_table(content: dict[str, Any]) -> str:
             + (" ?: not seen in the paper's own table." if unchecked else ""),
             f"{_seeds_said(results['seeds'])}; {episodes} test episodes with "
             f"{results['query_images_per_class']} queries per class; split "
-            f"{results['split']}. CPU and wall seconds are those of a training; all of it "
-            f"took {results['cpu_s']:.0f} CPU s and {results['wall_s']:.0f} s on "
-            f"{results['workers']} processes.",
+            f"{results['split']}. CPU seconds are those of the training, wall seconds those from "
+            "its last start to the end of its scoring, beside whatever else the machine did. "
+            f"{_in_all(results)}",
             "",
             *_sources(results["lines"]),
             "",
@@ -43,14 +44,19 @@ def paper_table(content: dict[str, Any]) -> str:
     )
 
 
-def _figure(figure: dict[str, Any]) -> str:
-    text = f"{figure['accuracy']:g}"
-    return text if figure["reach"] is None else f"{text} ± {figure['reach']:g}"
+def _in_all(results: dict[str, Any]) -> str:
+    """Return what all rows took; the wall time of a run that was resumed would tell nothing."""
+    wall_s, workers = results["wall_s"], results["workers"]
+    wall = "" if wall_s is None else f" and {wall_s:.0f} s on {workers} processes"
+    return f"All of it took {results['cpu_s']:.0f} CPU s{wall}."
 
 
 def _published(figure: dict[str, Any]) -> str:
-    marks = (" T" if figure["transductive"] else "") + ("" if figure["checked"] else " ?")
-    return _figure(figure) + marks
+    """Return a figure with as many digits as the paper gives."""
+    text = f"{figure['accuracy']:g}"
+    if figure["reach"] is not None:
+        text += f" ± {figure['reach']:g}"
+    return text + (" T" if figure["transductive"] else "") + ("" if figure["checked"] else " ?")
 
 
 def _seeds(line: dict[str, Any]) -> str:

@@ -88,6 +88,6 @@ def verdict(difference: float, published_reach: float | None, our_reach: float) 
 
 
 def figure_text(figure: dict[str, Any]) -> str:
-    """Return accuracy and reach, as in 98.70 +/- 0.40."""
-    reach = figure["reach"]
-    return f"{figure['accuracy']:g}" if reach is None else f"{figure['accuracy']:g} ± {reach:g}"
+    """Return accuracy and reach with two digits, as in 98.70 +/- 0.40."""
+    text = f"{figure['accuracy']:.2f}"
+    return text if figure["reach"] is None else f"{text} ± {figure['reach']:.2f}"

@@ -201,7 +201,7 @@ REPTILE = Row(
     quick=(
         plan(
             _reptile(5, inner_batch=10, inner_steps=8), FIVE_WAY, SMALL, FAST_ADAM,
-            steps=450, meta_batch=4, anneal=True, budget_s=300,
+            steps=300, meta_batch=4, anneal=True, budget_s=300,
         ),
     ),
     full=tuple(

@@ -113,10 +113,13 @@ def test_the_page_shows_ours_beside_the_papers_and_what_it_cost() -> None:
     row = next(line for line in text.splitlines() if "Tiny" in line)
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells == [
-        "Tiny network", "5-way 1-shot", "70 ± 22.63 (seeds 60 to 80)", "98.8", "-28.80 (below)",
+        "Tiny network", "5-way 1-shot", "70.00 ± 22.63 (seeds 60 to 80)", "98.8", "-28.80 (below)",
         "1 of 2, then the budget", "1 to 2", "3",
     ]  # fmt: skip
     assert "Mean of 2 seeds; 3 test episodes" in text
+    assert "All of it took 50 CPU s and 30 s on 2 processes." in text
+    resumed = paper_table(content | {"results": summary | {"wall_s": None}})
+    assert "All of it took 50 CPU s." in resumed
     assert "- Tiny network: Prototypical networks: Snell et al. 2017" in text
     assert "`python x`, commit `0123456789ab`, 2 cores." in text
 
@@ -153,6 +156,7 @@ def test_the_script_trains_scores_writes_and_resumes(
     assert [line["column"] for line in first] == [str(FIVE_ONE)]
     assert first[0]["steps"] == [2, 2]
     assert len(first[0]["by_seed"]) == 2
+    assert json.loads(out.read_text("utf-8"))["results"]["wall_s"] > 0
 
     def no_more_training(*_: object) -> None:
         raise AssertionError
