@@ -144,19 +144,31 @@ def test_tasks_of_unlike_sizes_are_taken_one_after_the_other(
 _never: Callable[..., Any] = lambda *_: pytest.fail("side by side")  # noqa: E731
 
 
-def test_on_a_cpu_a_hundred_images_stand_side_by_side() -> None:
-    body = body_of("stride")
+@pytest.mark.parametrize(
+    ("filters", "n", "expected"), [(8, 5, 20), (8, 50, 2), (8, 51, 1), (64, 5, 20), (64, 10, 1)]
+)
+def test_on_a_cpu_small_steps_stand_side_by_side_a_hundred_images_at_once(
+    filters: int, n: int, expected: int
+) -> None:
+    model = ModelSettings(image_size=16, filters=filters, groups=2)
+    body = build_body(model, 0)
     theta = body.initial_parameters()
-    for n, steps, expected in ((5, 1, 20), (10, 2, 10), (25, 1, 4), (51, 1, 1), (101, 1, 1)):
-        _, batches = drawn(body, MODELS["stride"], 4, n, steps, seed=1)
-        assert fastest_at_once(theta, batches) == expected
+    examples = Examples(torch.zeros(n, 1, 16, 16), torch.zeros(n, dtype=torch.int64), 3)
+    found = fastest_at_once(body, theta, [[examples]] * 4)
+    assert found == expected
+
+
+def test_on_a_cpu_a_body_without_convolutions_in_groups_takes_one_task_at_a_time() -> None:
+    body = body_of("resnet")
+    _, batches = drawn(body, MODELS["resnet"], 4, 2, 1, seed=1)
+    assert fastest_at_once(body, body.initial_parameters(), batches) == 1
 
 
 def test_on_an_accelerator_all_tasks_stand_side_by_side() -> None:
     body = body_of("stride")
     theta = {name: leaf.to("meta") for name, leaf in body.initial_parameters().items()}
     _, batches = drawn(body, MODELS["stride"], 6, 60, 1, seed=1)
-    assert fastest_at_once(theta, batches) == 6
+    assert fastest_at_once(body, theta, batches) == 6
 
 
 @pytest.mark.parametrize("name", MODELS)

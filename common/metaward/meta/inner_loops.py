@@ -8,9 +8,10 @@ all, for no task's loss knows another task's parameters. In exact arithmetic bot
 same; in float32 they round differently.
 
 How many tasks should stand side by side depends on the device and on how much work a step is. On
-a CPU a convolution of few images leaves most of the time to the overhead of each call, which tasks
-side by side pay once; with more images than :data:`IMAGES_AT_ONCE` their working set leaves the
-cache (docs/algorithms.md has the figures). On an accelerator one task cannot fill the device.
+a CPU a convolution of few images and channels leaves most of the time to the overhead of each call,
+which tasks side by side pay once; with more than that, the plain convolutions of a task alone are
+the faster ones (docs/algorithms.md has the figures). On an accelerator one task cannot fill the
+device.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,8 +26,10 @@ from metaward.meta.inner_loop import Adapted, inner_loop, loss_and_gradient
 from metaward.meta.parameters import Parameters
 from metaward.models.body import Body
 
+SMALL_STEP = 400
+"""Images times channels of one task's step up to which tasks gain on a CPU by standing together."""
 IMAGES_AT_ONCE = 100
-"""Images of one step, of all tasks side by side, up to which they gain from it on a CPU."""
+"""Images of one step, of all tasks side by side, up to which they stay in a CPU's cache."""
 
 
 def inner_loops(
@@ -50,7 +53,7 @@ def inner_loops(
             not all the same size and number of classes are always taken one after the other.
     """
     found: list[Adapted] = []
-    for part in _parts(theta, batches, at_once):
+    for part in _parts(body, theta, batches, at_once):
         found += _side_by_side(body, theta, heads[part], batches[part], lr)
     return found
 
@@ -71,7 +74,9 @@ def losses_and_gradients(
         at_once: As for :func:`inner_loops`.
     """
     found: list[tuple[torch.Tensor, Parameters]] = []
-    for part in _parts(at[0].body, [[one] for one in examples], at_once) if at else ():
+    if not at:
+        return found
+    for part in _parts(body, at[0].body, [[one] for one in examples], at_once):
         if len(at[part]) == 1:
             found.append(loss_and_gradient(body, at[part][0].detached(), examples[part][0]))
             continue
@@ -80,20 +85,22 @@ def losses_and_gradients(
     return found
 
 
-def fastest_at_once(theta: Tensors, batches: Sequence[Sequence[Examples]]) -> int:
+def fastest_at_once(body: Body, theta: Tensors, batches: Sequence[Sequence[Examples]]) -> int:
     """Return how many tasks of this size should stand side by side on theta's device."""
     if next(iter(theta.values())).device.type != "cpu":
         return max(1, len(batches))
-    most = max((len(batch.labels) for own in batches for batch in own), default=1)
-    return max(1, IMAGES_AT_ONCE // most)
+    n_images = max((len(batch.labels) for own in batches for batch in own), default=1)
+    if not body.groups_tasks or n_images * body.map_channels > SMALL_STEP:
+        return 1
+    return IMAGES_AT_ONCE // n_images
 
 
 def _parts(
-    theta: Tensors, batches: Sequence[Sequence[Examples]], at_once: int | None
+    body: Body, theta: Tensors, batches: Sequence[Sequence[Examples]], at_once: int | None
 ) -> Iterator[slice]:
     """Give the tasks that stand side by side."""
     sizes = {tuple((len(batch.labels), batch.n_way) for batch in own) for own in batches}
-    n = 1 if len(sizes) > 1 else at_once or fastest_at_once(theta, batches)
+    n = 1 if len(sizes) > 1 else at_once or fastest_at_once(body, theta, batches)
     for first in range(0, len(batches), n):
         yield slice(first, first + n)
 
