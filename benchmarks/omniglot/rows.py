@@ -14,7 +14,10 @@ from metaward.learner_settings import (
     FomamlSettings,
     HeadStart,
     LearnerSettings,
+    MamlSettings,
+    MatchingSettings,
     PrototypicalSettings,
+    RelationSettings,
     ReptileSettings,
 )
 from metaward.study import AdamSettings, ModelSettings, OuterSettings, Study
@@ -33,6 +36,9 @@ SMALL = ModelSettings(filters=32, image_size=SIZE, downsample="pool", groups=4)
 """For the quick table. A prototypical network was right in 96.1 % (5-way 1-shot) after 68 CPU
 seconds with it, and in 92.5 % after 172 with strides in place of pools, 64 filters and as many
 groups."""
+
+SMALL_STRIDED = SMALL.model_copy(update={"downsample": "stride"})
+"""The quick relation network's: with pools its maps would be one pixel, and nothing to compare."""
 
 ADAM = AdamSettings(step_size=1.0e-3, beta2=0.999, tau=1.0e-6)
 """The papers' outer optimiser, but for the correction of the first steps' bias. Reptile takes it
@@ -213,4 +219,82 @@ REPTILE = Row(
     ),
 )  # fmt: skip
 
-ROWS: tuple[Row, ...] = (PROTOTYPICAL, FOMAML, PROTO_FOMAML, REPTILE)
+
+def _maml(column: Setting) -> MamlSettings:
+    """Return Finn et al. 2017, appendix A: one step of 0.4 in training, three at a new task."""
+    return MamlSettings(
+        n_way=column.n_way,
+        n_shot=column.n_shot,
+        n_query=5,
+        inner_steps=1,
+        inner_lr=0.4,
+        episodes=1,
+        augment="none",
+        adapt=AdaptSettings(head="zeros", steps=3, lr=0.4),
+    )
+
+
+MAML = Row(
+    name="maml",
+    title="MAML, head from zeros",
+    published=("maml",),
+    quick=(
+        plan(
+            _maml(Setting(20, 1)).model_copy(update={"inner_steps": 2}), FIVE_WAY, STRIDED,
+            FAST_ADAM, steps=1000, anneal=True, budget_s=300,
+        ),
+    ),
+    full=tuple(
+        plan(
+            _maml(column), [column], STRIDED, ADAM, steps=20_000,
+            meta_batch=16 if column.n_way == 5 else 4, budget_s=20_000,
+        )
+        for column in SETTINGS
+    ),
+)  # fmt: skip
+
+MATCHING = Row(
+    name="matching",
+    title="Matching network",
+    published=("matching",),
+    quick=(
+        plan(
+            MatchingSettings(n_way=60, n_shot=1, n_query=5, episodes=1, augment="none"),
+            FIVE_WAY, SMALL, FAST_ADAM, steps=700, anneal=True, budget_s=200,
+        ),
+    ),
+    full=tuple(
+        plan(
+            MatchingSettings(
+                n_way=60, n_shot=n_shot, n_query=5, episodes=1, augment="none"
+            ),
+            [column for column in SETTINGS if column.n_shot == n_shot],
+            POOLED, ADAM, steps=10_000, halve_every=2000, budget_s=12_000,
+        )
+        for n_shot in (1, 5)
+    ),
+)  # fmt: skip
+
+RELATION = Row(
+    name="relation",
+    title="Relation network",
+    published=("relation",),
+    quick=(
+        plan(
+            RelationSettings(n_way=20, n_shot=1, n_query=5, episodes=1, augment="none"),
+            FIVE_WAY, SMALL_STRIDED, FAST_ADAM, steps=1500, anneal=True, budget_s=200,
+        ),
+    ),
+    full=tuple(
+        plan(
+            RelationSettings(
+                n_way=column.n_way, n_shot=column.n_shot, n_query=10, filters=64, episodes=1,
+                augment="none",
+            ),
+            [column], STRIDED, ADAM, steps=100_000, halve_every=20_000, budget_s=20_000,
+        )
+        for column in SETTINGS
+    ),
+)  # fmt: skip
+
+ROWS: tuple[Row, ...] = (PROTOTYPICAL, MATCHING, RELATION, MAML, FOMAML, PROTO_FOMAML, REPTILE)
