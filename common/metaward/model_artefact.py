@@ -158,7 +158,7 @@ def save_model(folder: Path, card: ModelCard, theta: Arrays) -> ModelCard:
     from safetensors.numpy import save
 
     assert _shapes(theta) == expected_shapes(card.model, card.learner)
-    content = save({name: np.asarray(leaf, order="C") for name, leaf in theta.items()})
+    content = save({name: np.ascontiguousarray(leaf) for name, leaf in theta.items()})
     written = card.model_copy(update={"parameters_sha256": hashlib.sha256(content).hexdigest()})
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _replacing(folder) as fresh:

@@ -31,7 +31,12 @@ def body_leaves(theta: Mapping[str, torch.Tensor]) -> Tensors:
 
 
 def named_as_own(leaves: Mapping[str, torch.Tensor]) -> Tensors:
-    """Return a learner's leaves by their names in theta; detached copies."""
+    """Return a learner's leaves by their names in theta; detached copies.
+
+    A single number is a leaf of shape (1,): arithmetic on arrays without axes gives numpy scalars,
+    which are no arrays any more.
+    """
+    assert all(leaf.ndim for leaf in leaves.values())
     return {OWN + name: leaf.detach().clone() for name, leaf in leaves.items()}
 
 

@@ -49,6 +49,8 @@ from metaward_client.privacy.block_release import block_release
 from metaward_client.privacy.noised_sum import NoisedSums
 from metaward_client.privacy.stored_reply import decode_reply, encode_reply
 from metaward_client.privacy.terms import Terms
+from metaward_server.aggregation.compose import aggregate
+from metaward_server.outer_optimizers import initial_state, outer_step
 from private_site import KnownSource, twelve_patients
 from toy_episodes import (
     MODEL,
@@ -193,7 +195,9 @@ def test_what_it_learned_travels_is_stored_and_adapts_at_a_new_site(
     assert equal(sent.delta, delta)
     assert equal(decode_reply(encode_reply(delta), asked.theta), delta)
 
-    learned = {name: leaf + sent.delta[name] for name, leaf in asked.theta.items()}
+    mean = aggregate(study.aggregation, [sent.delta])
+    state = initial_state(study.outer, asked.theta)
+    learned, _ = outer_step(study.outer, state, asked.theta, mean)
     save_model(tmp_path / "model", ModelCard.of_study(study, PrivacyStatement()), learned)
     loaded = load_model(tmp_path / "model")
     support = sample_episode(

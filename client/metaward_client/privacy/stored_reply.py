@@ -18,7 +18,7 @@ def encode_reply(delta: Arrays) -> bytes:
     """Return the bytes of a delta."""
     from safetensors.numpy import save
 
-    return save({name: np.asarray(leaf, order="C") for name, leaf in delta.items()})
+    return save({name: np.ascontiguousarray(leaf) for name, leaf in delta.items()})
 
 
 def decode_reply(content: bytes, theta: Arrays) -> Arrays:

@@ -33,21 +33,23 @@ from metaward.tasks import Task
 from metaward.theta import body_leaves, named_as_own, own_leaves
 
 BODY_RATE, HEAD_WEIGHT_RATE, HEAD_BIAS_RATE = "rate.body.", "rate.head.weight", "rate.head.bias"
+SCALAR = torch.Size([1])
+"""Of a rate for a whole leaf; see :func:`metaward.theta.named_as_own`."""
 
 
 def first_rates(body: Body, settings: MetaSgdSettings) -> Tensors:
     """Return the rates before round 0, all ``inner_lr``, by their names among the own leaves."""
     per_number = settings.rates == "parameter"
     shapes = {
-        BODY_RATE + name: leaf.shape if per_number else torch.Size()
+        BODY_RATE + name: leaf.shape if per_number else SCALAR
         for name, leaf in body.named_parameters()
     }
-    shapes |= {HEAD_WEIGHT_RATE: torch.Size(), HEAD_BIAS_RATE: torch.Size()}
+    shapes |= {HEAD_WEIGHT_RATE: SCALAR, HEAD_BIAS_RATE: SCALAR}
     return {name: torch.full(shape, settings.inner_lr) for name, shape in shapes.items()}
 
 
 def rates_of(theta: Tensors) -> Parameters:
-    """Return alpha: for each leaf of body and head a rate of its shape, or a scalar."""
+    """Return alpha: for each leaf of body and head a rate of its shape, or one for all of it."""
     own = own_leaves(theta)
     body = {name: own[BODY_RATE + name] for name in body_leaves(theta)}
     return Parameters(body, Head(own[HEAD_WEIGHT_RATE], own[HEAD_BIAS_RATE]))
