@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -19,11 +19,16 @@ from metaward.learner_settings import (
     AnilSettings,
     FedAvgSettings,
     FomamlSettings,
+    HallucinationSettings,
     LearnerSettings,
     MamlSettings,
+    MannSettings,
+    MatchingSettings,
     MetaSgdSettings,
     PrototypicalSettings,
+    RelationSettings,
     ReptileSettings,
+    SiameseSettings,
 )
 from metaward.meta.compose import build_learner, initial_parameters
 from metaward.model_artefact import (
@@ -65,7 +70,7 @@ from toy_episodes import (
 
 EPISODES: dict[str, Any] = {"n_way": 3, "n_shot": 2, "n_query": 2, "augment": "none"}
 ADAPT = AdaptSettings(steps=3, lr=0.1)
-LEARNERS: tuple[LearnerSettings, ...] = (
+QUICK: tuple[LearnerSettings, ...] = (
     PrototypicalSettings(**EPISODES),
     FomamlSettings(inner_lr=0.01, adapt=ADAPT, **EPISODES),
     MamlSettings(inner_steps=2, inner_lr=0.01, adapt=ADAPT, **EPISODES),
@@ -77,9 +82,25 @@ LEARNERS: tuple[LearnerSettings, ...] = (
     ReptileSettings(n_way=3, n_shot=4, inner_optimizer="adam", augment="none"),
     FedAvgSettings(local_steps=3, batch_size=12, local_lr=0.05, augment="none", adapt=ADAPT),
 )
+"""Those that learn a toy task in a few rounds of plain steps; the others have that in own tests."""
+LEARNERS: tuple[LearnerSettings, ...] = (
+    *QUICK,
+    MatchingSettings(**EPISODES),
+    MatchingSettings(full_context=True, **EPISODES),
+    RelationSettings(**EPISODES),
+    SiameseSettings(**EPISODES),
+    SiameseSettings(loss="contrastive", **EPISODES),
+    MannSettings(**EPISODES),
+    HallucinationSettings(**EPISODES),
+)
 every_learner = pytest.mark.parametrize("learner", LEARNERS, ids=lambda learner: learner.name)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_every_learner_of_the_library_is_here() -> None:
+    [kinds, _] = get_args(LearnerSettings)
+    assert {type(learner) for learner in LEARNERS} == set(get_args(kinds))
 
 
 def local_delta(learner: LearnerSettings, theta: Tensors, task: Task, seed: int = 3) -> Tensors:
@@ -128,7 +149,7 @@ def mean_loss(learner: LearnerSettings, theta: Tensors) -> float:
     return float(np.mean(losses))
 
 
-@every_learner
+@pytest.mark.parametrize("learner", QUICK, ids=lambda learner: learner.name)
 def test_a_few_rounds_make_it_better_at_adapting(learner: LearnerSettings) -> None:
     theta = initial_parameters(MODEL, learner, seed=1)
     before = mean_loss(learner, theta)
@@ -139,7 +160,11 @@ def test_a_few_rounds_make_it_better_at_adapting(learner: LearnerSettings) -> No
     assert mean_loss(learner, theta) < before / 2
 
 
-@every_learner
+WITHOUT_ORDER = [learner for learner in LEARNERS if learner.name != "mann"]
+"""A memory-augmented network reads a sequence, and learns what each of its slots means."""
+
+
+@pytest.mark.parametrize("learner", WITHOUT_ORDER, ids=lambda learner: learner.name)
 @settings(max_examples=5)
 @given(new_number=st.permutations(range(WAYS)), order=st.permutations(range(WAYS * SHOTS)))
 def test_numbering_the_classes_anew_renumbers_the_answers_and_nothing_else(
@@ -212,8 +237,13 @@ def test_what_it_learned_travels_is_stored_and_adapts_at_a_new_site(
 
 @every_learner
 def test_block_release_noises_all_that_it_learns(learner: LearnerSettings) -> None:
-    theta = initial_parameters(MODEL, learner, seed=1)
-    released = released_by(learner, theta)
+    small = learner.model_copy(
+        update={"n_way": 2, "n_shot": 1, "n_query": 1}
+        if "n_shot" in type(learner).model_fields
+        else {}
+    )
+    theta = initial_parameters(MODEL, small, seed=1)
+    released = released_by(small, theta)
     assert spec_of(released(0.0)) == spec_of(to_arrays(theta))
     with_noise = released(1.0)
     norm = math.sqrt(sum(float(np.square(leaf).sum()) for leaf in released(0.0).values()))
@@ -222,17 +252,11 @@ def test_block_release_noises_all_that_it_learns(learner: LearnerSettings) -> No
 
 
 def released_by(learner: LearnerSettings, theta: Tensors) -> Callable[[float], Arrays]:
-    small = learner.model_copy(
-        update={"n_way": 2, "n_shot": 1, "n_query": 1}
-        if "n_shot" in type(learner).model_fields
-        else {}
-    )
-
     def release(scale: float) -> Arrays:
         terms = Terms("block", 1.0, 0.5, 1, 0.5, divisor=1.0)
         sums = NoisedSums(terms, KnownSource(scale=scale), 0.5)
         return block_release(
-            build_body(MODEL, 1), theta, twelve_patients(), build_learner(small), sums,
+            build_body(MODEL, 1), theta, twelve_patients(), build_learner(learner), sums,
             blocks=2, block_key=b"a key of the site, of 32 bytes..", seed=(1, 2, 3),
         )  # fmt: skip
 
