@@ -286,7 +286,7 @@ class HallucinationSettings(Settings):
     adversarial_weight: float = Field(
         0.1, ge=0, description="of the generator's loss against a discriminator; 0 has none"
     )
-    noise_size: int = Field(16, ge=1, le=1024, description="values of a noise")
+    latent_size: int = Field(16, ge=1, le=1024, description="values of a noise")
     hidden: int = Field(64, ge=1, le=4096, description="hidden units of both networks")
     augment: Augment = "dihedral"
 

@@ -27,7 +27,7 @@ MODEL = ModelSettings(image_size=16, filters=8, groups=2)
 WAYS, SHOTS, DRAWS = 3, 2, 4
 SMALL = HallucinationSettings(
     n_way=WAYS, n_shot=SHOTS, n_query=2, episodes=2, augment="none",
-    n_generated=DRAWS, noise_size=3, hidden=5, adversarial_weight=0.7,
+    n_generated=DRAWS, latent_size=3, hidden=5, adversarial_weight=0.7,
 )  # fmt: skip
 GENERATOR, DISCRIMINATOR = OWN + "generator.", OWN + "discriminator."
 
@@ -72,7 +72,7 @@ def random_episode(seed: int = 1) -> Episode:
 
 def random_noise(seed: int = 2) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(DRAWS, SMALL.noise_size, generator=generator).double()
+    return torch.randn(DRAWS, SMALL.latent_size, generator=generator).double()
 
 
 def task(n_labels: int = 4, per_label: int = 8, seed: int = 0) -> Task:

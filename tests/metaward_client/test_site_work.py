@@ -342,7 +342,7 @@ def test_a_study_that_nobody_approved_is_refused_before_data_is_read_and_can_the
     shut = site_of(raising(AssertionError("data was read")), consent=consent)
     order = an_order()
     with monkeypatch.context() as patched:
-        patched.setattr(site_work, "build_body", raising(AssertionError("a network was built")))
+        patched.setattr(site_work, "expected_shapes", raising(AssertionError("a model was built")))
         assert answer_order(order, shut) is SiteRefusal.APPROVAL
     assert "is not approved here" in log_of(shut)[-1]["reason"]
     assert log_of(shut)[-1]["study"] == STUDY.digest()

@@ -55,15 +55,15 @@ class Generator(nn.Module):
     start three layers from blocks of identities, which copies too.
     """
 
-    def __init__(self, features: int, noise_size: int, hidden: int) -> None:
+    def __init__(self, features: int, latent_size: int, hidden: int) -> None:
         super().__init__()
-        self.first = nn.Linear(features + noise_size, hidden)
+        self.first = nn.Linear(features + latent_size, hidden)
         self.second = nn.Linear(hidden, features)
         nn.init.zeros_(self.second.weight)
         nn.init.zeros_(self.second.bias)
 
     def forward(self, features: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """Return (n, n_noises, features) from (n, features) and (n_noises, noise_size)."""
+        """Return (n, n_noises, features) from (n, features) and (n_noises, latent_size)."""
         n, n_noises = len(features), len(noise)
         seeds = features[:, None].expand(n, n_noises, -1)
         seen = torch.cat([seeds, noise[None].expand(n, n_noises, -1)], dim=2)
@@ -113,7 +113,7 @@ def task_delta(
         body: The network before the classifier.
         theta: The body's leaves and both players'.
         episode: Support and query.
-        noise: (n_generated, noise_size), standard normal.
+        noise: (n_generated, latent_size), standard normal.
         settings: The learner's.
     """
     leaves = {name: leaf.detach().requires_grad_() for name, leaf in theta.items()}
@@ -165,7 +165,7 @@ def hallucinate(
     if not settings.n_generated:
         return features.new_zeros(len(features), 0, features.shape[1])
     with torch.device("meta"):  # its own weights are not used, and not drawn
-        network = Generator(features.shape[1], settings.noise_size, settings.hidden)
+        network = Generator(features.shape[1], settings.latent_size, settings.hidden)
     made: torch.Tensor = functional_call(network, _part(theta, GENERATOR), (features, noise))
     return made
 
@@ -199,7 +199,7 @@ class Hallucination(Learner):
         s, players = self.settings, nn.ModuleDict()
         with seeded(seed):
             if s.n_generated:
-                players["generator"] = Generator(body.features, s.noise_size, s.hidden)
+                players["generator"] = Generator(body.features, s.latent_size, s.hidden)
             if s.has_discriminator:
                 players["discriminator"] = Discriminator(body.features, s.hidden)
             return own_of_module(players)
@@ -213,7 +213,7 @@ class Hallucination(Learner):
         """
         s = self.settings
         episodes = list(draw_episodes(task, s, rng))
-        drawn = rng.standard_normal((len(episodes), s.n_generated, s.noise_size), np.float32)
+        drawn = rng.standard_normal((len(episodes), s.n_generated, s.latent_size), np.float32)
         return mean_result(
             task_delta(body, theta, episode, noise, s)
             for episode, noise in zip(episodes, torch.from_numpy(drawn), strict=True)
@@ -226,7 +226,7 @@ class Hallucination(Learner):
     def adapt(self, body: Body, theta: Tensors, support: Examples) -> Classifier:
         """Take class means; see :class:`metaward.meta.learner.Learner`."""
         s, generator = self.settings, torch.Generator().manual_seed(SEED_AT_A_NEW_SITE)
-        noise = torch.randn(s.n_generated, s.noise_size, generator=generator)
+        noise = torch.randn(s.n_generated, s.latent_size, generator=generator)
         with torch.no_grad():
             real = body.apply_with(theta, support.images)
             head = hallucinated_head(

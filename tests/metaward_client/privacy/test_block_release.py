@@ -226,7 +226,13 @@ def test_every_learner_bears_a_block_that_is_too_small(
 @pytest.mark.parametrize("learner", LEARNERS, ids=lambda s: s.name)
 def test_a_release_has_all_leaves_of_theta_with_the_learners_own(learner: LearnerSettings) -> None:
     """Clipped as one vector: the sum of two blocks is at most twice the norm long."""
-    theta = theta_of(learner)
+    generator = torch.Generator().manual_seed(
+        0
+    )  # away from a start of zeros, which stops gradients
+    theta = {
+        name: leaf + 0.05 * torch.randn(leaf.shape, generator=generator)
+        for name, leaf in theta_of(learner).items()
+    }
     task = task_of({name: [0, 1] for block in (0, 1) for name in in_block(block, 4)})
     sums = NoisedSums(Terms("block", 1.0, 0.5, 1, 1e-3, divisor=0.5 * BLOCKS), KnownSource(), 1e-3)
     given = block_release(
