@@ -281,8 +281,8 @@ RELATION = Row(
     published=("relation",),
     quick=(
         plan(
-            RelationSettings(n_way=20, n_shot=1, n_query=5, episodes=1, augment="none"),
-            FIVE_WAY, SMALL_STRIDED, FAST_ADAM, steps=1500, anneal=True, budget_s=200,
+            RelationSettings(n_way=5, n_shot=1, n_query=5, episodes=1, augment="none"),
+            FIVE_WAY, SMALL_STRIDED, ADAM, steps=7000, budget_s=240,
         ),
     ),
     full=tuple(

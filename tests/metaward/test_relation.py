@@ -9,7 +9,7 @@ import torch
 from metaward.arrays import Tensors
 from metaward.learner_settings import RelationSettings
 from metaward.meta import relation
-from metaward.meta.compose import build_learner
+from metaward.meta.compose import build_learner, initial_parameters
 from metaward.meta.relation import HIDDEN, RelationNetwork
 from metaward.scoring import class_probabilities
 from metaward.study import ModelSettings
@@ -157,3 +157,11 @@ def test_the_comparing_network_keeps_no_statistics_of_patients() -> None:
     assert list(network.buffers()) == []
     pairs = torch.randn(5, 16, 2, 2, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(network(pairs)[2:3], network(pairs[2:3]))
+
+
+@pytest.mark.parametrize("n_way", [2, 5, 20])
+def test_before_training_each_class_is_as_likely_as_it_is_by_chance(n_way: int) -> None:
+    settings = RelationSettings(n_way=n_way)
+    theta = initial_parameters(MODEL, settings, seed=0)
+    bias = float(theta["learner.score.bias"])
+    assert 1 / (1 + math.exp(-bias)) == pytest.approx(1 / n_way)

@@ -24,6 +24,7 @@ independent events, its softmax would be what they say once it is known that exa
 There is no inner loop. A delta is a direction to add.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,11 +123,15 @@ class Relation(Learner):
     settings: RelationSettings
 
     def own_parameters(self, body: Body, seed: int) -> Tensors:
-        """Return the leaves of g."""
+        """Return the leaves of g; its last bias says at first that each class is as likely.
+
+        Of n_way relations one is true. From a bias of 0 training first moves all of them together,
+        from a half to 1 / n_way, and on that way units of g may stop answering for good.
+        """
         with seeded(seed):
-            return own_of_module(
-                RelationNetwork(body.map_channels, body.map_side, self.settings.filters)
-            )
+            network = RelationNetwork(body.map_channels, body.map_side, self.settings.filters)
+        nn.init.constant_(network.score.bias, -math.log(self.settings.n_way - 1))
+        return own_of_module(network)
 
     def local_delta(
         self, body: Body, theta: Tensors, task: Task, rng: np.random.Generator
