@@ -6,6 +6,7 @@ Every patient is drawn (sample rate 1), there is no noise, and the division is u
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,11 +14,19 @@ from numpy.typing import NDArray
 
 from metaward.arrays import Tensors
 from metaward.learner_settings import (
+    AnilSettings,
     FedAvgSettings,
     FomamlSettings,
+    HallucinationSettings,
     LearnerSettings,
+    MamlSettings,
+    MannSettings,
+    MatchingSettings,
+    MetaSgdSettings,
     PrototypicalSettings,
+    RelationSettings,
     ReptileSettings,
+    SiameseSettings,
 )
 from metaward.meta.compose import build_learner, build_noised_learner
 from metaward.meta.noised import ClassSums, NoisedWork
@@ -52,11 +61,21 @@ LEARNERS_OF_DP_SGD: tuple[LearnerSettings, ...] = (
     ReptileSettings(n_way=ALL_LABELS, inner_lr=1.0),
     FomamlSettings(n_way=ALL_LABELS, inner_lr=1.0),
 )
+ONE_EPISODE: dict[str, Any] = {"n_way": 2, "n_shot": 1, "n_query": 1, "episodes": 1}
 ALL_LEARNERS: tuple[LearnerSettings, ...] = (
     FedAvgSettings(local_steps=2, batch_size=8),
     ReptileSettings(n_way=2, n_shot=1, inner_steps=2, episodes=1),
-    FomamlSettings(n_way=2, n_shot=1, n_query=1, episodes=1),
-    PrototypicalSettings(n_way=2, n_shot=1, n_query=1, episodes=1),
+    FomamlSettings(**ONE_EPISODE),
+    PrototypicalSettings(**ONE_EPISODE),
+    PrototypicalSettings(distance="cosine", loss="margin", **ONE_EPISODE),
+    MatchingSettings(full_context=True, **ONE_EPISODE),
+    RelationSettings(**ONE_EPISODE),
+    SiameseSettings(**ONE_EPISODE),
+    MannSettings(**ONE_EPISODE),
+    HallucinationSettings(**ONE_EPISODE),
+    MamlSettings(**ONE_EPISODE),
+    AnilSettings(**ONE_EPISODE),
+    MetaSgdSettings(**ONE_EPISODE),
 )
 
 
@@ -120,14 +139,16 @@ def dp_sgd_sums(
 
 def block_sum(body: Body, learner: LearnerSettings) -> VectorSum:
     """Return the sum over blocks of the learner's clipped deltas."""
+    built = build_learner(learner)
+    theta = body.initial_parameters() | built.own_parameters(body, seed=0)
 
     def vector_sum(world: Task) -> dict[str, NDArray[np.floating]]:
         terms = Terms(BLOCK, 1.0, 1.0, 1, TIGHT_NORM, divisor=1.0)
         released = block_release(
             body,
-            body.initial_parameters(),
+            theta,
             world,
-            build_learner(learner),
+            built,
             NoisedSums(terms, NoNoise(), TIGHT_NORM),
             blocks=BLOCKS,
             block_key=BLOCK_KEY,

@@ -21,8 +21,16 @@ from metaward.episodes import Episode, Examples
 from metaward.learner_settings import AnilSettings
 from metaward.meta.episodic import draw_episodes, require_episodes
 from metaward.meta.inner_loop import Adapted, adapt_on_support, episode_loss
-from metaward.meta.learner import Classifier, Learner, LocalResult, classifier_of, mean_result
-from metaward.meta.meta_gradient import minus, start_of, tracked, unrolled
+from metaward.meta.learner import (
+    Classifier,
+    Learner,
+    LocalResult,
+    classifier_of,
+    downhill,
+    mean_result,
+    tracked,
+)
+from metaward.meta.meta_gradient import start_of, unrolled
 from metaward.models.body import Body
 from metaward.tasks import Task
 
@@ -47,8 +55,7 @@ def task_delta(body: Body, theta: Tensors, episode: Episode, settings: AnilSetti
     start = start_of(identity, {}, support, settings.adapt.head)
     end = unrolled(identity, start, support, lr=settings.inner_lr, steps=settings.inner_steps)
     loss = episode_loss(identity, {}, end.head, query)
-    gradient = torch.autograd.grad(loss, list(leaves.values()))
-    return LocalResult(minus(dict(zip(leaves, gradient, strict=True))), float(loss.detach()))
+    return downhill(leaves, loss)
 
 
 def features_of(body: Body, theta: Tensors, *examples: Examples) -> list[Examples]:

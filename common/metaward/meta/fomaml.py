@@ -24,8 +24,15 @@ from metaward.learner_settings import FomamlSettings
 from metaward.meta.episodic import draw_episodes, require_episodes
 from metaward.meta.inner_loop import adapt_on_support
 from metaward.meta.inner_loops import inner_loops, losses_and_gradients
-from metaward.meta.learner import Classifier, Learner, LocalResult, classifier_of, mean_result
-from metaward.meta.meta_gradient import back_to_theta, minus, start_of, tracked
+from metaward.meta.learner import (
+    Classifier,
+    Learner,
+    LocalResult,
+    classifier_of,
+    mean_result,
+    tracked,
+)
+from metaward.meta.meta_gradient import back_to_theta, minus, start_of
 from metaward.meta.noised import NoisedWork, descend, drawn_classes
 from metaward.meta.parameters import Parameters
 from metaward.models.body import Body

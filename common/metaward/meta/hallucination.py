@@ -39,7 +39,7 @@ from metaward.episodes import Episode, Examples
 from metaward.learner_settings import HallucinationSettings
 from metaward.meta.episodic import draw_episodes, require_episodes
 from metaward.meta.head import Head, prototype_head, prototypes
-from metaward.meta.learner import Classifier, Learner, LocalResult, mean_result
+from metaward.meta.learner import Classifier, Learner, LocalResult, mean_result, tracked
 from metaward.models.body import Body, seeded
 from metaward.tasks import Task
 from metaward.theta import OWN, own_leaves, own_of_module
@@ -116,7 +116,7 @@ def task_delta(
         noise: (n_generated, latent_size), standard normal.
         settings: The learner's.
     """
-    leaves = {name: leaf.detach().requires_grad_() for name, leaf in theta.items()}
+    leaves = tracked(theta)
     losses = players_losses(body, leaves, episode, noise, settings)
     of_second = [name for name in leaves if name.startswith(OWN + DISCRIMINATOR)]
     of_first = [name for name in leaves if name not in of_second]

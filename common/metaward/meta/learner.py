@@ -66,6 +66,11 @@ class Learner(Protocol):
         ...
 
 
+def tracked(theta: Tensors) -> Tensors:
+    """Return theta as leaves that gradients can be taken with respect to; memory is shared."""
+    return {name: leaf.detach().requires_grad_() for name, leaf in theta.items()}
+
+
 def downhill(leaves: Tensors, loss: torch.Tensor) -> LocalResult:
     """Return minus the gradient of a loss that was computed from ``leaves``: a direction to ADD."""
     gradients = torch.autograd.grad(loss, list(leaves.values()))

@@ -26,8 +26,15 @@ from metaward.episodes import Episode, Examples
 from metaward.learner_settings import MamlSettings
 from metaward.meta.episodic import draw_episodes, require_episodes
 from metaward.meta.inner_loop import adapt_on_support, episode_loss, loss_and_gradient
-from metaward.meta.learner import Classifier, Learner, LocalResult, classifier_of, mean_result
-from metaward.meta.meta_gradient import back_to_theta, minus, start_of, tracked, unrolled
+from metaward.meta.learner import (
+    Classifier,
+    Learner,
+    LocalResult,
+    classifier_of,
+    mean_result,
+    tracked,
+)
+from metaward.meta.meta_gradient import back_to_theta, minus, start_of, unrolled
 from metaward.meta.parameters import Parameters
 from metaward.models.body import Body
 from metaward.tasks import Task

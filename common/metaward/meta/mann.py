@@ -37,7 +37,7 @@ from metaward.episodes import Episode, Examples
 from metaward.errors import DataError
 from metaward.learner_settings import MannSettings
 from metaward.meta.episodic import draw_episodes, require_episodes
-from metaward.meta.learner import Classifier, Learner, LocalResult
+from metaward.meta.learner import Classifier, Learner, LocalResult, downhill, tracked
 from metaward.models.body import Body, seeded
 from metaward.models.memory import MemoryNetwork, MemoryState
 from metaward.tasks import Task
@@ -60,15 +60,13 @@ def task_delta(
             its own.
         settings: The learner's.
     """
-    leaves = {name: leaf.detach().requires_grad_() for name, leaf in theta.items()}
+    leaves = tracked(theta)
     supports, queries = ([getattr(e, side) for e in episodes] for side in ("support", "query"))
     online, read = read_sequences(body, leaves, supports, settings)
     asked = name_next(body, leaves, read, torch.stack([q.images for q in queries]), settings)
     labels = torch.cat([side.labels for side in supports + queries])
     loss = F.cross_entropy(torch.cat([online.flatten(0, 1), asked.flatten(0, 1)]), labels)
-    gradients = torch.autograd.grad(loss, list(leaves.values()))
-    delta = {name: -gradient for name, gradient in zip(leaves, gradients, strict=True)}
-    return LocalResult(delta, float(loss.detach()))
+    return downhill(leaves, loss)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from metaward.meta.by_class import by_class
 from metaward.meta.episodic import draw_episodes, require_episodes
 from metaward.meta.full_context import build_context, embedded, in_canonical_order
 from metaward.meta.head import CosineHead, directions_of
-from metaward.meta.learner import Classifier, Learner, LocalResult, downhill, mean_result
+from metaward.meta.learner import Classifier, Learner, LocalResult, downhill, mean_result, tracked
 from metaward.models.body import Body
 from metaward.tasks import Task
 from metaward.theta import own_leaves, own_of_module
@@ -39,7 +39,7 @@ def task_delta(
     body: Body, theta: Tensors, episode: Episode, settings: MatchingSettings
 ) -> LocalResult:
     """Return minus the gradient of one episode's query loss, a direction to ADD to theta."""
-    leaves = {name: leaf.detach().requires_grad_() for name, leaf in theta.items()}
+    leaves = tracked(theta)
     support = in_canonical_order(episode.support)
     features = body.apply_with(leaves, torch.cat([support.images, episode.query.images]))
     seen, asked = features.tensor_split([len(support.labels)])

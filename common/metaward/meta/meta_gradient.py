@@ -21,11 +21,6 @@ from metaward.meta.parameters import Parameters
 from metaward.models.body import Body
 
 
-def tracked(theta: Mapping[str, torch.Tensor]) -> Tensors:
-    """Return theta as leaves that gradients can be taken with respect to; memory is shared."""
-    return {name: leaf.detach().requires_grad_() for name, leaf in theta.items()}
-
-
 def start_of(body: Body, leaves: Tensors, support: Examples, how: HeadStart) -> Parameters:
     """Return the body's leaves and the head that they give: where the inner loop starts.
 

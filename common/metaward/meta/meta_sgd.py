@@ -25,8 +25,16 @@ from metaward.learner_settings import MetaSgdSettings
 from metaward.meta.episodic import draw_episodes, require_episodes
 from metaward.meta.head import Head
 from metaward.meta.inner_loop import episode_loss, inner_loop
-from metaward.meta.learner import Classifier, Learner, LocalResult, classifier_of, mean_result
-from metaward.meta.meta_gradient import minus, start_of, tracked, unrolled
+from metaward.meta.learner import (
+    Classifier,
+    Learner,
+    LocalResult,
+    classifier_of,
+    downhill,
+    mean_result,
+    tracked,
+)
+from metaward.meta.meta_gradient import start_of, unrolled
 from metaward.meta.parameters import Parameters
 from metaward.models.body import Body
 from metaward.tasks import Task
@@ -64,8 +72,7 @@ def task_delta(
     rates, steps = rates_of(leaves), settings.inner_steps
     end = unrolled(body, start, episode.support, lr=rates, steps=steps)
     loss = episode_loss(body, end.body, end.head, episode.query)
-    gradient = torch.autograd.grad(loss, list(leaves.values()))
-    return LocalResult(minus(dict(zip(leaves, gradient, strict=True))), float(loss.detach()))
+    return downhill(leaves, loss)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ from metaward.meta.head import (
     prototype_head,
     prototypes,
 )
-from metaward.meta.learner import Classifier, Learner, LocalResult, downhill, mean_result
+from metaward.meta.learner import Classifier, Learner, LocalResult, downhill, mean_result, tracked
 from metaward.meta.noised import ClassSums, NoisedWork
 from metaward.meta.parameters import Parameters
 from metaward.models.body import Body
@@ -55,7 +55,7 @@ def task_delta(
     body: Body, theta: Tensors, episode: Episode, settings: PrototypicalSettings = AS_IN_THE_PAPER
 ) -> LocalResult:
     """Return minus the gradient of one episode's query loss, a direction to ADD to theta."""
-    leaves = {name: leaf.detach().requires_grad_() for name, leaf in theta.items()}
+    leaves = tracked(theta)
     support, query = episode.support, episode.query
     features = body.apply_with(leaves, torch.cat([support.images, query.images]))
     n_support = len(support.labels)

@@ -37,7 +37,7 @@ from metaward.arrays import Tensors
 from metaward.episodes import Episode, Examples
 from metaward.learner_settings import RelationSettings
 from metaward.meta.episodic import draw_episodes, require_episodes
-from metaward.meta.learner import Classifier, Learner, LocalResult, downhill, mean_result
+from metaward.meta.learner import Classifier, Learner, LocalResult, downhill, mean_result, tracked
 from metaward.models.body import Body, seeded
 from metaward.tasks import Task
 from metaward.theta import own_leaves, own_of_module
@@ -74,7 +74,7 @@ def task_delta(
     body: Body, theta: Tensors, episode: Episode, settings: RelationSettings
 ) -> LocalResult:
     """Return minus the gradient of one episode's query loss, a direction to ADD to theta."""
-    leaves = {name: leaf.detach().requires_grad_() for name, leaf in theta.items()}
+    leaves = tracked(theta)
     support, query = episode.support, episode.query
     maps = body.maps_with(leaves, torch.cat([support.images, query.images]))
     seen, asked = maps.tensor_split([len(support.labels)])

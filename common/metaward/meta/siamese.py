@@ -38,7 +38,7 @@ from metaward.episodes import Episode, Examples
 from metaward.learner_settings import SiameseSettings
 from metaward.meta.by_class import by_class
 from metaward.meta.episodic import draw_episodes, require_episodes
-from metaward.meta.learner import Classifier, Learner, LocalResult, downhill, mean_result
+from metaward.meta.learner import Classifier, Learner, LocalResult, downhill, mean_result, tracked
 from metaward.models.body import Body
 from metaward.tasks import Task
 from metaward.theta import named_as_own, own_leaves
@@ -52,7 +52,7 @@ def task_delta(
     body: Body, theta: Tensors, episode: Episode, settings: SiameseSettings
 ) -> LocalResult:
     """Return minus the gradient of one episode's loss over pairs, a direction to ADD to theta."""
-    leaves = {name: leaf.detach().requires_grad_() for name, leaf in theta.items()}
+    leaves = tracked(theta)
     support, query = episode.support, episode.query
     features = body.apply_with(leaves, torch.cat([support.images, query.images]))
     seen, asked = features.tensor_split([len(support.labels)])

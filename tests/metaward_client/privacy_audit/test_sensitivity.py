@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import get_args
 
 import mutants
 import numpy as np
@@ -54,6 +55,11 @@ def test_block_release_keeps_its_claim_for_every_learner(learner: LearnerSetting
         block_sum(BODY, learner), WORLDS, max_grad_norm=TIGHT_NORM, relation=REPLACE
     )
     assert 0.1 < worst <= 1 + ROUNDING
+
+
+def test_the_audit_asks_every_learner_of_the_library() -> None:
+    [kinds, _] = get_args(LearnerSettings)
+    assert {type(learner) for learner in ALL_LEARNERS} == set(get_args(kinds))
 
 
 def test_a_sound_sum_by_hand_passes() -> None:
