@@ -41,8 +41,12 @@ class Body(nn.Module):
     map_side: int
 
     def maps(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the maps of ``images``, (n, map_channels, map_side, map_side)."""
-        raise NotImplementedError
+        """Return the maps of ``images``, (n, map_channels, map_side, map_side).
+
+        Raises:
+            NotImplementedError: This body gives features alone, and suits no relation network.
+        """
+        raise NotImplementedError(type(self).__name__)
 
     def apply_with(self, theta: Tensors, images: torch.Tensor) -> torch.Tensor:
         """Return the features of ``images`` under the body's leaves of ``theta``."""
