@@ -181,13 +181,15 @@ def measure(root: Path, domains: list[tuple[str, ...]], options: argparse.Namesp
         seed=0,
     )
     seeds = 1 if options.quick else options.seeds
-    results = []
+    jobs = list(jobs_of(root, domains, base, seeds))
+    found: dict[str, Any] = {"model": base.model.model_dump(), "of": len(jobs), "runs": []}
     with WorkerPool(options.workers, preload=PRELOADED) as pool:
-        for result in pool.map(run, jobs_of(root, domains, base, seeds)):
-            results.append(result)
+        for result in pool.map(run, jobs):
+            found["runs"].append(result)
+            save(__file__, found, quiet=True)  # all of them take an hour
             Console(stderr=True).print(result["left_out"], result["row"], result["seed"])
-    print_table(results)
-    save(__file__, {"model": base.model.model_dump(), "runs": results})
+    print_table(found["runs"])
+    save(__file__, found)
 
 
 def main() -> None:

@@ -232,13 +232,17 @@ def jobs_of(root: Path, arguments: argparse.Namespace) -> list[Job]:
 
 
 def measure(root: Path, arguments: argparse.Namespace) -> None:
+    """Run all jobs; the figures are written after each, because all of them take an hour."""
     jobs = jobs_of(root, arguments)
+    name = f"bench_{arguments.name}.py" if arguments.name else __file__
+    results = []
     with WorkerPool(arguments.workers, preload=PRELOADED) as pool:
-        results = list(pool.map(run, jobs))
-    for result in results:
-        Console(stderr=True).print(result["learner"], result["mechanism"], result["accuracy"])
+        for result in pool.map(run, jobs):
+            results.append(result)
+            save(name, {"of": len(jobs), "runs": results}, quiet=True)
+            Console(stderr=True).print(result["learner"], result["mechanism"], result["accuracy"])
     print_table(results)
-    save(__file__ if not arguments.name else f"bench_{arguments.name}.py", {"runs": results})
+    save(name, {"of": len(jobs), "runs": results})
 
 
 def print_table(results: list[dict[str, Any]]) -> None:

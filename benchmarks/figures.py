@@ -10,17 +10,24 @@ from typing import Any
 from rich.console import Console
 
 from metaward.provenance import commit, machine, versions
+from metaward.run_directory import write_atomically
 
 OUT = Path(__file__).parent / "out"
 
 
-def save(script: str, results: dict[str, Any]) -> None:
+def save(script: str, results: dict[str, Any], *, quiet: bool = False) -> None:
     """Write ``out/NAME.json`` for the script ``bench_NAME.py``."""
-    write(OUT / f"{Path(script).stem.removeprefix('bench_')}.json", results)
+    write(OUT / f"{Path(script).stem.removeprefix('bench_')}.json", results, quiet=quiet)
 
 
-def write(path: Path, results: dict[str, Any]) -> None:
-    """Write the results to a file, with command, date, machine, commit and versions."""
+def write(path: Path, results: dict[str, Any], *, quiet: bool = False) -> None:
+    """Write the results to a file, with command, date, machine, commit and versions.
+
+    Args:
+        path: Replaced, and its folder made where there is none.
+        results: Anything that JSON can say.
+        quiet: Print nothing; for figures that are written again after each run of many.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "command": shlex.join(["python", *sys.argv]),
@@ -30,5 +37,6 @@ def write(path: Path, results: dict[str, Any]) -> None:
         "versions": versions(),
         "results": results,
     }
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    Console().print(f"Written: {path}", soft_wrap=True)
+    write_atomically(path, json.dumps(content, indent=2) + "\n")
+    if not quiet:
+        Console().print(f"Written: {path}", soft_wrap=True)
