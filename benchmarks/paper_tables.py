@@ -11,7 +11,6 @@ goes on after an interruption; without it, what an earlier run left is thrown aw
 """
 
 import argparse
-import json
 import shutil
 import time
 from collections.abc import Iterable
@@ -19,23 +18,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
 from figures import OUT, write
-from metaward.run_directory import write_atomically
+from metaward.arrays import Arrays
+from metaward.learner_settings import FedAvgSettings
 from metaward.workers import WorkerPool
 from omniglot.characters import Split, load_characters
-from omniglot.episodes import both_sides
+from omniglot.episodes import both_sides, drawn_tasks
+from omniglot.jobs import trained_and_scored
 from omniglot.lines import figure_text, lines_of
 from omniglot.rows import ROWS, Plan, Row
 from omniglot.scoring import episode_accuracies
-from omniglot.training import train
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 PRELOADED = ("torch", "metaward.meta.compose", "metaward_server.checkpoints")
-RESULT_FILE = "result.json"
 EPISODES, QUICK_EPISODES = 1000, 600
 """Test episodes of each column: Snell et al. 2017 take 1,000, Finn et al. 2017 take 600."""
 N_QUERY = 10
@@ -55,40 +53,29 @@ class Job:
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Train, then score; in a worker. What was done before an interruption is not done again."""
-    torch.set_num_threads(1)
-    training, done = job.plan.training, job.folder / RESULT_FILE
-    digest = training.digest()
-    if done.is_file():
-        found: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
-        if found["digest"] == digest and found["episodes"] == job.episodes:
-            return found
-    began = time.monotonic()
+    """Train, then score; in a worker."""
+    study = job.plan.training.study
+    assert not isinstance(study.learner, FedAvgSettings)  # which has no episodes
     characters = load_characters(job.data)
     train_on, test_on = both_sides(characters, characters.cut(job.split))
-    trained = train(training, train_on, job.folder)
-    scored = time.process_time()
-    accuracies = {
-        str(column): episode_accuracies(
-            training.study, trained.theta, test_on, column,
-            episodes=job.episodes, n_query=N_QUERY,
-        )
-        for column in job.plan.columns
-    }  # fmt: skip
-    result = {
-        "row": job.row,
-        "digest": digest,
-        "seed": training.study.seed,
-        "steps": trained.steps,
-        "episodes": job.episodes,
-        "cpu_s": round(trained.cpu_s, 1),
-        "scoring_cpu_s": round(time.process_time() - scored, 1),
-        "wall_s": round(time.monotonic() - began, 1),
-        "training": training.model_dump(mode="json"),
-        "accuracies": accuracies,
-    }
-    write_atomically(done, json.dumps(result))
-    return result
+
+    def score(theta: Arrays) -> dict[str, Any]:
+        accuracies = {
+            str(column): episode_accuracies(
+                study, theta, test_on, column, episodes=job.episodes, n_query=N_QUERY
+            )
+            for column in job.plan.columns
+        }
+        return {"accuracies": accuracies}
+
+    return trained_and_scored(
+        job.plan.training,
+        drawn_tasks(train_on, study.learner.n_way),
+        score,
+        job.folder,
+        row=job.row,
+        episodes=job.episodes,
+    )
 
 
 def jobs_of(rows: Iterable[Row], options: argparse.Namespace, work: Path) -> list[Job]:

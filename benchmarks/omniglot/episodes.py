@@ -8,6 +8,7 @@ and a draw from it would look at every class. For testing, an episode depends on
 shots, its number) alone, so all learners answer the same.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from metaward.episodes import Episode, Examples
 from metaward.tasks import Task, standardise
 from omniglot.characters import Characters
+from omniglot.training import TaskSource
 
 QUARTER_TURNS = 4
 
@@ -57,6 +59,16 @@ def both_sides(characters: Characters, cut: int) -> tuple[Classes, Classes]:
     return Classes(characters.images[:cut]), Classes(characters.images[cut:])
 
 
+def drawn_tasks(classes: Classes, n_way: int) -> TaskSource:
+    """Return a source of tasks of ``n_way`` classes each."""
+
+    def tasks(rng: np.random.Generator) -> Iterator[Task]:
+        while True:
+            yield drawn_task(classes, n_way, rng)
+
+    return tasks
+
+
 def drawn_task(classes: Classes, n_way: int, rng: np.random.Generator) -> Task:
     """Return ``n_way`` different classes, with all their drawings, as a site's task."""
     drawn = rng.choice(len(classes), n_way, replace=False)
@@ -88,6 +100,7 @@ def drawn_episode(
 
 
 def _examples(drawings: list[NDArray[np.float32]]) -> Examples:
+    """Return (n_way, n) drawings as examples, class-major."""
     images = torch.from_numpy(np.concatenate(drawings)[:, None])
     labels = torch.arange(len(drawings)).repeat_interleave(len(drawings[0]))
     return Examples(standardise(images), labels, len(drawings))

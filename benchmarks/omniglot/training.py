@@ -1,9 +1,10 @@
-"""Train a learner in one place, as the papers do: a meta-batch of tasks, then an outer step.
+"""Train a learner on a meta-batch of tasks at a time, each followed by an outer step.
 
     delta <- mean over the meta-batch of learner.local_delta(theta, task)
     theta <- outer_step(theta, delta)
 
-Learner, outer optimiser and checkpoints are those of a study; what is missing is the federation.
+Learner, outer optimiser and checkpoints are those of a study. Where the tasks are drawn from one
+pool this is what the papers do; where each is a client's, it is a federation without its transport.
 One process works at one training, in one thread. The tasks of step k depend on (seed, k) alone, so
 a training that was killed goes on from its last checkpoint to the same bits. It ends after its
 steps, or earlier when it has used up its CPU seconds; the latter is said in the results, because
@@ -12,27 +13,32 @@ where it ends then depends on the machine.
 
 import json
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from pydantic import Field
 
 from metaward.arrays import Arrays, to_arrays, to_tensors
 from metaward.config import Settings
-from metaward.learner_settings import FedAvgSettings
 from metaward.meta.compose import build_learner, initial_parameters
 from metaward.meta.learner import mean_result
 from metaward.models.body import build_body
 from metaward.run_directory import write_atomically
 from metaward.study import OuterSettings, Study
+from metaward.tasks import Task
 from metaward_server.checkpoints import CheckpointStore, Progress
 from metaward_server.outer_optimizers import initial_state, outer_step
-from omniglot.episodes import Classes, drawn_task
 
 CHECKPOINT_EVERY_S = 60.0
 """CPU seconds of work that a kill can cost."""
 SPENT_FILE = "spent.json"
+
+TaskSource: TypeAlias = Callable[[np.random.Generator], Iterator[Task]]
+"""The tasks of one outer step, each drawn when it is asked for: the learner draws in between."""
 
 
 class Training(Settings):
@@ -71,22 +77,20 @@ class Trained:
     cpu_s: float
 
 
-def train(training: Training, classes: Classes, folder: Path) -> Trained:
+def train(training: Training, tasks: TaskSource, folder: Path) -> Trained:
     """Train from the beginning, or from the newest checkpoint in ``folder``."""
     study = training.study
     store = CheckpointStore(folder, training.digest())
     progress, before_s = _begin(training, store, folder)
     began = saved = time.process_time()
     body, learner = build_body(study.model, study.seed), build_learner(study.learner)
-    assert not isinstance(study.learner, FedAvgSettings)  # which has no episodes
-    n_way = study.learner.n_way
     theta, state, step = progress.theta, progress.outer_state, progress.next_round
     while step < study.rounds and before_s + time.process_time() - began < training.budget_s:
         start = to_tensors(theta)
         rng = np.random.default_rng([study.seed, step])
         result = mean_result(
-            learner.local_delta(body, start, drawn_task(classes, n_way, rng), rng)
-            for _ in range(training.meta_batch)
+            learner.local_delta(body, start, task, rng)
+            for task in islice(tasks(rng), training.meta_batch)
         )
         theta, state = outer_step(training.outer(step), state, theta, to_arrays(result.delta))
         step += 1

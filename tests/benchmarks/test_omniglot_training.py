@@ -13,17 +13,23 @@ from tiny_omniglot import PROTOTYPICAL, REPTILE, a_training
 
 from metaward.arrays import Arrays
 from metaward.errors import ConfigError
-from metaward.learner_settings import LearnerSettings
+from metaward.learner_settings import FedAvgSettings, LearnerSettings
 from metaward.meta.compose import build_learner
 from metaward.tasks import Task
+from omniglot import episodes as episodes_module
 from omniglot import training as training_module
-from omniglot.episodes import Classes, Setting
+from omniglot.episodes import Classes, Setting, drawn_tasks
 from omniglot.scoring import episode_accuracies, mean_and_reach
-from omniglot.training import train
+from omniglot.training import Trained, Training, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 FIVE_ONE = Setting(5, 1)
+
+
+def train_on(sides: tuple[Classes, Classes], training: Training, folder: Path) -> Trained:
+    assert not isinstance(training.study.learner, FedAvgSettings)
+    return train(training, drawn_tasks(sides[0], training.study.learner.n_way), folder)
 
 
 def assert_same_bits(one: Arrays, other: Arrays) -> None:
@@ -53,14 +59,14 @@ def test_training_pays_on_characters_that_nobody_trained_on(
 ) -> None:
     def accuracy(steps: int, folder: Path) -> float:
         training = a_training(steps=steps, meta_batch=1)
-        trained = train(training, sides[0], folder)
+        trained = train_on(sides, training, folder)
         accuracies = episode_accuracies(
             training.study, trained.theta, sides[1], FIVE_ONE, episodes=60, n_query=3
         )
         return mean_and_reach(accuracies)[0]
 
     untrained = a_training(budget_s=1e-9)
-    start = train(untrained, sides[0], tmp_path / "start")
+    start = train_on(sides, untrained, tmp_path / "start")
     assert start.steps == 0
     before = episode_accuracies(
         untrained.study, start.theta, sides[1], FIVE_ONE, episodes=60, n_query=3
@@ -72,7 +78,7 @@ def test_an_accuracy_is_a_share_of_right_answers_of_the_same_list_of_episodes(
     sides: tuple[Classes, Classes], tmp_path: Path
 ) -> None:
     training = a_training(steps=1)
-    theta = train(training, sides[0], tmp_path).theta
+    theta = train_on(sides, training, tmp_path).theta
 
     def scores(n_episodes: int) -> list[float]:
         return episode_accuracies(
@@ -105,7 +111,7 @@ def test_an_annealed_training_takes_smaller_steps_after_the_first(
         for anneal in (False, True):
             training = a_training(REPTILE, steps=steps, anneal=anneal)
             folder = tmp_path / f"{steps}-{anneal}"
-            thetas[steps, anneal] = train(training, sides[0], folder).theta
+            thetas[steps, anneal] = train_on(sides, training, folder).theta
     assert_same_bits(thetas[1, True], thetas[1, False])
     for name, first in thetas[1, True].items():  # the second of two steps has half the size
         np.testing.assert_allclose(
@@ -126,8 +132,8 @@ def test_reptiles_outer_step_lands_on_the_mean_of_the_adapted_parameters(
             return result
 
     monkeypatch.setattr(training_module, "build_learner", lambda _: Watched())
-    start = train(a_training(REPTILE, budget_s=1e-9), sides[0], tmp_path / "start").theta
-    trained = train(a_training(REPTILE, steps=1), sides[0], tmp_path / "one")
+    start = train_on(sides, a_training(REPTILE, budget_s=1e-9), tmp_path / "start").theta
+    trained = train_on(sides, a_training(REPTILE, steps=1), tmp_path / "one")
     assert len(deltas) == 2
     for name, leaf in trained.theta.items():
         mean = (deltas[0][name] + deltas[1][name]) / 2
@@ -142,9 +148,9 @@ def test_a_training_that_was_killed_goes_on_to_the_same_bits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     training = a_training(learner, anneal=True)
-    whole = train(training, sides[0], tmp_path / "whole")
+    whole = train_on(sides, training, tmp_path / "whole")
     monkeypatch.setattr(training_module, "CHECKPOINT_EVERY_S", 0.0)
-    draw: Callable[..., Task] = training_module.drawn_task
+    draw: Callable[..., Task] = episodes_module.drawn_task
     drawn = 0
 
     def killed_at_the_eighth(*arguments: Any) -> Task:
@@ -154,14 +160,14 @@ def test_a_training_that_was_killed_goes_on_to_the_same_bits(
             raise KeyboardInterrupt
         return draw(*arguments)
 
-    monkeypatch.setattr(training_module, "drawn_task", killed_at_the_eighth)
+    monkeypatch.setattr(episodes_module, "drawn_task", killed_at_the_eighth)
     with pytest.raises(KeyboardInterrupt):
-        train(training, sides[0], tmp_path / "killed")
-    resumed = train(training, sides[0], tmp_path / "killed")
+        train_on(sides, training, tmp_path / "killed")
+    resumed = train_on(sides, training, tmp_path / "killed")
     assert resumed.steps == whole.steps == 6
     assert drawn == 8 + 2 * (6 - 3)  # three steps of two tasks were kept
     assert_same_bits(resumed.theta, whole.theta)
-    assert train(training, sides[0], tmp_path / "killed").steps == 6
+    assert train_on(sides, training, tmp_path / "killed").steps == 6
     assert drawn == 14
 
 
@@ -169,10 +175,10 @@ def test_a_training_ends_when_its_cpu_seconds_are_used_up_also_over_a_kill(
     sides: tuple[Classes, Classes], tmp_path: Path
 ) -> None:
     training = a_training(steps=100_000, budget_s=0.3)
-    first = train(training, sides[0], tmp_path)
+    first = train_on(sides, training, tmp_path)
     assert 0 < first.steps < 100_000
     assert first.cpu_s >= 0.3
-    again = train(training, sides[0], tmp_path)
+    again = train_on(sides, training, tmp_path)
     assert again.steps == first.steps
     assert again.cpu_s >= first.cpu_s
 
@@ -180,15 +186,15 @@ def test_a_training_ends_when_its_cpu_seconds_are_used_up_also_over_a_kill(
 def test_a_checkpoint_of_other_settings_is_refused(
     sides: tuple[Classes, Classes], tmp_path: Path
 ) -> None:
-    train(a_training(steps=1), sides[0], tmp_path)
+    train_on(sides, a_training(steps=1), tmp_path)
     with pytest.raises(ConfigError, match="other settings"):
-        train(a_training(steps=1, meta_batch=3), sides[0], tmp_path)
+        train_on(sides, a_training(steps=1, meta_batch=3), tmp_path)
 
 
 def test_seeds_are_different_trainings(sides: tuple[Classes, Classes], tmp_path: Path) -> None:
     training = a_training(steps=1)
     one, other = (
-        train(training.with_seed(seed), sides[0], tmp_path / str(seed)).theta for seed in (0, 1)
+        train_on(sides, training.with_seed(seed), tmp_path / str(seed)).theta for seed in (0, 1)
     )
     assert any(not np.array_equal(one[name], other[name]) for name in one)
     assert training.with_seed(0) == training

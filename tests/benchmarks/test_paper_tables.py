@@ -10,6 +10,7 @@ import pytest
 from tiny_omniglot import PROTOTYPICAL, a_training
 
 import paper_tables
+from omniglot import jobs
 from omniglot.episodes import Setting
 from omniglot.lines import beside, lines_of, verdict
 from omniglot.published import PUBLISHED, SETTINGS
@@ -162,7 +163,7 @@ def test_the_script_trains_scores_writes_and_resumes(
         raise AssertionError
 
     with monkeypatch.context() as patched:
-        patched.setattr(paper_tables, "train", no_more_training)
+        patched.setattr(jobs, "train", no_more_training)
         patched.setattr(sys, "argv", [*sys.argv, "--resume"])
         paper_tables.main()
         assert json.loads(out.read_text("utf-8"))["results"]["lines"] == first
