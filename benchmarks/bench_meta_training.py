@@ -281,6 +281,9 @@ def by_torchopt(network: nn.Sequential, episodes: list[Episode]) -> Gradient:
     return in_our_order(total or [], -1 / len(episodes))
 
 
+PEERS = ("higher", "torchopt")
+
+
 def peers(case: Case, body: Body, episodes: list[Episode]) -> dict[str, Work]:
     """Return who else does this work here."""
     by_hand = {
@@ -344,6 +347,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--quick", action="store_true", help="32 filters, 1 shot, 3 repeats")
     options = parser.parse_args()
+    for name in filter(importlib.util.find_spec, PEERS):
+        importlib.import_module(name)  # half an installation shows now, not after minutes
     widths, shots = ((32,), (1,)) if options.quick else ((32, 64), (1, 5))
     repeats = 3 if options.quick else options.repeats
     rows: list[dict[str, Any]] = []

@@ -5,8 +5,8 @@ Usage: python scripts/update_readme.py [--check]
 Each block between `<!-- results: NAME -->` and `<!-- end -->` is made from docs/results/NAME.json,
 a report.json as `metaward simulate` wrote it; a block that begins with `<!-- privacy: NAME -->`
 from the figures of `benchmarks/bench_privacy.py`, with `<!-- papers: NAME -->` from those of
-`benchmarks/paper_tables.py`. With --check nothing is written, and the exit code is 1 when a page is
-not what the files say.
+`benchmarks/paper_tables.py`, with `<!-- clients: NAME -->` from `benchmarks/federated_table.py`.
+With --check nothing is written, and the exit code is 1 when a page is not what the files say.
 """
 
 import json
@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from clients_table import clients_table
 from metaward.report.answer import answer
 from metaward.report.schema import Report, read_report_json
 from paper_table import paper_table
@@ -25,7 +26,7 @@ from paper_table import paper_table
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "docs/privacy.md", "docs/paper-tables.md")
 BLOCK = re.compile(
-    r"(<!-- (?P<kind>results|privacy|papers): (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)",
+    r"(<!-- (?P<kind>results|privacy|papers|clients): (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)",
     re.DOTALL,
 )
 
@@ -124,6 +125,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "results": lambda path: table(read_report_json(path)),
     "privacy": lambda path: privacy_table(_content(path)),
     "papers": lambda path: paper_table(_content(path)),
+    "clients": lambda path: clients_table(_content(path)),
 }
 
 

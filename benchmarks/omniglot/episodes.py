@@ -94,9 +94,13 @@ def drawn_episode(
         order = rng.permutation(len(drawings))
         support.append(drawings[order[:n_shot]])
         query.append(drawings[order[n_shot : n_shot + n_query]])
-    return Episode(
-        _examples(support), _examples(query), query_patients=np.arange(n_way * len(query[0]))
-    )
+    return episode_of(support, query)
+
+
+def episode_of(support: list[NDArray[np.float32]], query: list[NDArray[np.float32]]) -> Episode:
+    """Return an episode of each class's drawings, in both as many of each; nobody drew twice."""
+    n_queries = len(query) * len(query[0])
+    return Episode(_examples(support), _examples(query), query_patients=np.arange(n_queries))
 
 
 def _examples(drawings: list[NDArray[np.float32]]) -> Examples:

@@ -9,12 +9,16 @@ here is transductive, and how many queries an episode has changes no answer.
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from metaward.arrays import Arrays, to_tensors
+from metaward.episodes import Episode
+from metaward.learner_settings import LearnerSettings
 from metaward.meta.compose import build_learner
 from metaward.models.body import build_body
-from metaward.study import Study
+from metaward.study import ModelSettings, Study
+from metaward.tasks import Task
+from omniglot.clients import client_episode
 from omniglot.episodes import Classes, Setting, drawn_episode
 
 Z95 = 1.96
@@ -26,14 +30,47 @@ def episode_accuracies(
     study: Study, theta: Arrays, classes: Classes, setting: Setting, *, episodes: int, n_query: int
 ) -> list[float]:
     """Return the share of right answers in each test episode."""
-    body, learner = build_body(study.model, study.seed), build_learner(study.learner)
-    start = to_tensors(theta)
-    accuracies = []
-    for number in range(episodes):
-        episode = drawn_episode(classes, setting, n_query, seed=EPISODES_SEED, number=number)
-        answers = learner.adapt(body, start, episode.support)(episode.query.images).argmax(dim=1)
-        accuracies.append(float((answers == episode.query.labels).float().mean()))
-    return accuracies
+    right = scorer(study.model, study.learner, theta)
+    return [
+        right(drawn_episode(classes, setting, n_query, seed=EPISODES_SEED, number=number))
+        for number in range(episodes)
+    ]
+
+
+def client_accuracies(
+    model: ModelSettings,
+    learner: LearnerSettings,
+    theta: Arrays,
+    clients: Sequence[Task],
+    n_shot: int,
+    *,
+    episodes: int,
+    n_query: int,
+) -> list[float]:
+    """Return the share of right answers at each client, mean over its episodes."""
+    right = scorer(model, learner, theta)
+    return [
+        statistics.fmean(
+            right(
+                client_episode(client, n_shot, n_query, seed=(EPISODES_SEED, n_shot, which, number))
+            )
+            for number in range(episodes)
+        )
+        for which, client in enumerate(clients)
+    ]
+
+
+def scorer(
+    model: ModelSettings, learner: LearnerSettings, theta: Arrays
+) -> Callable[[Episode], float]:
+    """Return what adapts theta to an episode, and tells the share of right answers."""
+    body, built, start = build_body(model, 0), build_learner(learner), to_tensors(theta)
+
+    def right(episode: Episode) -> float:
+        answers = built.adapt(body, start, episode.support)(episode.query.images).argmax(dim=1)
+        return float((answers == episode.query.labels).float().mean())
+
+    return right
 
 
 def mean_and_reach(accuracies: Sequence[float]) -> tuple[float, float]:

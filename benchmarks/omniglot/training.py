@@ -54,6 +54,10 @@ class Training(Settings):
         """Return the same training from another seed."""
         return self.model_copy(update={"study": self.study.model_copy(update={"seed": seed})})
 
+    def with_steps(self, steps: int) -> "Training":
+        """Return the same training with another number of outer steps."""
+        return self.model_copy(update={"study": self.study.model_copy(update={"rounds": steps})})
+
     def outer(self, step: int) -> OuterSettings:
         """Return the outer optimiser with the step size of outer step ``step``, from 0."""
         outer = self.study.outer

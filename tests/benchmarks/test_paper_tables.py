@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_omniglot import PROTOTYPICAL, a_training
+from tiny_omniglot import PROTOTYPICAL, InThisProcess, a_training
 
 import paper_tables
 from omniglot import jobs
@@ -170,18 +170,6 @@ def test_the_script_trains_scores_writes_and_resumes(
         patched.setattr(sys, "argv", sys.argv[:-1])
         with pytest.raises(AssertionError):
             paper_tables.main()
-
-
-class InThisProcess:
-    """A pool that works where it is."""
-
-    def __init__(self, *_: object, **__: object) -> None:
-        self.map = map
-
-    def __enter__(self) -> "InThisProcess":
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
 
 
 def test_a_row_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""A tiny Omniglot in the form of the public archives, and a training that takes no time."""
+"""A tiny Omniglot in the form of the public archives, a training that takes no time, and a pool."""
 
 import io
 import zipfile
@@ -52,3 +52,15 @@ def a_training(learner: LearnerSettings = PROTOTYPICAL, steps: int = 6, **other:
     outer = SgdSettings() if learner.name == "reptile" else AdamSettings(step_size=0.01)
     study = Study(name="omniglot", rounds=steps, model=MODEL, learner=learner, outer=outer)
     return Training(study=study, **{"budget_s": 600.0, "meta_batch": 2} | other)
+
+
+class InThisProcess:
+    """A pool that works where it is."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.map = map
+
+    def __enter__(self) -> "InThisProcess":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...

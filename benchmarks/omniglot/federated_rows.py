@@ -1,0 +1,109 @@
+"""The rows of the federated table: how each learner is trained over clients.
+
+All see the same clients and take part in as many rounds with as many clients each, so that all cost
+the same transport. In a round a client works on one episode of all its characters; Reptile and
+FedAvg, which have no episodes, take as many local steps as go once over an average client's
+drawings. Step sizes were chosen at validation clients (`federated_table.py --validate`), on seed 0.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from metaward.learner_settings import (
+    AdaptSettings,
+    FedAvgSettings,
+    FomamlSettings,
+    LearnerSettings,
+    MamlSettings,
+    MatchingSettings,
+    PrototypicalSettings,
+    RelationSettings,
+    ReptileSettings,
+)
+from metaward.study import ModelSettings, OuterSettings, SgdSettings, Study
+from omniglot.clients import MOST
+from omniglot.rows import ADAM, FAST_ADAM, SMALL, SMALL_STRIDED
+from omniglot.training import Training
+
+SHOTS = (1, 5)
+"""Images per character at a new client: the columns of the table."""
+ROUNDS, QUICK_ROUNDS = 400, 40
+CLIENTS_PER_ROUND = 10
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A way to answer from one training: a row of the table."""
+
+    title: str
+    learner: LearnerSettings
+
+
+@dataclass(frozen=True)
+class FederatedPlan:
+    """One training, the columns that it is scored in, and the rows that come of it."""
+
+    name: str
+    training: Training
+    shots: Sequence[int]
+    answers: Sequence[Answer]
+
+
+def plan(
+    name: str,
+    learner: LearnerSettings,
+    outer: OuterSettings,
+    shots: Sequence[int],
+    answers: Sequence[Answer] = (),
+    *,
+    model: ModelSettings = SMALL,
+) -> FederatedPlan:
+    """Return a plan from seed 0; what it answers with is the learner itself, if not said."""
+    study = Study(name="omniglot", rounds=ROUNDS, model=model, learner=learner, outer=outer)
+    training = Training(study=study, meta_batch=CLIENTS_PER_ROUND, anneal=True, budget_s=20_000)
+    return FederatedPlan(name, training, shots, answers or (Answer(learner.TITLE, learner),))
+
+
+def _episodes(n_shot: int) -> dict[str, Any]:
+    """Return what all learners of episodes share: all characters of a client, once a round."""
+    return {"n_way": MOST, "n_shot": n_shot, "n_query": 5, "episodes": 1, "augment": "none"}
+
+
+def _for_shots(n_shot: int) -> tuple[FederatedPlan, ...]:
+    """Return the plans of the learners that train on as many images as they shall answer from."""
+    episodes, shots = _episodes(n_shot), (n_shot,)
+    return (
+        plan("prototypical", PrototypicalSettings(**episodes), FAST_ADAM, shots),
+        plan("matching", MatchingSettings(**episodes), FAST_ADAM, shots),
+        plan("relation", RelationSettings(**episodes), ADAM, shots, model=SMALL_STRIDED),
+        plan("fomaml", FomamlSettings(inner_lr=0.1, adapt=ONE_STEP, **episodes), FAST_ADAM, shots),
+        plan("maml", MamlSettings(inner_lr=0.1, adapt=ONE_STEP, **episodes), FAST_ADAM, shots),
+    )
+
+
+ONE_STEP = AdaptSettings(head="prototypes", steps=1, lr=0.1)
+FINE_TUNED = AdaptSettings(head="prototypes", steps=5, lr=0.1)
+AS_IT_IS = AdaptSettings(head="prototypes", steps=0)
+REPTILE = ReptileSettings(
+    n_way=MOST, n_shot=10, inner_steps=7, inner_batch=10, inner_lr=0.1, episodes=1, augment="none",
+    adapt=FINE_TUNED,
+)  # fmt: skip
+FEDAVG = FedAvgSettings(
+    local_steps=7, batch_size=10, local_lr=0.1, augment="none", adapt=FINE_TUNED
+)
+BASELINE = "FedAvg + fine-tune"
+UNCHANGED = "FedAvg"
+
+
+def plans() -> list[FederatedPlan]:
+    """Return all trainings, at their full length."""
+    both = [
+        Answer(UNCHANGED, FEDAVG.model_copy(update={"adapt": AS_IT_IS})),
+        Answer(BASELINE, FEDAVG),
+    ]
+    return [
+        *(plan for n_shot in SHOTS for plan in _for_shots(n_shot)),
+        plan("reptile", REPTILE, SgdSettings(step_size=1.0), SHOTS),
+        plan("fedavg", FEDAVG, SgdSettings(step_size=1.0), SHOTS, both),
+    ]
