@@ -16,7 +16,7 @@ from tempfile import mkdtemp
 from real_federation import Place
 
 SBIN = "/usr/sbin:/usr/local/sbin:/sbin:/usr/bin:/bin"
-SQUID_PORT = 3128
+SQUID_PORT, REFUSING_PORT = 3128, 3129
 FIREWALL = """
 table inet hospital {
   chain input {
@@ -30,9 +30,12 @@ table inet hospital {
 """Whatever a hospital asks is answered; nobody outside can begin a connection."""
 SQUID = """
 http_port {address}:{port}
+http_port {address}:{refusing} name=refusing
+acl wrong_door myportname refusing
 acl hospitals src {inside}
 acl coordinator dst {coordinator}
 acl tunnel method CONNECT
+http_access deny wrong_door
 http_access allow hospitals coordinator tunnel
 http_access deny all
 cache deny all
@@ -120,13 +123,21 @@ def networks() -> Iterator[Networks]:
 
 @contextmanager
 def squid(place: Place, address: str, inside: str, coordinator: str) -> Iterator[Path]:
-    """Run a proxy that lets one network through to one address, by CONNECT; give its log."""
+    """Run a proxy that lets one network through to one address, by CONNECT; give its log.
+
+    At its second port nobody is let through to anywhere.
+    """
     folder = Path(mkdtemp(prefix="metaward-squid-"))  # it refuses to run as root
     shutil.chown(folder, "proxy", "proxy")
     program = shutil.which("squid", path=SBIN)
     assert program is not None
     text = SQUID.format(
-        address=address, port=SQUID_PORT, inside=inside, coordinator=coordinator, folder=folder
+        address=address,
+        port=SQUID_PORT,
+        refusing=REFUSING_PORT,
+        inside=inside,
+        coordinator=coordinator,
+        folder=folder,
     )
     (folder / "squid.conf").write_text(text)
     # a name of its own keeps it apart from a squid that the machine runs

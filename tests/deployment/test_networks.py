@@ -15,7 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from hospital_networks import SQUID_PORT, Networks, networks, squid, what_is_missing
+from hospital_networks import (
+    REFUSING_PORT,
+    SQUID_PORT,
+    Networks,
+    networks,
+    squid,
+    what_is_missing,
+)
 from metaward_client.privacy.ledger import read_ledger
 from real_federation import COORDINATOR, NGINX, PRIVATE, Federation, Place, federation
 
@@ -121,6 +128,14 @@ def test_without_the_proxy_one_sentence_says_so(running: InNetworks) -> None:
     [line] = [line for line in running.said_without_proxy[0].splitlines() if "reached" in line]
     assert line.startswith(f"coordinator: {sentence}. ")
     assert "set https_proxy" in line
+
+
+def test_a_proxy_that_refuses_is_named_with_its_answer(running: InNetworks) -> None:
+    it, proxy = running.federation, f"{PROXY}:{REFUSING_PORT}"
+    place = running.networks.place("2", https_proxy=f"http://{proxy}")
+    code, said = lines_of_check(it, running.site(2), place)
+    sentence = f"the proxy {proxy} refuses the way to {HUB}:{it.port} (403 Forbidden)"
+    assert (code, said["coordinator"]) == (5, sentence)
 
 
 def test_nobody_can_connect_to_a_hospital(running: InNetworks) -> None:
