@@ -1,4 +1,4 @@
-"""The table of docs/paper-tables.md, from the figures of `benchmarks/paper_tables.py`."""
+"""What docs/paper-tables.md and the README show of `benchmarks/paper_tables.py`'s figures."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -42,6 +42,29 @@ def paper_table(content: dict[str, Any]) -> str:
             f"`{content['command']}`, commit `{content['commit'][:12]}`, {content['machine']}.",
         ]
     )
+
+
+def short_table(content: dict[str, Any]) -> str:
+    """Return a row for each learner, ours beside the papers' in each column, and the source."""
+    lines = content["results"]["lines"]
+    columns = list(dict.fromkeys(line["column"] for line in lines))
+    table = [
+        "| learner | " + " | ".join(f"{column} | published" for column in columns) + " |",
+        "| --- " * (1 + 2 * len(columns)) + "|",
+    ]
+    for title in dict.fromkeys(line["title"] for line in lines):
+        cells = []
+        for column in columns:
+            found = [one for one in lines if (one["title"], one["column"]) == (title, column)]
+            cells += [f"{one['accuracy']:.1f} ± {one['reach']:.1f}" for one in found] or [""]
+            cells.append(
+                "; ".join(_published(figure) for one in found for figure in one["published"])
+            )
+        table.append(f"| {title} | " + " | ".join(cells) + " |")
+    return "\n".join(
+        [*table, "", f"`{content['command']}`, commit `{content['commit'][:12]}`, "
+         f"{content['machine']}. {_in_all(content['results'])}"]
+    )  # fmt: skip
 
 
 def _in_all(results: dict[str, Any]) -> str:

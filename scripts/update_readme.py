@@ -5,7 +5,8 @@ Usage: python scripts/update_readme.py [--check]
 Each block between `<!-- results: NAME -->` and `<!-- end -->` is made from docs/results/NAME.json,
 a report.json as `metaward simulate` wrote it; a block that begins with `<!-- privacy: NAME -->`
 from the figures of `benchmarks/bench_privacy.py`, with `<!-- papers: NAME -->` from those of
-`benchmarks/paper_tables.py`, with `<!-- clients: NAME -->` from `benchmarks/federated_table.py`.
+`benchmarks/paper_tables.py` (`papers-short`: a row for each learner), with `<!-- clients: NAME -->`
+from `benchmarks/federated_table.py`.
 With --check nothing is written, and the exit code is 1 when a page is not what the files say.
 """
 
@@ -21,12 +22,12 @@ from typing import Any
 from clients_table import clients_table
 from metaward.report.answer import answer
 from metaward.report.schema import Report, read_report_json
-from paper_table import paper_table
+from paper_table import paper_table, short_table
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "docs/privacy.md", "docs/paper-tables.md")
 BLOCK = re.compile(
-    r"(<!-- (?P<kind>results|privacy|papers|clients): (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)",
+    r"(<!-- (?P<kind>[a-z-]+): (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)",
     re.DOTALL,
 )
 
@@ -125,6 +126,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "results": lambda path: table(read_report_json(path)),
     "privacy": lambda path: privacy_table(_content(path)),
     "papers": lambda path: paper_table(_content(path)),
+    "papers-short": lambda path: short_table(_content(path)),
     "clients": lambda path: clients_table(_content(path)),
 }
 

@@ -15,7 +15,7 @@ from omniglot.episodes import Setting
 from omniglot.lines import beside, lines_of, verdict
 from omniglot.published import PUBLISHED, SETTINGS
 from omniglot.rows import ROWS, Plan, Row
-from paper_table import paper_table
+from paper_table import paper_table, short_table
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -123,6 +123,22 @@ def test_the_page_shows_ours_beside_the_papers_and_what_it_cost() -> None:
     assert "All of it took 50 CPU s." in resumed
     assert "- Tiny network: Prototypical networks: Snell et al. 2017" in text
     assert "`python x`, commit `0123456789ab`, 2 cores." in text
+
+
+def test_the_readme_has_a_row_for_each_learner() -> None:
+    summary = {
+        "seeds": 1, "workers": 2, "wall_s": 30.0, "cpu_s": 50.0,
+        "lines": lines_of(a_row(), [a_result(0, [0.4, 0.6, 0.8])]),
+    }  # fmt: skip
+    content = {"command": "python x", "commit": "0123456789abcdef", "machine": "2 cores"}
+    assert short_table(content | {"results": summary}).splitlines() == [
+        "| learner | 5-way 1-shot | published |",
+        "| --- | --- | --- |",
+        "| Tiny network | 60.0 ± 22.6 | 98.8 |",
+        "",
+        "`python x`, commit `0123456789ab`, 2 cores. All of it took 50 CPU s and 30 s on 2 "
+        "processes.",
+    ]
 
 
 def test_marks_tell_transductive_and_unchecked_figures() -> None:
