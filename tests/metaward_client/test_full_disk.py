@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 from flwr.app import RecordDict
 
+from dicom_factory import write_dicom
+from metaward.errors import DataError
 from metaward.wire import RoundOrder, SiteRefusal, decode_update, encode_order, spec_of
+from metaward_client.dicom.header_index import index_headers
 from metaward_client.node.disk_check import look_at_disks
 from metaward_client.privacy.ledger import read_ledger
 from metaward_client.privacy.ledger.snapshot import verify_ledger
@@ -112,3 +115,25 @@ def test_the_pre_flight_says_it(tmp_path: Path, disk: SmallDisk, kind: str) -> N
     [found] = look_at_disks(config, disk.path)
     assert (found.name, found.state) == ("node disk", "wrong")
     assert said in found.said
+
+
+@pytest.mark.parametrize("pages_left", [0, 1, 2, 4])
+def test_a_scan_without_room_for_its_index_says_so_and_keeps_what_it_has(
+    tmp_path: Path, disk: SmallDisk, pages_left: int
+) -> None:
+    tree, cache = tmp_path / "tree", disk.path / "cache"
+    cache.mkdir()
+    for number in range(30):
+        write_dicom(path=tree / f"{number}.dcm")
+    disk.fill(pages_left)
+    with pytest.raises(DataError, match=r"could not be written .*set `cache:` in site.yaml"):
+        index_headers(tree, cache)
+    disk.free()
+    assert index_headers(tree, cache).n_read == 30
+    for number in range(30, 90):
+        write_dicom(path=tree / f"{number}.dcm")
+    disk.fill(pages_left)
+    with pytest.raises(DataError, match="could not be written"):
+        index_headers(tree, cache)
+    disk.free()
+    assert index_headers(tree, cache).n_read == 60  # those of the first scan are known

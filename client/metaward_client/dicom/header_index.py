@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
+from metaward.errors import DataError
 from metaward_client.dicom.cache_folder import locked, readers_digest
 from metaward_client.dicom.file_worker import WorkerLost
 from metaward_client.dicom.file_workers import FileWorkers, usable_cpus
@@ -68,9 +69,16 @@ def index_headers(
         workers: Processes for a large tree; by default one per usable core.
         leave_out: See :func:`~metaward_client.dicom.walk.walk_files`.
         on_progress: Told the stage ``"headers"``.
+
+    Raises:
+        DataError: The index cannot be written: the disk is full, or fails.
     """
     walk = walk_files(root, leave_out=leave_out)
-    with locked(cache_dir), contextlib.closing(_open_database(cache_dir / DATABASE)) as database:
+    with (
+        locked(cache_dir),
+        _disk_errors(cache_dir),
+        contextlib.closing(_open_database(cache_dir / DATABASE)) as database,
+    ):
         known = _known_outcomes(database)
         outcomes: dict[str, HeaderOutcome] = {}
         unread: list[FoundFile] = []
@@ -123,11 +131,43 @@ def _read(
 _HEADER_COLUMNS = tuple(field.name for field in fields(Header))
 
 
+OF_THE_DISK = (
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+)
+"""What SQLite says when the disk is at fault, not the file."""
+
+
+def _is_of_the_disk(error: sqlite3.DatabaseError) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in OF_THE_DISK  # the rest says which kind
+
+
+@contextlib.contextmanager
+def _disk_errors(cache_dir: Path) -> Iterator[None]:
+    """Say that the disk is at fault, in place of SQLite."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if not _is_of_the_disk(error):
+            raise
+        raise DataError(
+            f"the index of headers could not be written ({error})",
+            expected="space for about a kilobyte per file",
+            where=f"cache folder {cache_dir}",
+            next_step="Free space on that disk, or set `cache:` in site.yaml to another one. "
+            "Headers that were written are kept.",
+        ) from None
+
+
 def _open_database(path: Path) -> sqlite3.Connection:
     """Open the index; one that is damaged or of other versions is made anew."""
     try:
         return _prepared(path)
-    except sqlite3.DatabaseError:
+    except sqlite3.DatabaseError as error:
+        if _is_of_the_disk(error):
+            raise  # the file may be whole, and hours of reading
         path.unlink(missing_ok=True)
         path.with_name(path.name + "-journal").unlink(missing_ok=True)
         return _prepared(path)
