@@ -3,6 +3,10 @@
 One port of the SuperLink serves three interfaces, and in its open-source build two of them ask for
 no proof of who calls: over those anybody could enrol a node or start code. So the SuperLink listens
 on loopback, and the proxy passes the paths that nodes use.
+
+Where the SuperLink cannot write (its disk is full) it answers 500, at which a node's thread of
+heartbeats ends for good while the node goes on: it would be offline until somebody starts it anew
+(Flower 1.41, tried). The proxy says 503 in its place, and nodes ask again.
 """
 
 import getpass
@@ -67,7 +71,10 @@ http {{
       proxy_ssl_name localhost;
       proxy_ssl_trusted_certificate {authority};
       proxy_read_timeout 120s;
+      proxy_intercept_errors on;
+      error_page 500 = @later;
     }}
+    location @later {{ return 503; }}
     location / {{ return 404; }}
   }}
 }}
