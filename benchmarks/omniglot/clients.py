@@ -1,9 +1,10 @@
 """Omniglot as a federation: clients that hold 2 to 5 characters each, which no other client holds.
 
-The number of characters differs as in Fallah et al. 2020 (arXiv:2002.07948, section 5), but the
-characters are a client's own, so that there is no list of labels that all share, as hospitals that
-look for different findings have none. Clients to train on have characters of the first 1,200; new
-clients have characters of the last 423, which nobody trained on. Characters are not turned here.
+Studies of personalised federated learning, such as Fallah et al. 2020 (arXiv:2002.07948), give
+their users a few of ten classes that all share. Here the characters are a client's own, so that
+there is no list of labels that all share, as hospitals that look for different findings have none.
+Clients to train on have characters of the first 1,200; new clients have characters of the last 423,
+which nobody trained on. Characters are not turned here.
 """
 
 from collections.abc import Iterator, Sequence

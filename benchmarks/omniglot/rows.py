@@ -207,7 +207,7 @@ REPTILE = Row(
     quick=(
         plan(
             _reptile(5, inner_batch=10, inner_steps=8), FIVE_WAY, SMALL, FAST_ADAM,
-            steps=300, meta_batch=4, anneal=True, budget_s=300,
+            steps=600, meta_batch=4, anneal=True, budget_s=300,
         ),
     ),
     full=tuple(
