@@ -86,11 +86,11 @@ ONE_STEP = AdaptSettings(head="prototypes", steps=1, lr=0.1)
 FINE_TUNED = AdaptSettings(head="prototypes", steps=20, lr=0.01)
 AS_IT_IS = AdaptSettings(head="prototypes", steps=0)
 REPTILE = ReptileSettings(
-    n_way=MOST, n_shot=10, inner_steps=7, inner_batch=10, inner_lr=0.03, episodes=1, augment="none",
+    n_way=MOST, n_shot=10, inner_steps=7, inner_batch=10, inner_lr=0.01, episodes=1, augment="none",
     adapt=FINE_TUNED,
 )  # fmt: skip
 FEDAVG = FedAvgSettings(
-    local_steps=7, batch_size=10, local_lr=0.03, augment="none", adapt=FINE_TUNED
+    local_steps=7, batch_size=10, local_lr=0.01, augment="none", adapt=FINE_TUNED
 )
 BASELINE = "FedAvg + fine-tune"
 UNCHANGED = "FedAvg"
