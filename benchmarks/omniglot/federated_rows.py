@@ -28,7 +28,7 @@ from omniglot.training import Training
 
 SHOTS = (1, 5)
 """Images per character at a new client: the columns of the table."""
-ROUNDS, QUICK_ROUNDS = 400, 40
+ROUNDS, QUICK_ROUNDS = 200, 20
 CLIENTS_PER_ROUND = 10
 
 
