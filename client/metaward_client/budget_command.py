@@ -87,7 +87,8 @@ def _print(summary: "BudgetSummary", console: "Console") -> None:
     if budget_ != recorded:
         console.print(
             f"The ledger records epsilon {recorded.target_epsilon:g}, delta "
-            f"{recorded.target_delta:g}; the smaller of that and site.yaml holds.",
+            f"{recorded.target_delta:g}. A site.yaml that allows less holds; one that allows more "
+            "is refused.",
             soft_wrap=True,
         )
 

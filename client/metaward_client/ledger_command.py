@@ -146,7 +146,7 @@ def raise_budget(
 ) -> None:
     """Raise what may be spent on these patients, for ever recorded with a reason.
 
-    What holds is the smaller of this and of site.yaml, so raise it there too.
+    Raise it in site.yaml after that: one that allows less holds, one that allows more is refused.
     """
     from metaward_client.privacy.ledger import by_a_person, read_ledger
     from metaward_client.privacy.terms import Budget
@@ -165,5 +165,6 @@ def raise_budget(
     if place.budget != to:
         typer.echo(
             f"site.yaml allows epsilon {place.budget.target_epsilon:g}, delta "
-            f"{place.budget.target_delta:g}; the smaller of the two holds."
+            f"{place.budget.target_delta:g}. While it allows less, that holds; while it allows "
+            "more, no round is answered."
         )

@@ -103,7 +103,7 @@ def start(folder: Folder) -> None:
 def enrol(
     folder: Folder,
     request: Annotated[Path, typer.Argument(help="The hospital's enrolment.yaml.")],
-    out: Annotated[Path, typer.Option(help="Folder for the kit.")] = Path(),
+    out: Annotated[Path, typer.Option(help="Folder for the kit; made if need be.")] = Path(),
 ) -> None:
     """Let a hospital take part: take its request, give a kit."""
     from metaward.enrolment import certificate_fingerprint, read_request, write_yaml
@@ -111,6 +111,7 @@ def enrol(
     from metaward_server.coordinator.home import open_coordinator
 
     coordinator = open_coordinator(folder)
+    _make_folder(out)  # before the hospital counts as enrolled
     kit = hospitals.enrol(coordinator, read_request(request))
     path = out / f"kit-{kit.hospital}.yaml"
     write_yaml(path, kit)
@@ -118,6 +119,20 @@ def enrol(
     typer.echo(f"Kit:      {path} (send it to the hospital)")
     fingerprint = certificate_fingerprint(kit.ca_certificate.encode())
     typer.echo(f"Fingerprint, to be read to the hospital by telephone:\n{fingerprint}")
+
+
+def _make_folder(path: Path) -> None:
+    from metaward.errors import ConfigError
+
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ConfigError(
+            "a file stands there",
+            expected="a folder for the kit, or nothing",
+            where=str(path),
+            next_step="Name another folder with --out.",
+        ) from None
 
 
 def remove(folder: Folder, hospital: str) -> None:

@@ -136,7 +136,7 @@ def test_a_person_raises_the_budget_with_a_reason(ready: Path, capsys: Printed) 
     out = capsys.readouterr().out
     assert "from epsilon 8, delta 1e-05 to epsilon 10, delta 1e-05" in out
     assert "site.yaml allows epsilon 8" in out
-    assert "the smaller of the two holds" in out
+    assert "While it allows less, that holds" in out
     assert read_ledger(ready / "ledger", ready / "witness").budget.target_epsilon == 10.0
 
 

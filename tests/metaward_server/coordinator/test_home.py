@@ -5,7 +5,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from metaward.cli import run
+from metaward.enrolment import new_request, write_yaml
 from metaward.errors import ConfigError
 from metaward_server.coordinator.certificates import days_left
 from metaward_server.coordinator.home import (
@@ -16,6 +19,7 @@ from metaward_server.coordinator.home import (
     read_coordinator,
     renew_certificate,
 )
+from metaward_server.coordinator.hospitals import enrolled
 from metaward_server.coordinator.proxy import FLEET_PATHS, proxy_config
 
 NOW = datetime.now(UTC)
@@ -86,3 +90,29 @@ def test_the_proxy_passes_what_nodes_need_and_neither_enrolment_nor_control(
     assert "location / { return 404; }" in text
     assert "proxy_ssl_verify on;" in text
     assert "listen 0.0.0.0:9443 ssl;" in text
+
+
+def a_request(folder: Path) -> Path:
+    path = folder / "enrolment.yaml"
+    write_yaml(path, new_request("north", ec.generate_private_key(ec.SECP384R1())))
+    return path
+
+
+def test_a_kit_goes_into_a_folder_that_is_made_for_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new(tmp_path / "c")
+    request = a_request(tmp_path)
+    kits = tmp_path / "kits" / "of-2026"
+    assert run(["server", "enrol", str(tmp_path / "c"), str(request), "--out", str(kits)]) == 0
+    assert f"{kits}/kit-north.yaml" in capsys.readouterr().out
+    assert "hospital: north" in (kits / "kit-north.yaml").read_text()
+
+
+def test_where_no_folder_can_be_made_for_the_kit_nobody_is_enrolled(tmp_path: Path) -> None:
+    made = new(tmp_path / "c")
+    request = a_request(tmp_path)
+    taken = tmp_path / "kits"
+    taken.write_text("a file")
+    assert run(["server", "enrol", str(tmp_path / "c"), str(request), "--out", str(taken)]) == 2
+    assert enrolled(made) == []

@@ -42,7 +42,7 @@ def raise_budget(
                 f"epsilon {to.target_epsilon:g}, delta {to.target_delta:g}",
                 expected=f"more than the recorded epsilon {before.target_epsilon:g}, "
                 f"delta {before.target_delta:g}, and neither below it",
-                next_step="To spend less, lower it in site.yaml: the smaller of the two holds.",
+                next_step="To spend less, lower it in site.yaml: what allows less holds.",
             )
         journal.append(Kind.BUDGET, budget_payload(before, to, reason))
     return before
