@@ -20,6 +20,7 @@ from metaward.meta.noised import ClassSums
 from metaward.models.body import Body
 from metaward_client.privacy.cohort import Cohort, Sample
 from metaward_client.privacy.noised_sum import ClippedSum, NoisedSums
+from metaward_client.privacy.patient_gradients import filled
 
 PATIENT_PART = 0.3
 """b: how much of a patient's vector counts the patient. With more, counts are surer and features
@@ -52,7 +53,8 @@ class PatientClassSums:
         total = ClippedSum.empty(shapes, norm)
         for examples, images_of_each in sample.batches(self.cohort, range(self.cohort.n_labels)):
             with torch.no_grad():
-                features = self.body.apply_with(theta, examples.images)
+                features = self.body.apply_with(theta, filled(examples.images))
+                features = features[: len(examples.labels)]
             vectors = class_vectors(features, examples, images_of_each)
             total.add({name: norm * leaf.numpy() for name, leaf in vectors.items()})
         noised = self.sums.release(total, shapes, moves_norm=False)

@@ -117,7 +117,7 @@ def charged_delta(
 
     The charge is on the disk before a patient is drawn, and the answer is on the disk before it
     can be sent. The three counts (charged, noised, released) are compared before the commit. A
-    round that fails after its first noised sum is closed for good: see
+    round that fails once patients may have been drawn is closed for good: see
     :mod:`metaward_client.privacy.stored_reply`.
     """
     # a study that cannot be run costs nothing
@@ -130,18 +130,18 @@ def charged_delta(
     terms = policy.terms()
     with Ledger.open(policy.ledger, policy.witness) as ledger:
         answer = ledger.reserve(round_, terms, policy.budget, max_rounds=policy.rounds)
-        promise = _promise(terms, ledger)
+        promise = _promise(ledger.state.studies[round_.study].terms, ledger)
         if isinstance(answer, Replay):
             return decode_reply(answer.reply, asked.theta), float("nan"), True, promise
         memory = RoundMemory.read(answer.memory)
         sums = NoisedSums(terms, source, memory.start_norm(policy))
+        task = load_task()  # what fails here is the same each time: nobody is drawn yet
         try:
-            delta, loss = _private_delta(asked, load_task(), policy, sums, memory, ledger)
+            delta, loss = _private_delta(asked, task, policy, sums, memory, ledger)
             sums.require_complete()
             _require_finite(delta, asked)
         except Exception:
-            if sums.released:
-                ledger.commit(answer, CLOSED, memory.written(sums.max_grad_norm))
+            ledger.commit(answer, CLOSED, memory.written(sums.max_grad_norm))
             raise
         ledger.commit(answer, encode_reply(delta), memory.written(sums.max_grad_norm))
     return delta, loss, False, promise

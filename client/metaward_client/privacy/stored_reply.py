@@ -1,8 +1,8 @@
 """An answered round on the site's disk: a delta as safetensors, always the same bytes.
 
-A round whose noise was drawn but whose delta may not leave is closed with an empty answer. It is
-not worked on again: each further refusal would tell something of fresh noised sums, for which
-nobody has paid.
+A round whose patients may have been drawn but that has no delta to send is closed with an empty
+answer. It is not worked on again: each further refusal would tell something of a fresh sample and
+fresh noised sums, for which nobody has paid.
 """
 
 import numpy as np

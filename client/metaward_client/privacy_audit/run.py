@@ -18,7 +18,7 @@ from metaward_client.privacy.patient_gradients import refuse_shared_statistics
 from metaward_client.privacy.poisson import poisson_sample
 from metaward_client.privacy.policy import ProtectedSettings, statement_of_relation
 from metaward_client.privacy.terms import Relation, Terms
-from metaward_client.privacy_audit import inversion, membership, noise_scale, sampling
+from metaward_client.privacy_audit import company, inversion, membership, noise_scale, sampling
 from metaward_client.privacy_audit.findings import Audit, Finding
 from metaward_client.privacy_audit.one_run import one_run_finding, one_run_lower_bound
 from metaward_client.privacy_audit.product_site import product_site
@@ -158,6 +158,7 @@ def _checks(
     body = build_body(model, 0)
     yield from _sensitivity(task, body, rng)
     yield shared_statistics_finding(let_through(refuse_shared_statistics))
+    yield _company(body, task)
     yield from _statistics(effort, new_source, rng)
     for mechanism in (DP_SGD, BLOCK):
         part = small_part(task, rng, SENSITIVITY_PATIENTS)
@@ -186,6 +187,17 @@ def _sensitivity(task: Task, body: Body, rng: np.random.Generator) -> Iterator[F
         )
         name = f"{any_learner.name} under {BLOCK}"
         yield sensitivity_finding(name, {"block sum": ratio}, relation)
+
+
+def _company(body: Body, task: Task) -> Finding:
+    _, channels, height, width = task.images.shape
+    rng = torch.Generator().manual_seed(0)
+    return company.company_finding(
+        {
+            name: company.most_moved(vectors, (channels, height, width), rng)
+            for name, vectors in company.product_vectors(body).items()
+        }
+    )
 
 
 def _statistics(

@@ -331,8 +331,25 @@ def test_answers_are_counted_against_the_charge(
     study = with_learner(ReptileSettings(n_way=2, n_shot=1))
     with pytest.raises(PrivacyError, match="which is what the ledger has charged"):
         answer(policy, study=study)
-    committed = [release.commit for release in state(policy).releases]
-    assert committed == [None] if steps == 0 else committed != [None]
+    assert [release.commit for release in state(policy).releases] != [None]  # closed
+
+
+def test_an_error_once_the_data_is_there_closes_the_round_before_any_noise(
+    opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked again it would draw another sample, whose refusal nobody has paid for."""
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(Reptile, "noised_delta", fail)
+    policy = opened(dp_sgd)
+    study = with_learner(ReptileSettings(n_way=2, n_shot=1))
+    with pytest.raises(MemoryError):
+        answer(policy, study=study)
+    with pytest.raises(PrivacyError, match="closed without an answer"):
+        release(asked(study=study), never, policy, os_noise())
+    assert state(policy).spent == policy.terms().per_round()
 
 
 def test_an_error_of_any_kind_after_the_noise_closes_the_round(

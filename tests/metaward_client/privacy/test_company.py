@@ -1,0 +1,152 @@
+"""What one patient adds does not hang on who else is drawn, whatever theta the coordinator chose.
+
+The meta-parameters below leave nothing of an image but rounding and raise that to any size. Before
+passes were filled up, a sample of one patient summed in another order than one of two, and adding a
+patient moved the answer by 1.88 C (class sums) and 2.02 C (gradients).
+"""
+
+from collections.abc import Callable
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+
+from metaward.arrays import Tensors
+from metaward.episodes import Examples
+from metaward.meta.noised import public_head
+from metaward.models.body import Body, build_body
+from metaward.study import ModelSettings
+from metaward.tasks import Task
+from metaward_client.privacy.class_sums import FEATURE_PART, PATIENT_PART, PatientClassSums
+from metaward_client.privacy.cohort import Cohort, Sample
+from metaward_client.privacy.dp_sgd import PatientAnswers, clipped_sum
+from metaward_client.privacy.noised_sum import NoisedSums
+from metaward_client.privacy.terms import Terms
+from metaward_client.privacy_audit.company import company_finding, most_moved, product_vectors
+from metaward_client.privacy_audit.findings import Verdict
+
+LABELS = ("a", "b", "c", "d")
+Answer = Callable[[Cohort, Tensors, list[int]], torch.Tensor]
+
+
+class NoNoise:
+    def normals(self, n: int) -> np.ndarray:
+        return np.zeros(n)
+
+    def uniforms(self, n: int) -> np.ndarray:
+        return np.full(n, 0.5)
+
+
+@pytest.fixture(scope="module")
+def body() -> Body:
+    return build_body(ModelSettings(), 0)
+
+
+def three_patients(labels: tuple[int, int, int]) -> Cohort:
+    images = np.random.default_rng(0).random((3, 1, 32, 32), dtype=np.float32)
+    return Cohort.of(Task("x", images, np.array(labels), np.arange(3), LABELS), LABELS)
+
+
+def sums() -> NoisedSums:
+    return NoisedSums(Terms("dp-sgd", 1.0, 0.5, 5, 1.0, 1.0), NoNoise(), 1.0)
+
+
+def sample(patients: list[int]) -> Sample:
+    return Sample(np.array(patients), np.full(3, 0.5), 4, "none")
+
+
+def class_sum(body: Body, cohort: Cohort, theta: Tensors, patients: list[int]) -> torch.Tensor:
+    """Return the sum over a sample in units of C, without noise."""
+    found = PatientClassSums(body, cohort, sums())(theta, sample(patients))
+    features = found.features.flatten() * FEATURE_PART / body.features**0.5
+    return torch.cat([features, found.patients * PATIENT_PART]).double()
+
+
+def gradient_sum(body: Body, cohort: Cohort, theta: Tensors, patients: list[int]) -> torch.Tensor:
+    """Return the same of gradients, over the head that a site draws in public."""
+    head = public_head(body.features, range(4), 4, 0)
+    site = PatientAnswers(body, cohort, sums(), 4, "none")
+    flat = {**theta, "head.weight": head.weight, "head.bias": head.bias}
+    found = clipped_sum(site, flat, sample(patients), range(4))
+    return torch.cat([torch.from_numpy(leaf).flatten() for leaf in found.sums.values()])
+
+
+def moved(answer: Callable[..., torch.Tensor], body: Body, cohort: Cohort, theta: Tensors) -> float:
+    """Return how far patient 1 moves the sum over patient 0 alone."""
+    both, alone = (answer(body, cohort, theta, drawn) for drawn in ([0, 1], [0]))
+    return float((both - alone).norm())
+
+
+def cancelling(body: Body) -> Tensors:
+    """Return theta whose third convolution makes each map twice and whose fourth subtracts them."""
+    rng = torch.Generator().manual_seed(2)
+    theta = {name: leaf.clone() for name, leaf in body.initial_parameters().items()}
+    theta["convs.2.weight"] = torch.randn(16, 32, 3, 3, generator=rng).repeat(2, 1, 1, 1)
+    halves = 1e5 * torch.randn(32, 16, 3, 3, generator=rng)
+    theta["convs.3.weight"] = torch.cat([halves, -halves], dim=1)
+    theta["norms.3.weight"] = torch.full((32,), 10.0)
+    theta["norms.3.bias"] = torch.full((32,), -15.0)
+    return theta
+
+
+def huge_and_alike(body: Body) -> Tensors:
+    """Return theta that gives every image one huge feature, for which the head's rows are equal."""
+    rows = public_head(body.features, range(4), 4, 0).weight.double().view(4, 32, -1).sum(dim=2)
+    away = torch.linalg.svd(rows - rows.mean(dim=0), full_matrices=False)[2][:3]
+    rng = torch.Generator().manual_seed(52)
+    feature = torch.rand(32, dtype=torch.double, generator=rng) + 0.2
+    for _ in range(100):
+        feature = (feature - away.T @ (away @ feature)).clamp_min(0.02)
+    theta = {name: leaf.clone() for name, leaf in body.initial_parameters().items()}
+    theta["norms.3.weight"] = torch.zeros(32)
+    theta["norms.3.bias"] = (feature * 1e9).float()
+    return theta
+
+
+def test_a_class_sum_of_nothing_but_rounding_moves_by_what_is_claimed(body: Body) -> None:
+    cohort = three_patients((0, 0, 1))
+    assert moved(class_sum, body, cohort, body.initial_parameters()) <= 1
+    assert moved(class_sum, body, cohort, cancelling(body)) <= 1 + 1e-4
+
+
+def test_gradients_that_hang_on_rounding_alone_move_by_what_is_claimed(body: Body) -> None:
+    theta = huge_and_alike(body)
+    worst = max(
+        moved(gradient_sum, body, three_patients((one, other, 0)), theta)
+        for one, other in product(range(4), repeat=2)
+    )
+    assert worst <= 1 + 1e-4
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    "model",
+    [
+        ModelSettings(),
+        ModelSettings(filters=16, image_size=28, channels=3, downsample="pool"),
+        ModelSettings(name="resnet", filters=8),
+    ],
+    ids=["stride", "pool, in colour", "resnet"],
+)
+def test_what_a_patient_adds_is_the_same_to_the_last_bit_in_any_company(
+    model: ModelSettings, threads: int
+) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        image = (model.channels, model.image_size, model.image_size)
+        for name, vectors in product_vectors(build_body(model, 0)).items():
+            assert most_moved(vectors, image, torch.Generator().manual_seed(0)) == 0, name
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_audit_sees_a_patient_who_moves_another() -> None:
+    def with_the_others(examples: Examples) -> Tensors:
+        return {"x": examples.images.flatten(1) + 1e-6 * examples.images.mean()}
+
+    worst = most_moved(with_the_others, (1, 4, 4), torch.Generator().manual_seed(0))
+    assert 0 < worst < 1e-5
+    assert company_finding({"x": worst}).verdict is Verdict.FAIL
+    assert company_finding({"x": 0.0}).verdict is Verdict.PASS
