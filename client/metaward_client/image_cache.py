@@ -18,7 +18,7 @@ from metaward_client.dicom.file_worker import WorkerLost
 from metaward_client.dicom.file_workers import FileWorkers, usable_cpus
 from metaward_client.dicom.progress import OnProgress
 from metaward_client.dicom.refusals import RefusalReason
-from metaward_client.dicom.transfer_syntaxes import NATIVE
+from metaward_client.dicom.transfer_syntaxes import AS_LARGE_AS_THE_FILE
 from metaward_client.dicom.walk import FoundFile
 from metaward_client.image_store import ImageSettings, ImageStore
 
@@ -45,7 +45,7 @@ class SourceFile:
 
     def is_harmless(self) -> bool:
         """Say whether decoding needs no codec and can take neither long nor much memory."""
-        return self.transfer_syntax in NATIVE and self.file.size <= SMALL_FILE
+        return self.transfer_syntax in AS_LARGE_AS_THE_FILE and self.file.size <= SMALL_FILE
 
     def key(self) -> str:
         """Return a digest that changes with path, size or time of change."""

@@ -66,6 +66,54 @@ def test_patient_id_is_read_in_its_character_set(tmp_path: Path) -> None:
     assert header.patient_id == "Müller-7"
 
 
+def with_raw_texts(path: Path, character_set: bytes, patient_id: bytes) -> str:
+    """Write a file with texts that no writer would write: in implicit VR, all bytes as they are."""
+    placeholder = "7" * 50
+    write_dicom(
+        path=path,
+        transfer_syntax="implicit",
+        elements={"SpecificCharacterSet": "ISO_IR 100", "PatientID": placeholder},
+    )
+    content = path.read_bytes()
+    for group, element, old, new in (
+        (0x08, 0x05, b"ISO_IR 100", character_set),
+        (0x10, 0x20, placeholder.encode(), patient_id),
+    ):
+        tag, even = bytes([group, 0, element, 0]), new + b" " * (len(new) % 2)
+        before = tag + struct.pack("<I", len(old)) + old
+        assert content.count(before) == 1
+        content = content.replace(before, tag + struct.pack("<I", len(even)) + even)
+    path.write_bytes(content)
+    return str(path)
+
+
+@pytest.mark.parametrize("name", [b"unicode_escape", b"raw_unicode_escape", b"UTF-7", b"punycode"])
+def test_a_character_set_that_dicom_does_not_have_is_bytes_one_by_one(
+    tmp_path: Path, name: bytes
+) -> None:
+    raw = b"\xe9\\ud800"  # as some of Python's codecs read it, no database could hold it
+    header = read_header(with_raw_texts(tmp_path / "a", name, raw))
+    assert isinstance(header, Header)
+    assert header.patient_id == raw.decode("latin-1")
+
+
+@pytest.mark.parametrize("name", [b"ISO_IR 100", b"ISO IR 100", b"ISO-IR-100"])
+def test_spellings_of_a_character_set_of_dicom_are_read_as_it(tmp_path: Path, name: bytes) -> None:
+    with quiet_pydicom():
+        header = read_header(with_raw_texts(tmp_path / "a", name, b"M\xfcller"))
+    assert isinstance(header, Header)
+    assert header.patient_id == "Müller"
+
+
+@pytest.mark.parametrize("name", [b"punycode", b"ISO_IR 192"])
+@pytest.mark.parametrize("raw", [b"\x1b" * 200_000, b"\xe9" * 1025, b"p" * 1025])
+def test_an_identifier_longer_than_any_is_refused_before_it_is_decoded(
+    tmp_path: Path, raw: bytes, name: bytes
+) -> None:
+    path = with_raw_texts(tmp_path / "a", name, raw)
+    assert read_header(path) is RefusalReason.UNREADABLE_HEADER
+
+
 def test_a_header_larger_than_the_first_read_is_read_all_the_same(tmp_path: Path) -> None:
     comment = "x" * (3 * dicom_file.HEAD_BYTES)
     path = write_dicom(path=tmp_path / "a", elements={"TextValue": comment})

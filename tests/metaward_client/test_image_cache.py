@@ -261,3 +261,11 @@ def test_progress_counts_up(root: Path, tmp_path: Path) -> None:
         on_progress=lambda *step: told.append(step),
     )
     assert told == [("pixels", 0, 2), ("pixels", 1, 2), ("pixels", 2, 2)]
+
+
+@pytest.mark.parametrize("syntax", TRANSFER_SYNTAXES)
+def test_only_files_that_do_not_grow_when_read_are_decoded_in_this_process(syntax: str) -> None:
+    """A deflated file of some kilobytes can hold gigabytes, and a codec can crash."""
+    small = SourceFile(FoundFile("a", 1000, 0), TRANSFER_SYNTAXES[syntax])
+    assert small.is_harmless() == (syntax in ("implicit", "explicit", "big"))
+    assert not SourceFile(FoundFile("a", 2**30, 0), TRANSFER_SYNTAXES[syntax]).is_harmless()

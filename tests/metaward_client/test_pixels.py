@@ -1,5 +1,6 @@
 """Grey values are worked out by hand; images of 16 x 16 decoded at size 16 are not resized."""
 
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -333,6 +334,30 @@ def test_a_wide_image_is_padded_to_a_square_and_keeps_its_shape(tmp_path: Path) 
     assert plane[:3].max() == 0
     assert plane[-3:].max() == 0
     assert plane[5:11].min() == 1
+
+
+def test_a_row_of_65535_pixels_takes_no_more_memory_than_an_image(tmp_path: Path) -> None:
+    """Its square would be 16 GiB."""
+    pixels = np.zeros((1, 65_535), dtype=np.uint8)
+    pixels[:, 30_000:36_000] = 200
+    path = write_dicom(path=tmp_path / "a", pixels=pixels)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    plane = decode_image(path, size=16, channels=1)[0]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 512 * 1024
+    assert plane.shape == (16, 16)
+    assert np.isfinite(plane).all()
+
+
+def test_an_image_with_a_side_beyond_the_longest_looks_as_a_smaller_one_does(
+    tmp_path: Path,
+) -> None:
+    small = np.random.default_rng(0).integers(0, 200, (60, 90)).astype(np.uint8)
+    large = np.kron(small, np.ones((100, 100), dtype=np.uint8))  # 6,000 x 9,000
+    planes = [
+        decode_image(write_dicom(path=tmp_path / name, pixels=pixels), size=16, channels=1)[0]
+        for name, pixels in (("small", small), ("large", large))
+    ]
+    np.testing.assert_allclose(planes[1], planes[0], atol=0.03)
 
 
 def test_resizing_does_not_alias(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """Read one header, and refuse what the header alone shows to be no usable image."""
 
+import re
 from typing import TYPE_CHECKING
 
+from pydicom.charset import python_encoding
 from pydicom.pixels.decoders.base import get_decoder
 
 from metaward_client.dicom.dicom_file import (
@@ -22,6 +24,10 @@ MAX_FRAME_BYTES = 512 * 2**20
 
 MAX_NUMBER = 2**31 - 1
 """Of an integer string (DICOM PS3.5, 6.2). A larger one, in one file, does not fit the index."""
+
+MAX_TEXT_BYTES = 1024
+"""Of an identifier; the standard has 64 characters at most (PS3.5, 6.2). Some decoders take time
+that grows with the square of the length."""
 
 MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
 
@@ -52,6 +58,7 @@ _KEYWORDS = (
     "BitsStored",
     "NumberOfFrames",
 )
+_CHARACTER_SET = 0x00080005
 _TAGS = header_tags(_KEYWORDS)
 _TAG = dict(zip(_KEYWORDS, _TAGS, strict=True))
 
@@ -137,16 +144,56 @@ def _text(dataset: "Dataset", keyword: str) -> str:
     """Return a UID or code string; these are ASCII."""
     value = _raw(dataset, keyword)
     if isinstance(value, bytes):
-        return value.decode("ascii", "replace").strip("\0 ")
-    return str(value).strip() if value is not None else ""
+        return _bounded(value).decode("ascii", "replace").strip("\0 ")
+    return _storable(str(value).strip()) if value is not None else ""
 
 
 def _patient_text(dataset: "Dataset", keyword: str) -> str:
-    """Return a text in the file's character set."""
+    """Return a text in the file's character set.
+
+    pydicom takes the name of any of Python's codecs for a character set; some of those make texts
+    that no database can hold, or take hours. Where a file names a set that DICOM does not have, the
+    text is its bytes one by one: the same bytes are then the same patient.
+    """
     value = _raw(dataset, keyword)
-    if isinstance(value, bytes) and not (value.isascii() and b"\x1b" not in value):
-        return str(dataset[_TAG[keyword]].value or "").strip("\0 ")
-    return _text(dataset, keyword)
+    if not isinstance(value, bytes) or (value.isascii() and b"\x1b" not in value):
+        return _text(dataset, keyword)
+    if not _has_standard_character_set(dataset):
+        return _bounded(value).decode("latin-1").strip("\0 ")
+    _bounded(value)
+    return _storable(str(dataset[_TAG[keyword]].value or "").strip("\0 "))
+
+
+def _bounded(value: bytes) -> bytes:
+    if len(value) > MAX_TEXT_BYTES:
+        raise RefusedImage(RefusalReason.UNREADABLE_HEADER)
+    return value
+
+
+def _storable(text: str) -> str:
+    """Return a text that UTF-8 can say; there are others, of half a character."""
+    if len(text) > MAX_TEXT_BYTES:
+        raise RefusedImage(RefusalReason.UNREADABLE_HEADER)
+    text.encode()
+    return text
+
+
+def _plain_term(term: str) -> str:
+    """Return a character set's name in one spelling: files write ISO_IR 100, ISO IR 100, ..."""
+    return re.sub("[^A-Z0-9]+", " ", term.upper()).strip()
+
+
+_CHARACTER_SETS = frozenset(map(_plain_term, python_encoding))
+"""Those of DICOM (PS3.3, C.12.1.1.2)."""
+
+
+def _has_standard_character_set(dataset: "Dataset") -> bool:
+    element = dataset.get_item(_CHARACTER_SET)
+    value = "" if element is None else element.value
+    if isinstance(value, bytes):
+        value = value.decode("ascii", "replace").strip("\0 ").split("\\")
+    terms = [value] if isinstance(value, str) else value or ()
+    return all(_plain_term(str(term)) in _CHARACTER_SETS for term in terms)
 
 
 def _number(dataset: "Dataset", keyword: str) -> int:

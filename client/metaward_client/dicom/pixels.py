@@ -21,6 +21,9 @@ from metaward_client.dicom.transfer_syntaxes import describe
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
+LONGEST_SIDE = 4096
+"""Pixels of a side beyond which an image is shortened before it is padded."""
+
 _TAGS = header_tags(
     [
         "SOPClassUID",
@@ -186,12 +189,27 @@ def _fit(image: NDArray[np.float32], *, size: int, channels: int) -> NDArray[np.
 
 
 def _pad_to_square(plane: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a square with the plane in its middle.
+
+    A long side is shortened first, and the other with it: a row of 65,535 pixels is a file of 64
+    kB, and would be a square of 16 GiB.
+    """
+    if max(plane.shape) > LONGEST_SIDE:
+        plane = _reduced(plane, -(-max(plane.shape) // LONGEST_SIDE))
     rows, columns = plane.shape
     side = max(rows, columns)
     if rows == columns:
         return plane
     top, left = (side - rows) // 2, (side - columns) // 2
     return np.pad(plane, ((top, side - rows - top), (left, side - columns - left)))
+
+
+def _reduced(plane: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
+    """Return means over squares of ``factor`` pixels; of fewer at the edges."""
+    from PIL import Image
+
+    picture = Image.fromarray(np.ascontiguousarray(plane, dtype=np.float32))
+    return np.asarray(picture.reduce(factor), dtype=np.float32)
 
 
 def _resize(plane: NDArray[np.float32], size: int) -> NDArray[np.float32]:

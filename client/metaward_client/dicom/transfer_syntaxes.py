@@ -34,6 +34,9 @@ NATIVE = frozenset(
 )
 """Pixels are stored as they are; everything else is encapsulated and needs a codec."""
 
+AS_LARGE_AS_THE_FILE = NATIVE - {DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN}
+"""No file is larger when it is read than on the disk."""
+
 TRANSFER_SYNTAXES: dict[str, TransferSyntax] = {
     IMPLICIT_VR_LITTLE_ENDIAN: TransferSyntax("Implicit VR Little Endian"),
     EXPLICIT_VR_LITTLE_ENDIAN: TransferSyntax("Explicit VR Little Endian"),
