@@ -46,19 +46,19 @@ def log(
         for event in shown:
             typer.echo(json.dumps(asdict(event)))
     else:
-        _print(shown)
+        _print(shown, "of such a study " if study else "")
     if damage is not None:
         raise damage
 
 
-def _print(events: "list[Event]") -> None:
+def _print(events: "list[Event]", kind: str) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     console = Console(highlight=False)
     if not events:
-        console.print("Nothing has happened here yet.")
+        console.print(f"Nothing {kind}has happened here yet.")
         return
     table = Table("time (UTC)", "what", "study", "round", "detail", box=None)
     for event in events:

@@ -44,6 +44,8 @@ name: {name}
 data:
   root: {images}
 {labels}
+# health_port: 9097               # on loopback; each node of a machine needs its own
+
 # What patients may lose, to all studies together; without it the site answers no study.
 # `metaward site quote` says what a budget allows; docs/privacy.md says how to choose.
 # privacy:
@@ -170,10 +172,10 @@ def check(
     for finding in findings_of(site, (folder / NODE_FOLDER).absolute()):
         found.append(finding)
         if not as_json:
-            line = f"{marks[finding.state]} {finding.name:<12}{escape(finding.said)}"
+            line = f"{marks[finding.state]} {finding.name:<13}{escape(finding.said)}"
             console.print(line, soft_wrap=True)
             if finding.next_step:
-                console.print(f"  {'':<12}→ {escape(finding.next_step)}", soft_wrap=True)
+                console.print(f"  {'':<13}→ {escape(finding.next_step)}", soft_wrap=True)
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in found], indent=2))
     require_all(found)

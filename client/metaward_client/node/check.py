@@ -122,11 +122,13 @@ def _privacy(site: Path, config: SiteConfig) -> Iterator[Finding]:
 def _budget(site: Path) -> Finding:
     from metaward_client.ledger_command import ledger_of
     from metaward_client.privacy.ledger import summary as summaries
+    from metaward_client.privacy.ledger.rules import require_recorded
     from metaward_client.privacy.ledger.snapshot import verify_ledger
 
     try:
         place = ledger_of(site)
         state = verify_ledger(place.folder, place.witness)
+        require_recorded(state.budget, place.budget)
     except MetawardError as error:
         return _wrong("privacy", error)
     accounting = summaries.accounting_of_record()

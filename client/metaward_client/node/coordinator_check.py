@@ -52,14 +52,21 @@ def _proxy_to(address: str) -> str:
     return urlsplit(proxy if "//" in proxy else f"//{proxy}").netloc.rpartition("@")[2]
 
 
+TIME_IS_WRONG = (9, 10)
+"""OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED."""
+
+
 def _unreachable(address: str, error: Exception) -> Finding:
     proxy = _proxy_to(address)
     cause = _cause(error)
     if isinstance(cause, ssl.SSLCertVerificationError):
         said = f"the certificate is not accepted ({cause.verify_message})"
-        step = "Is the clock right? Does the coordinator have to renew? If not: a new kit."
-        if proxy:
-            step += f" Does the proxy {proxy} open TLS? Then it must not for {address}."
+        if cause.verify_code in TIME_IS_WRONG:
+            step = "Is the clock right? Then the coordinator has to renew; the kit stays."
+        else:
+            step = "Do not go on: somebody may stand between. Ask the coordinator, by telephone."
+            if proxy:
+                step += f" Does the proxy {proxy} open TLS? It must not for {address}."
     elif isinstance(error, httpx.ProxyError):
         said = f"the proxy {proxy} refuses the way to {address} ({error})"
         step = "Ask who runs the proxy to let CONNECT through to that address and port."

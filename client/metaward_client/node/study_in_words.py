@@ -13,7 +13,7 @@ from metaward_client.site_config import SiteConfig
 
 SENT = (
     "in each round one parameter delta of the model's size, the round's number, the study's "
-    "digest, and mechanism, relation, epsilon and delta that the policy allows in all; or one "
+    "digest, and mechanism, relation, epsilon and delta that the ledger allows in all; or one "
     "number that says why not. No image, label, count, loss or metric."
 )
 

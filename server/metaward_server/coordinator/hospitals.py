@@ -120,7 +120,7 @@ def presence(coordinator: Coordinator) -> list[Presence]:
     for one in enrolled(coordinator):
         node = nodes.get(one.node, {})
         status = str(node.get("status", "not registered"))
-        seen = node.get("offline-at") if status == "offline" else node.get("online-at")
+        seen = "now" if status == "online" else node.get("offline-at")
         found.append(Presence(one.hospital, status, str(seen or "N/A")))
     return found
 

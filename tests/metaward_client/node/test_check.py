@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from metaward.cli import run
 from metaward.enrolment import Kit
 from metaward.errors import DataError, FederationError, PrivacyError
 from metaward_client.node import check as preflight
@@ -19,6 +20,17 @@ from metaward_server.coordinator.certificates import (
     new_server_certificate,
 )
 from proxied_coordinator import AUTHORITY, NOW, coordinator, server
+
+PRIVATE = """\
+privacy:
+  mechanism: dp-sgd
+  target_epsilon: 8.0
+  target_delta: 1.0e-4
+  population: 1000
+  labels: [a, b]
+  ledger: ledger
+  witness: witness
+"""
 
 
 @pytest.fixture
@@ -70,21 +82,43 @@ def test_what_is_wrong_at_the_coordinator_is_said(
 
 
 @pytest.mark.parametrize(
-    "issued",
+    ("issued", "step"),
     [
-        lambda: new_server_certificate(new_authority("demo", NOW), "127.0.0.1", NOW),
-        lambda: new_server_certificate(AUTHORITY, "127.0.0.1", NOW - timedelta(days=800)),
-        lambda: new_server_certificate(AUTHORITY, "127.0.0.1", NOW + timedelta(days=2)),
+        (
+            lambda: new_server_certificate(new_authority("demo", NOW), "127.0.0.1", NOW),
+            "Do not go on: somebody may stand between.",
+        ),
+        (
+            lambda: new_server_certificate(AUTHORITY, "127.0.0.1", NOW - timedelta(days=800)),
+            "the coordinator has to renew; the kit stays",
+        ),
+        (
+            lambda: new_server_certificate(AUTHORITY, "127.0.0.1", NOW + timedelta(days=2)),
+            "Is the clock right?",
+        ),
     ],
     ids=["of another authority", "expired", "of the day after tomorrow"],
 )
-def test_a_certificate_that_is_not_accepted_is_said(
-    tmp_path: Path, node: NodeFolder, issued: Callable[[], Issued]
+def test_a_certificate_that_is_not_accepted_is_said_with_what_to_do(
+    tmp_path: Path, node: NodeFolder, issued: Callable[[], Issued], step: str
 ) -> None:
     with coordinator(tmp_path, issued()) as address:
         found = findings(node, address)["coordinator"]
     assert (found.state, found.exit_code) == ("wrong", 5)
     assert "certificate is not accepted" in found.said
+    assert step in found.next_step
+
+
+def test_a_site_yaml_that_allows_more_than_its_ledger_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    file, text = tmp_path / "site.yaml", "name: north\ndata: {root: images}\n" + PRIVATE
+    file.write_text(text)
+    assert run(["site", "ledger", "create", str(tmp_path)]) == 0
+    file.write_text(text.replace("target_epsilon: 8.0", "target_epsilon: 9.0"))
+    [found] = preflight._privacy(tmp_path, read_site_config(file))
+    assert (found.state, found.exit_code) == ("wrong", 4)
+    assert "site.yaml allows epsilon 9" in found.said
+    assert "raise-budget" in found.next_step
 
 
 def test_a_certificate_that_ends_soon_is_a_warning(tmp_path: Path, node: NodeFolder) -> None:

@@ -113,3 +113,11 @@ def test_a_line_that_a_crash_cut_off_is_not_the_end(
     capsys.readouterr()
     assert run(["site", "log", str(site), "--json"]) == 0
     assert [event["what"] for event in lines(capsys)].count("unreadable") == 1
+
+
+def test_a_study_that_nothing_is_known_of_is_said_to_be_that(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert run(["site", "log", str(site), "--study", "chest"]) == 0
+    assert capsys.readouterr().out == "Nothing of such a study has happened here yet.\n"

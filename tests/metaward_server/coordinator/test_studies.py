@@ -287,4 +287,5 @@ def test_where_things_stand_is_told_without_a_superlink(
     assert found["studies"][0]["state"] == "wanted"
     superlink.is_up = True
     keep_once(coordinator)
-    assert standing(coordinator, datetime.now(UTC))["hospitals"][0]["status"] == "online"
+    [north] = standing(coordinator, datetime.now(UTC))["hospitals"]
+    assert (north["status"], north["last_seen"]) == ("online", "now")
