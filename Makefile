@@ -14,7 +14,7 @@ export FLWR_DISABLE_UPDATE_CHECK := 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help setup simulate check format test test-all bench paper paper-quick tools sbom clean
+.PHONY: help setup simulate check format test test-all bench paper paper-quick paper-federated tools sbom clean
 
 help:
 	@echo "make simulate [ARGS='--hospitals 12']  run the demo, or any simulation"
@@ -23,6 +23,7 @@ help:
 	@echo "make check       formatting, lint, types, import rules"
 	@echo "make bench       the benchmarks: tables, and JSON in benchmarks/out"
 	@echo "make paper-quick OMNIGLOT=folder  the papers' tables in 15 minutes; paper: for hours"
+	@echo "make paper-federated OMNIGLOT=folder  learners over 50 clients against FedAvg: 15 minutes"
 	@echo "make tools       validators for deploy/, in .tools; the tests use them where they are"
 	@echo "make sbom        write sbom.cdx.json: what .venv consists of (CycloneDX 1.6)"
 	@echo "make setup       only make the environment"
@@ -59,6 +60,10 @@ bench: $(STAMP)
 # Ctrl-C loses a minute: go on with ARGS=--resume.
 paper paper-quick: $(STAMP)
 	$(BIN)/python benchmarks/paper_tables.py --data "$(OMNIGLOT)" $(if $(filter %-quick,$@),--quick) $(ARGS)
+	$(BIN)/python scripts/update_readme.py
+
+paper-federated: $(STAMP)
+	$(BIN)/python benchmarks/federated_table.py --data "$(OMNIGLOT)" $(ARGS)
 	$(BIN)/python scripts/update_readme.py
 
 tools:
