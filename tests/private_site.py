@@ -29,6 +29,16 @@ STUDY = Study(
 BODY = build_body(STUDY.model, STUDY.seed)
 THETA = to_arrays(BODY.initial_parameters())
 ROUNDS_THAT_FIT = 3
+POLICY_YAML = """\
+privacy:
+  mechanism: dp-sgd
+  target_epsilon: 8.0
+  target_delta: 1.0e-4
+  population: 1000
+  labels: [a, b]
+  ledger: ledger
+  witness: witness
+"""
 
 
 @dataclass

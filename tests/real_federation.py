@@ -19,12 +19,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import yaml
 
 from metaward import cli
+from metaward.config import load_settings
+from metaward.model_artefact import load_model
+from metaward.study import Study
 from metaward.workers import ONE_THREAD
 from metaward_sim.demo_data import write_demo
+from metaward_sim.federation import run_federation
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 METAWARD = [str(Path(sys.executable).with_name("metaward"))]
@@ -168,6 +173,17 @@ class Federation:
     def until_finished(self) -> None:
         self.until(lambda: self.state() in ("finished", "failed"), "the end of the study")
         assert self.state() == "finished", self.logs()
+
+    def require_undisturbed(self) -> None:
+        """Check that theta is, bit for bit, that of the same study played in this process."""
+        sites = [self.site(name) for name in self.sites]
+        expected = run_federation(
+            load_settings(self.study, Study), sites, self.folder / "in-process", workers=2
+        )
+        theta = load_model(self.coordinator / "studies" / "first" / "model").theta
+        assert theta.keys() == expected.keys()
+        for name, leaf in expected.items():
+            np.testing.assert_array_equal(theta[name], leaf)
 
     def logs(self) -> str:
         files = [*self.folder.glob("*.log"), *self.folder.rglob("log/*.log")]

@@ -14,13 +14,16 @@ from tiny_omniglot import MODEL, PROTOTYPICAL, InThisProcess, a_training
 
 import federated_table
 from clients_table import clients_table
+from metaward.arrays import to_arrays
 from metaward.errors import DataError
+from metaward.models.body import build_body
 from metaward.tasks import Task
 from omniglot import jobs
 from omniglot.characters import Characters
 from omniglot.clients import client_episode, drawn_clients, federation, some_clients
 from omniglot.federated_lines import lines_of
 from omniglot.federated_rows import BASELINE, SHOTS, UNCHANGED, Answer, FederatedPlan, plans
+from omniglot.scoring import client_accuracies
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -96,6 +99,20 @@ def test_support_and_query_share_no_drawing() -> None:
         ways = len(client.label_names)
         assert (len(support), len(query)) == (2 * ways, 4 * ways)
         assert not support & query
+
+
+@pytest.mark.parametrize(("alike", "low", "high"), [(True, 1.0, 1.0), (False, 0.1, 0.6)])
+def test_a_clients_accuracy_is_the_share_of_right_answers(
+    alike: bool, low: float, high: float
+) -> None:
+    """All drawings of a character alike: all are right. None like another: guessing."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (20, 1 if alike else 8, 28, 28)).astype(np.uint8)
+    clients = drawn_clients(np.repeat(images, 8 if alike else 1, axis=1), 5, seed=0)
+    theta = to_arrays(build_body(MODEL, 0).initial_parameters())
+    found = client_accuracies(MODEL, PROTOTYPICAL, theta, clients, 1, episodes=8, n_query=4)
+    assert len(found) == 5
+    assert low <= np.mean(found) <= high
 
 
 # --- rows and lines -------------------------------------------------------------------------------

@@ -4,15 +4,10 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from metaward.config import load_settings
-from metaward.model_artefact import load_model
-from metaward.study import Study
 from metaward_server.coordinator.certificates import BACKDATED, CERTIFICATE_LASTS
 from metaward_server.coordinator.home import read_coordinator, renew_certificate
-from metaward_sim.federation import run_federation
 from real_federation import COORDINATOR, NGINX, STUDY, Federation, federation, typed
 
 pytestmark = [
@@ -53,13 +48,7 @@ def test_a_certificate_that_expires_in_a_study_is_renewed_and_a_lost_database_co
     rounds = made.rounds()
     assert [one["round_index"] for one in rounds] == list(range(40))
     assert not any(one["void"] for one in rounds)
-    sites = [made.site(name) for name in made.sites]
-    expected = run_federation(
-        load_settings(made.study, Study), sites, tmp_path / "in-process", workers=2
-    )
-    artefact = load_model(made.coordinator / "studies" / "first" / "model")
-    for name, leaf in expected.items():
-        np.testing.assert_array_equal(artefact.theta[name], leaf)
+    made.require_undisturbed()
 
 
 def test_a_removed_hospital_is_not_let_in_and_the_study_goes_on_without_it(tmp_path: Path) -> None:

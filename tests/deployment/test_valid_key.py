@@ -133,7 +133,8 @@ def test_a_reply_of_two_gigabytes_in_small_parts_is_refused_and_the_study_goes_o
     assert {"size": 1} in [one["refused"] for one in tried]
     assert most["flwr-serverapp"] < 0.5 * GIB  # it has not taken the reply in
     assert most["flower-superlink"] < 1.5 * GIB
-    assert (made.coordinator / "state" / "superlink.db").stat().st_size > GIB  # as docs/… says
+    assert (made.coordinator / "state" / "superlink.db").stat().st_size > GIB
+    # on the disk it stays, as the threat model says
 
 
 @contextmanager

@@ -13,26 +13,15 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
 from pydicom import dcmread
 
-from metaward.config import load_settings
 from metaward.model_artefact import load_model
-from metaward.study import Study
 from metaward_client.privacy.ledger.snapshot import verify_ledger
-from metaward_sim.federation import run_federation
 from real_federation import COORDINATOR, NGINX, PRIVATE, STUDY, Federation, federation, typed
 
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
-
-
-def undisturbed(made: Federation) -> dict[str, np.ndarray]:
-    """Return theta of the same study, run in this process."""
-    study = load_settings(made.study, Study)
-    sites = [made.site(name) for name in made.sites]
-    return run_federation(study, sites, made.folder / "in-process", workers=2)
 
 
 def kill(process: psutil.Process | None) -> None:
@@ -56,11 +45,7 @@ def test_a_study_over_tls_survives_a_killed_superlink_and_equals_an_undisturbed_
     log = (made.coordinator / "studies" / "first" / "rounds.jsonl").read_text()
     assert '"void": true' not in log, f"a hospital was late, so theta cannot be equal:\n{log}"
     _every_site_answered_every_round_once(made)
-    artefact = load_model(made.coordinator / "studies" / "first" / "model")
-    expected = undisturbed(made)
-    assert artefact.theta.keys() == expected.keys()
-    for name, leaf in expected.items():
-        np.testing.assert_array_equal(artefact.theta[name], leaf)
+    made.require_undisturbed()
     _no_log_names_a_patient(made)
     _no_process_is_left(made)
     _nobody_says_that_it_serves(made)

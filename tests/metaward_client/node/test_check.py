@@ -19,18 +19,8 @@ from metaward_server.coordinator.certificates import (
     new_authority,
     new_server_certificate,
 )
+from private_site import POLICY_YAML
 from proxied_coordinator import AUTHORITY, NOW, coordinator, server
-
-PRIVATE = """\
-privacy:
-  mechanism: dp-sgd
-  target_epsilon: 8.0
-  target_delta: 1.0e-4
-  population: 1000
-  labels: [a, b]
-  ledger: ledger
-  witness: witness
-"""
 
 
 @pytest.fixture
@@ -111,7 +101,7 @@ def test_a_certificate_that_is_not_accepted_is_said_with_what_to_do(
 
 def test_a_site_yaml_that_allows_more_than_its_ledger_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
-    file, text = tmp_path / "site.yaml", "name: north\ndata: {root: images}\n" + PRIVATE
+    file, text = tmp_path / "site.yaml", "name: north\ndata: {root: images}\n" + POLICY_YAML
     file.write_text(text)
     assert run(["site", "ledger", "create", str(tmp_path)]) == 0
     file.write_text(text.replace("target_epsilon: 8.0", "target_epsilon: 9.0"))

@@ -13,25 +13,16 @@ from metaward.wire import RoundOrder, encode_order
 from metaward_client.app import open_site
 from metaward_client.node.approval import approve
 from metaward_client.site_work import answer_order
+from private_site import POLICY_YAML
 
 STUDY = Study(name="chest", model=ModelSettings(filters=8, image_size=16, groups=2))
-PRIVATE = """\
-privacy:
-  mechanism: dp-sgd
-  target_epsilon: 8.0
-  target_delta: 1.0e-4
-  population: 1000
-  labels: [a, b]
-  ledger: ledger
-  witness: witness
-"""
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
     """Return a site whose node refused a study, then approved it, and raised its budget since."""
     (tmp_path / "images").mkdir()
-    (tmp_path / "site.yaml").write_text("name: north\ndata: {root: images}\n" + PRIVATE)
+    (tmp_path / "site.yaml").write_text("name: north\ndata: {root: images}\n" + POLICY_YAML)
     assert run(["site", "init", str(tmp_path), "--name", "north"]) == 0
     assert run(["site", "ledger", "create", str(tmp_path)]) == 0
     node = {

@@ -264,6 +264,14 @@ def test_the_promise_is_what_the_ledger_enforces_however_the_policy_changes(open
     assert answer(policy).update.promise.neighbouring == "replace one patient"  # one block is there
 
 
+def test_an_answer_sent_again_promises_the_mechanism_that_made_it(opened: Any) -> None:
+    policy = opened(dp_sgd)
+    first = answer(policy)
+    again = release(asked(), never, block(policy.ledger.parent), os_noise())
+    assert again.replayed
+    assert again.update.promise == first.update.promise
+
+
 def test_without_a_mechanism_nothing_is_promised() -> None:
     released = release(asked(0), twelve_patients, NoPrivacy(), os_noise())
     assert released.update.promise == PrivacyPromise("none")
