@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dicom_factory import write_dicom
+from metaward.errors import DataError
 from metaward_client.dicom import header_index, header_reading
 from metaward_client.dicom.header import Header
 from metaward_client.dicom.header_index import DATABASE, HeaderIndex, index_headers
@@ -166,3 +167,22 @@ def test_a_number_of_frames_that_no_database_can_hold_stops_no_scan(
     index = index_headers(tmp_path / "tree", cache)
     assert len(index.files) == 2
     assert isinstance(index.files[1].outcome, Header)
+
+
+def test_an_index_that_the_disk_fails_to_give_is_kept(
+    tree: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index_headers(tree, cache)
+    before = (cache / DATABASE).read_bytes()
+    with monkeypatch.context() as patched:
+
+        def failing(path: Path) -> sqlite3.Connection:
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_READ
+            raise error
+
+        patched.setattr(header_index, "_prepared", failing)
+        with pytest.raises(DataError, match="disk I/O error"):
+            index_headers(tree, cache)
+    assert (cache / DATABASE).read_bytes() == before
+    assert index_headers(tree, cache).n_read == 0
