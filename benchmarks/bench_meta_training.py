@@ -40,7 +40,8 @@ from metaward.learner_settings import (
     ReptileSettings,
 )
 from metaward.meta import fomaml, maml, prototypical, reptile
-from metaward.meta.learner import LocalResult, mean_result
+from metaward.meta.learner import LocalResult
+from metaward.meta.meta_batch import TaskExamples, mean_over_episodes, mean_over_tasks
 from metaward.models.body import Body, build_body
 from metaward.study import ModelSettings
 from metaward.workers import WorkerPool
@@ -65,16 +66,16 @@ class Case:
     shots: int
 
 
-def episodes_of(case: Case) -> list[Episode]:
+def episodes_of(case: Case, meta_batch: int = META_BATCH, device: str = "cpu") -> list[Episode]:
     generator = torch.Generator().manual_seed(0)
 
     def examples(per_class: int) -> Examples:
         labels = torch.arange(N_WAY).repeat_interleave(per_class)
         images = torch.randn(len(labels), 1, SIZE, SIZE, generator=generator)
-        return Examples(images, labels, N_WAY)
+        return Examples(images.to(device), labels.to(device), N_WAY)
 
     queries = np.arange(N_WAY * N_QUERY)
-    return [Episode(examples(case.shots), examples(N_QUERY), queries) for _ in range(META_BATCH)]
+    return [Episode(examples(case.shots), examples(N_QUERY), queries) for _ in range(meta_batch)]
 
 
 def in_float64(episodes: list[Episode]) -> list[Episode]:
@@ -91,44 +92,53 @@ def in_float64(episodes: list[Episode]) -> list[Episode]:
 # --- ours --------------------------------------------------------------------------------------
 
 
-def ours(case: Case, body: Body, episodes: list[Episode]) -> Work:
+def ours(case: Case, body: Body, episodes: list[Episode], at_once: int | None = None) -> Work:
     theta = body.initial_parameters()
     work = OURS[case.learner]
 
     def run() -> Gradient:
-        return list(mean_result(work(body, theta, episodes)).delta.values())
+        return list(work(body, theta, episodes, at_once).delta.values())
 
     return run
 
 
-def our_prototypical(body: Body, theta: Tensors, episodes: list[Episode]) -> list[LocalResult]:
-    settings = PrototypicalSettings()
-    return [prototypical.task_delta(body, theta, episode, settings) for episode in episodes]
-
-
-def our_reptile(body: Body, theta: Tensors, episodes: list[Episode]) -> list[LocalResult]:
+def our_reptile(
+    body: Body, theta: Tensors, episodes: list[Episode], at_once: int | None
+) -> LocalResult:
     settings = ReptileSettings(
         inner_steps=STEPS, inner_lr=LR, inner_batch=REPTILE_BATCH, augment="none", adapt=ZEROS
     )
-    supports = [episode.support for episode in episodes]
-    return reptile.task_deltas(body, theta, supports, settings, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    tasks = [(e.support, *reptile.drawn_batches(e.support, settings, rng)) for e in episodes]
+
+    def delta_of(leaves: Tensors, own: TaskExamples) -> LocalResult:
+        return reptile.moved(body, leaves, own[0], own[1:], settings)
+
+    return mean_over_tasks(body, theta, tasks, delta_of, at_once=at_once)
 
 
-def our_fomaml(body: Body, theta: Tensors, episodes: list[Episode]) -> list[LocalResult]:
-    settings = FomamlSettings(inner_steps=STEPS, inner_lr=LR, adapt=ZEROS)
-    return fomaml.task_deltas(body, theta, episodes, settings)
+def episodic(work: Any, settings: Any, *, apart: bool = True) -> Callable[..., LocalResult]:
+    """Return what a learner with a ``task_delta`` does with a meta-batch."""
+
+    def run(
+        body: Body, theta: Tensors, episodes: list[Episode], at_once: int | None
+    ) -> LocalResult:
+        def delta_of(leaves: Tensors, episode: Episode) -> LocalResult:
+            found: LocalResult = work(body, leaves, episode, settings)
+            return found
+
+        return mean_over_episodes(body, theta, episodes, delta_of, apart=apart, at_once=at_once)
+
+    return run
 
 
-def our_maml(body: Body, theta: Tensors, episodes: list[Episode]) -> list[LocalResult]:
-    settings = MamlSettings(inner_steps=STEPS, inner_lr=LR, adapt=ZEROS)
-    return [maml.task_delta(body, theta, episode, settings) for episode in episodes]
-
-
-OURS = {
-    "prototypical": our_prototypical,
+OURS: dict[str, Callable[..., LocalResult]] = {
+    "prototypical": episodic(prototypical.task_delta, PrototypicalSettings(), apart=False),
     "reptile": our_reptile,
-    "fomaml": our_fomaml,
-    "maml": our_maml,
+    "fomaml": episodic(
+        fomaml.task_delta, FomamlSettings(inner_steps=STEPS, inner_lr=LR, adapt=ZEROS)
+    ),
+    "maml": episodic(maml.task_delta, MamlSettings(inner_steps=STEPS, inner_lr=LR, adapt=ZEROS)),
 }
 
 
@@ -147,10 +157,10 @@ def plain_network(case: Case, body: Body) -> nn.Sequential:
             nn.MaxPool2d(2),
         ]
         fan_in = case.filters
-    head = nn.Linear(body.features, N_WAY)
+    head = nn.Linear(body.features, N_WAY)  # all of it moves to the body's device below
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
-    network = nn.Sequential(*layers, nn.Flatten(), head).to(next(body.parameters()).dtype)
+    network = nn.Sequential(*layers, nn.Flatten(), head).to(next(body.parameters()))
     own = body.initial_parameters()
     with torch.no_grad():
         for block in range(4):

@@ -15,6 +15,16 @@ from metaward.run_directory import write_atomically
 OUT = Path(__file__).parent / "out"
 
 
+def device_name(device: str) -> str:
+    """Return what the figures were made on: "cpu", or the name of an accelerator.
+
+    Loads torch, and starts the accelerator.
+    """
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+
+
 def save(script: str, results: dict[str, Any], *, quiet: bool = False) -> None:
     """Write ``out/NAME.json`` for the script ``bench_NAME.py``."""
     write(OUT / f"{Path(script).stem.removeprefix('bench_')}.json", results, quiet=quiet)

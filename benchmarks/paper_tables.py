@@ -1,7 +1,7 @@
 """The papers' tables: every learner on Omniglot, beside what its paper reports.
 
     python benchmarks/paper_tables.py --data omniglot [--quick] [--resume] [--rows prototypical,...]
-                                      [--seeds 1] [--split vinyals] [--workers 2]
+                                      [--seeds 1] [--split vinyals] [--workers 2] [--device cuda]
 
 Trains each row of `omniglot/rows.py` in one place and scores it on episodes of characters that
 nobody trained on. Prints a table, and writes docs/results/omniglot.json (--quick:
@@ -13,7 +13,7 @@ goes on after an interruption; without it, what an earlier run left is thrown aw
 import argparse
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,19 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from figures import OUT, write
+from figures import OUT, device_name, write
 from metaward.arrays import Arrays
+from metaward.device import device_of
 from metaward.learner_settings import FedAvgSettings
+from metaward.tasks import CPU
 from metaward.workers import WorkerPool
 from omniglot.characters import Split, load_characters
-from omniglot.episodes import both_sides, drawn_tasks
+from omniglot.episodes import both_sides, drawn_tasks, whole_task
 from omniglot.jobs import trained_and_scored
 from omniglot.lines import figure_text, lines_of
 from omniglot.rows import ROWS, Plan, Row
 from omniglot.scoring import episode_accuracies
+from omniglot.training import Training
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 PRELOADED = ("torch", "metaward.meta.compose", "metaward_server.checkpoints")
@@ -50,19 +53,23 @@ class Job:
     split: Split
     episodes: int
     folder: Path
+    device: str
 
 
 def run(job: Job) -> dict[str, Any]:
     """Train, then score; in a worker."""
-    study = job.plan.training.study
+    study, device = job.plan.training.study, device_of(job.device)
     assert not isinstance(study.learner, FedAvgSettings)  # which has no episodes
     characters = load_characters(job.data)
     train_on, test_on = both_sides(characters, characters.cut(job.split))
 
+    pool = study.learner.n_way * study.learner.episodes
+    tasks = drawn_tasks(train_on, pool) if device == CPU else whole_task(train_on, device)
+
     def score(theta: Arrays) -> dict[str, Any]:
         accuracies = {
             str(column): episode_accuracies(
-                study, theta, test_on, column, episodes=job.episodes, n_query=N_QUERY
+                study, theta, test_on, column, episodes=job.episodes, n_query=N_QUERY, device=device
             )
             for column in job.plan.columns
         }
@@ -70,9 +77,10 @@ def run(job: Job) -> dict[str, Any]:
 
     return trained_and_scored(
         job.plan.training,
-        drawn_tasks(train_on, study.learner.n_way),
+        tasks,
         score,
         job.folder,
+        device,
         row=job.row,
         episodes=job.episodes,
     )
@@ -84,11 +92,12 @@ def jobs_of(rows: Iterable[Row], options: argparse.Namespace, work: Path) -> lis
     found = [
         Job(
             row.name,
-            replace(plan, training=plan.training.with_seed(seed)),
+            replace(plan, training=within(plan.training.with_seed(seed), options.seconds)),
             options.data,
             options.split,
             episodes,
             work / f"{options.split}-{row.name}-{number}-{seed}",
+            options.device,
         )
         for row in rows
         for number, plan in enumerate(row.quick if options.quick else row.full)
@@ -97,13 +106,20 @@ def jobs_of(rows: Iterable[Row], options: argparse.Namespace, work: Path) -> lis
     return sorted(found, key=lambda job: -job.plan.training.budget_s)
 
 
+def within(training: Training, seconds: float | None) -> Training:
+    """Return the training with another budget, if one is given."""
+    return training if seconds is None else training.model_copy(update={"budget_s": seconds})
+
+
 def print_table(lines: list[dict[str, Any]]) -> None:
-    table = Table("learner", "setting", "ours", "published", "steps", "CPU s", title="Omniglot, %")
+    table = Table(
+        "learner", "setting", "ours", "published", "steps", "seconds", title="Omniglot, %"
+    )
     for line in lines:
         beside = ", ".join(f"{figure_text(p)} {p['verdict']}" for p in line["published"])
-        cpu = " ".join(f"{seconds:.0f}" for seconds in line["cpu_s"])
+        cost = " ".join(f"{seconds:.0f}" for seconds in line.get("cpu_s", line.get("device_s")))
         steps = f"{min(line['steps'])} of {line['planned_steps']}"
-        table.add_row(line["title"], line["column"], figure_text(line), beside, steps, cpu)
+        table.add_row(line["title"], line["column"], figure_text(line), beside, steps, cost)
     Console().print(table)
 
 
@@ -117,6 +133,8 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--episodes", type=int, default=0, help="test episodes of a column")
     parser.add_argument("--split", choices=("vinyals", "background"), default="vinyals")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="such as cuda; see docs/paper-tables.md")
+    parser.add_argument("--seconds", type=float, help="after which a training ends anyway")
     parser.add_argument("--out", type=Path, help="JSON; default: in docs/results")
     options = parser.parse_args(arguments)
     unknown = set(filter(None, options.rows.split(","))) - {row.name for row in ROWS}
@@ -129,33 +147,48 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     options = options_of()
     name = "omniglot-quick" if options.quick else "omniglot"
-    work = OUT / name
-    if not options.resume:
-        shutil.rmtree(work, ignore_errors=True)
     rows = [row for row in ROWS if not options.rows or row.name in options.rows.split(",")]
-    jobs = jobs_of(rows, options, work)
+    jobs = jobs_of(rows, options, OUT / name)
+    if not options.resume:
+        for job in jobs:
+            shutil.rmtree(job.folder, ignore_errors=True)
     began = time.monotonic()
-    with WorkerPool(options.workers, preload=PRELOADED) as pool:
-        results = []
-        for result in pool.map(run, jobs):
-            results.append(result)
-            print(f"{result['row']}, seed {result['seed']}: {result['steps']} steps", flush=True)
-    lines = [
-        line
-        for row in rows
-        for line in lines_of(row, [found for found in results if found["row"] == row.name])
-    ]
-    print_table(lines)
-    summary = {
+    results: list[dict[str, Any]] = []
+    said = {
         "split": options.split,
         "seeds": options.seeds,
         "query_images_per_class": N_QUERY,
         "workers": options.workers,
-        "wall_s": None if options.resume else round(time.monotonic() - began, 1),
-        "cpu_s": round(sum(found["cpu_s"] + found["scoring_cpu_s"] for found in results), 1),
-        "lines": lines,
+        "device": device_name(options.device),
     }
-    write(options.out or RESULTS / f"{name}.json", summary)
+    out, lines = options.out or RESULTS / f"{name}.json", []
+    with WorkerPool(options.workers, preload=PRELOADED) as pool:
+        for result in pool.map(run, jobs):  # written as they come: a day's work, at the longest
+            results.append(result)
+            print(f"{result['row']}, seed {result['seed']}: {result['steps']} steps", flush=True)
+            lines = table_lines(rows, results)
+            wall_s = None if options.resume else round(time.monotonic() - began, 1)
+            write(
+                out, said | {"wall_s": wall_s} | cpu_seconds(results) | {"lines": lines}, quiet=True
+            )
+    print_table(lines)
+    Console().print(f"Written: {out}", soft_wrap=True)
+
+
+def table_lines(rows: Sequence[Row], results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the lines of the trainings that have ended."""
+    return [
+        line
+        for row in rows
+        for line in lines_of(row, [found for found in results if found["row"] == row.name])
+    ]
+
+
+def cpu_seconds(results: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Return what all of it took; on an accelerator the processor only waits, and nothing."""
+    if not all("cpu_s" in found for found in results):
+        return {}
+    return {"cpu_s": round(sum(found["cpu_s"] + found["scoring_cpu_s"] for found in results), 1)}
 
 
 if __name__ == "__main__":

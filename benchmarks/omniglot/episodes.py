@@ -8,7 +8,7 @@ and a draw from it would look at every class. For testing, an episode depends on
 shots, its number) alone, so all learners answer the same.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from metaward.episodes import Episode, Examples
-from metaward.tasks import Task, standardise
+from metaward.tasks import CPU, Task, standardise
 from omniglot.characters import Characters
 from omniglot.training import TaskSource
 
@@ -59,31 +59,53 @@ def both_sides(characters: Characters, cut: int) -> tuple[Classes, Classes]:
     return Classes(characters.images[:cut]), Classes(characters.images[cut:])
 
 
-def drawn_tasks(classes: Classes, n_way: int) -> TaskSource:
-    """Return a source of tasks of ``n_way`` classes each."""
+def drawn_tasks(classes: Classes, n_classes: int) -> TaskSource:
+    """Return a source of tasks of ``n_classes`` classes each."""
 
     def tasks(rng: np.random.Generator) -> Iterator[Task]:
         while True:
-            yield drawn_task(classes, n_way, rng)
+            yield drawn_task(classes, n_classes, rng)
 
     return tasks
 
 
-def drawn_task(classes: Classes, n_way: int, rng: np.random.Generator) -> Task:
-    """Return ``n_way`` different classes, with all their drawings, as a site's task."""
-    drawn = rng.choice(len(classes), n_way, replace=False)
-    images = np.concatenate([classes.drawings(number) for number in drawn.tolist()])
+def whole_task(classes: Classes, device: torch.device) -> TaskSource:
+    """Return a source of one task: all classes, on an accelerator, which is sent them once."""
+    task = task_of(classes, range(len(classes)), device)
+
+    def tasks(rng: np.random.Generator) -> Iterator[Task]:  # noqa: ARG001 (nothing is drawn)
+        while True:
+            yield task
+
+    return tasks
+
+
+def drawn_task(classes: Classes, n_classes: int, rng: np.random.Generator) -> Task:
+    """Return ``n_classes`` different classes, with all their drawings, as a site's task."""
+    return task_of(classes, rng.choice(len(classes), n_classes, replace=False).tolist())
+
+
+def task_of(classes: Classes, numbers: Sequence[int], device: torch.device = CPU) -> Task:
+    """Return the classes of these numbers, with all their drawings, as a site's task."""
+    images = np.concatenate([classes.drawings(number) for number in numbers])
     return Task(
         site="omniglot",
         images=images[:, None],
-        labels=np.repeat(np.arange(n_way), len(images) // n_way),
+        labels=np.repeat(np.arange(len(numbers)), len(images) // len(numbers)),
         patients=np.arange(len(images)),
-        label_names=tuple(map(str, drawn)),
+        label_names=tuple(map(str, numbers)),
+        device=device,
     )
 
 
 def drawn_episode(
-    classes: Classes, setting: Setting, n_query: int, *, seed: int, number: int
+    classes: Classes,
+    setting: Setting,
+    n_query: int,
+    *,
+    seed: int,
+    number: int,
+    device: torch.device = CPU,
 ) -> Episode:
     """Return episode ``number``: support and query of different drawings, class-major."""
     n_way, n_shot = setting.n_way, setting.n_shot
@@ -94,17 +116,23 @@ def drawn_episode(
         order = rng.permutation(len(drawings))
         support.append(drawings[order[:n_shot]])
         query.append(drawings[order[n_shot : n_shot + n_query]])
-    return episode_of(support, query)
+    return episode_of(support, query, device)
 
 
-def episode_of(support: list[NDArray[np.float32]], query: list[NDArray[np.float32]]) -> Episode:
+def episode_of(
+    support: list[NDArray[np.float32]],
+    query: list[NDArray[np.float32]],
+    device: torch.device = CPU,
+) -> Episode:
     """Return an episode of each class's drawings, in both as many of each; nobody drew twice."""
     n_queries = len(query) * len(query[0])
-    return Episode(_examples(support), _examples(query), query_patients=np.arange(n_queries))
+    return Episode(
+        _examples(support, device), _examples(query, device), query_patients=np.arange(n_queries)
+    )
 
 
-def _examples(drawings: list[NDArray[np.float32]]) -> Examples:
+def _examples(drawings: list[NDArray[np.float32]], device: torch.device) -> Examples:
     """Return (n_way, n) drawings as examples, class-major."""
     images = torch.from_numpy(np.concatenate(drawings)[:, None])
     labels = torch.arange(len(drawings)).repeat_interleave(len(drawings[0]))
-    return Examples(standardise(images), labels, len(drawings))
+    return Examples(standardise(images).to(device), labels.to(device), len(drawings))

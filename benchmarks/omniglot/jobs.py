@@ -10,6 +10,7 @@ import torch
 
 from metaward.arrays import Arrays
 from metaward.run_directory import write_atomically
+from metaward.tasks import CPU
 from omniglot.training import TaskSource, Training, train
 
 RESULT_FILE = "result.json"
@@ -20,6 +21,7 @@ def trained_and_scored(
     tasks: TaskSource,
     score: Callable[[Arrays], dict[str, Any]],
     folder: Path,
+    device: torch.device = CPU,
     **said: Any,
 ) -> dict[str, Any]:
     """Train, then score; what was done before an interruption is not done again.
@@ -29,6 +31,7 @@ def trained_and_scored(
         tasks: What it is made from.
         score: Takes theta; its answer becomes part of the result.
         folder: For checkpoints and for the result.
+        device: Where the learner trains.
         **said: Becomes part of the result too. What stands in the folder is taken for done if it
             says the same and comes from the same training.
     """
@@ -40,13 +43,13 @@ def trained_and_scored(
         if said.items() <= found.items():
             return found
     began = time.monotonic()
-    trained = train(training, tasks, folder)
+    trained = train(training, tasks, folder, device)
     scored = time.process_time()
     scores = score(trained.theta)
     result = {
         **said,
         "steps": trained.steps,
-        "cpu_s": round(trained.cpu_s, 1),
+        "cpu_s" if device == CPU else "device_s": round(trained.spent_s, 1),
         "scoring_cpu_s": round(time.process_time() - scored, 1),
         "wall_s": round(time.monotonic() - began, 1),
         "training": training.model_dump(mode="json"),

@@ -8,6 +8,7 @@ trains for each column as the papers do, for hours.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from metaward.learner_settings import (
     AdaptSettings,
@@ -44,6 +45,9 @@ ADAM = AdamSettings(step_size=1.0e-3, beta2=0.999, tau=1.0e-6)
 """The papers' outer optimiser, but for the correction of the first steps' bias. Reptile takes it
 too, with its delta in place of a gradient, as Nichol et al. 2018 propose beside the plain step."""
 FAST_ADAM = ADAM.model_copy(update={"step_size": 3.0e-3})
+
+
+EpisodicLearner = TypeVar("EpisodicLearner", FomamlSettings, MamlSettings)
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,11 @@ PROTOTYPICAL = Row(
 )  # fmt: skip
 
 
+def in_meta_batches(learner: EpisodicLearner, column: Setting) -> EpisodicLearner:
+    """Return the learner with the tasks of an outer step that Finn et al. 2017 take."""
+    return learner.model_copy(update={"episodes": 32 if column.n_way == 5 else 16})
+
+
 def _fomaml(
     column: Setting,
     head: HeadStart,
@@ -157,9 +166,10 @@ FOMAML = Row(
     ),
     full=tuple(
         plan(
-            _fomaml(column, "zeros", inner_lr=0.4, inner_steps=3, adapt_steps=10),
-            [column], STRIDED, ADAM, steps=20_000, meta_batch=16 if column.n_way == 5 else 4,
-            budget_s=20_000,
+            in_meta_batches(
+                _fomaml(column, "zeros", inner_lr=0.4, inner_steps=3, adapt_steps=10), column
+            ),
+            [column], STRIDED, ADAM, steps=5000, anneal=True, budget_s=20_000,
         )
         for column in SETTINGS
     ),
@@ -177,9 +187,10 @@ PROTO_FOMAML = Row(
     ),
     full=tuple(
         plan(
-            _fomaml(column, "prototypes", inner_lr=0.1, inner_steps=1, adapt_steps=1),
-            [column], POOLED, ADAM, steps=20_000, meta_batch=16 if column.n_way == 5 else 4,
-            budget_s=20_000,
+            in_meta_batches(
+                _fomaml(column, "prototypes", inner_lr=0.1, inner_steps=1, adapt_steps=1), column
+            ),
+            [column], POOLED, ADAM, steps=5000, anneal=True, budget_s=20_000,
         )
         for column in SETTINGS
     ),
@@ -212,8 +223,10 @@ REPTILE = Row(
     ),
     full=tuple(
         plan(
-            _reptile(columns[0].n_way, inner_batch=2 * columns[0].n_way, inner_steps=8),
-            columns, POOLED, ADAM, steps=20_000, meta_batch=5, anneal=True, budget_s=20_000,
+            _reptile(
+                columns[0].n_way, inner_batch=2 * columns[0].n_way, inner_steps=8
+            ).model_copy(update={"episodes": 5}),
+            columns, POOLED, ADAM, steps=8000, anneal=True, budget_s=20_000,
         )
         for columns in (FIVE_WAY, TWENTY_WAY)
     ),
@@ -246,8 +259,8 @@ MAML = Row(
     ),
     full=tuple(
         plan(
-            _maml(column), [column], STRIDED, ADAM, steps=20_000,
-            meta_batch=16 if column.n_way == 5 else 4, budget_s=20_000,
+            in_meta_batches(_maml(column), column),
+            [column], STRIDED, ADAM, steps=5000, anneal=True, budget_s=20_000,
         )
         for column in SETTINGS
     ),
@@ -291,7 +304,7 @@ RELATION = Row(
                 n_way=column.n_way, n_shot=column.n_shot, n_query=10, filters=64, episodes=1,
                 augment="none",
             ),
-            [column], STRIDED, ADAM, steps=100_000, halve_every=20_000, budget_s=20_000,
+            [column], STRIDED, ADAM, steps=20_000, halve_every=5000, budget_s=20_000,
         )
         for column in SETTINGS
     ),

@@ -11,13 +11,15 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 
+import torch
+
 from metaward.arrays import Arrays, to_tensors
 from metaward.episodes import Episode
 from metaward.learner_settings import LearnerSettings
 from metaward.meta.compose import build_learner
 from metaward.models.body import build_body
 from metaward.study import ModelSettings, Study
-from metaward.tasks import Task
+from metaward.tasks import CPU, Task
 from omniglot.clients import client_episode
 from omniglot.episodes import Classes, Setting, drawn_episode
 
@@ -27,12 +29,23 @@ EPISODES_SEED = 600_613
 
 
 def episode_accuracies(
-    study: Study, theta: Arrays, classes: Classes, setting: Setting, *, episodes: int, n_query: int
+    study: Study,
+    theta: Arrays,
+    classes: Classes,
+    setting: Setting,
+    *,
+    episodes: int,
+    n_query: int,
+    device: torch.device = CPU,
 ) -> list[float]:
     """Return the share of right answers in each test episode."""
-    right = scorer(study.model, study.learner, theta)
+    right = scorer(study.model, study.learner, theta, device)
     return [
-        right(drawn_episode(classes, setting, n_query, seed=EPISODES_SEED, number=number))
+        right(
+            drawn_episode(
+                classes, setting, n_query, seed=EPISODES_SEED, number=number, device=device
+            )
+        )
         for number in range(episodes)
     ]
 
@@ -61,10 +74,10 @@ def client_accuracies(
 
 
 def scorer(
-    model: ModelSettings, learner: LearnerSettings, theta: Arrays
+    model: ModelSettings, learner: LearnerSettings, theta: Arrays, device: torch.device = CPU
 ) -> Callable[[Episode], float]:
     """Return what adapts theta to an episode, and tells the share of right answers."""
-    body, built, start = build_body(model, 0), build_learner(learner), to_tensors(theta)
+    body, built, start = build_body(model, 0), build_learner(learner), to_tensors(theta, device)
 
     def right(episode: Episode) -> float:
         answers = built.adapt(body, start, episode.support)(episode.query.images).argmax(dim=1)

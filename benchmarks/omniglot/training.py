@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+import torch
 from pydantic import Field
 
 from metaward.arrays import Arrays, to_arrays, to_tensors
@@ -29,7 +30,7 @@ from metaward.meta.learner import mean_result
 from metaward.models.body import build_body
 from metaward.run_directory import write_atomically
 from metaward.study import OuterSettings, Study
-from metaward.tasks import Task
+from metaward.tasks import CPU, Task
 from metaward_server.checkpoints import CheckpointStore, Progress
 from metaward_server.outer_optimizers import initial_state, outer_step
 
@@ -48,7 +49,10 @@ class Training(Settings):
     meta_batch: int = Field(1, ge=1, description="tasks per outer step")
     halve_every: int = Field(0, ge=0, description="steps that halve the step size; 0: never")
     anneal: bool = Field(False, description="step size goes to 0 in a straight line")
-    budget_s: float = Field(gt=0, description="CPU seconds after which training ends anyway")
+    budget_s: float = Field(
+        gt=0,
+        description="CPU seconds after which training ends anyway; wall seconds on an accelerator",
+    )
 
     def with_seed(self, seed: int) -> "Training":
         """Return the same training from another seed."""
@@ -73,24 +77,35 @@ class Trained:
 
     Attributes:
         steps: Outer steps taken.
-        cpu_s: CPU seconds that they took, those before a kill with them.
+        spent_s: CPU seconds that they took, those before a kill with them; on an accelerator, wall
+            seconds.
     """
 
     theta: Arrays
     steps: int
-    cpu_s: float
+    spent_s: float
 
 
-def train(training: Training, tasks: TaskSource, folder: Path) -> Trained:
-    """Train from the beginning, or from the newest checkpoint in ``folder``."""
+def train(
+    training: Training, tasks: TaskSource, folder: Path, device: torch.device = CPU
+) -> Trained:
+    """Train from the beginning, or from the newest checkpoint in ``folder``.
+
+    Args:
+        training: How theta is made.
+        tasks: Whose images are on the same device.
+        folder: For checkpoints.
+        device: Where the learner works; the outer step is the coordinator's, and on the CPU.
+    """
     study = training.study
     store = CheckpointStore(folder, training.digest())
     progress, before_s = _begin(training, store, folder)
-    began = saved = time.process_time()
+    clock = time.process_time if device == CPU else time.monotonic
+    began = saved = clock()
     body, learner = build_body(study.model, study.seed), build_learner(study.learner)
     theta, state, step = progress.theta, progress.outer_state, progress.next_round
-    while step < study.rounds and before_s + time.process_time() - began < training.budget_s:
-        start = to_tensors(theta)
+    while step < study.rounds and before_s + clock() - began < training.budget_s:
+        start = to_tensors(theta, device)
         rng = np.random.default_rng([study.seed, step])
         result = mean_result(
             learner.local_delta(body, start, task, rng)
@@ -98,25 +113,25 @@ def train(training: Training, tasks: TaskSource, folder: Path) -> Trained:
         )
         theta, state = outer_step(training.outer(step), state, theta, to_arrays(result.delta))
         step += 1
-        if time.process_time() - saved > CHECKPOINT_EVERY_S:
-            saved = time.process_time()
+        if clock() - saved > CHECKPOINT_EVERY_S:
+            saved = clock()
             _save(store, folder, Progress(step, theta, state), before_s + saved - began)
-    spent_s = before_s + time.process_time() - began
+    spent_s = before_s + clock() - began
     _save(store, folder, Progress(step, theta, state), spent_s)
     return Trained(theta, step, spent_s)
 
 
 def _begin(training: Training, store: CheckpointStore, folder: Path) -> tuple[Progress, float]:
-    """Return where to go on, and the CPU seconds that it took to come there."""
+    """Return where to go on, and the seconds that it took to come there."""
     if not store.is_empty():
         spent = json.loads((folder / SPENT_FILE).read_text(encoding="utf-8"))
-        return store.load_newest(), float(spent["cpu_s"])
+        return store.load_newest(), float(spent["seconds"])
     study = training.study
     theta = to_arrays(initial_parameters(study.model, study.learner, study.seed))
     return Progress(0, theta, initial_state(study.outer, theta)), 0.0
 
 
-def _save(store: CheckpointStore, folder: Path, progress: Progress, cpu_s: float) -> None:
+def _save(store: CheckpointStore, folder: Path, progress: Progress, seconds: float) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / SPENT_FILE, json.dumps({"cpu_s": cpu_s}))
+    write_atomically(folder / SPENT_FILE, json.dumps({"seconds": seconds}))
     store.save(progress)

@@ -3,16 +3,18 @@
 Node settings: ``site`` (path of the site's folder or ``site.yaml``), ``round-log`` (path of the
 site's own log of rounds), ``approvals`` and ``proposals`` (folders of studies that somebody agreed
 to, and of those that asked in vain). A simulation has ``simulated`` in their place, since nobody is
-there to agree, and may have ``policy`` (path of a policy file). They are given where the node is
-started, never by the coordinator.
+there to agree, and may have ``policy`` (path of a policy file) and ``device`` in the place of the
+site's own. They are given where the node is started, never by the coordinator.
 """
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from metaward.device import device_of
 from metaward.errors import ConfigError
 from metaward.study import Study
 from metaward.tasks import Task
@@ -27,8 +29,10 @@ ROUND_LOG_KEY = "round-log"
 APPROVALS_KEY, PROPOSALS_KEY = "approvals", "proposals"
 SIMULATED_KEY = "simulated"
 POLICY_KEY = "policy"
+DEVICE_KEY = "device"
 OPEN_TASKS = 512
-"""Tasks that one process keeps open: all of a large simulation. Their images are memory-mapped."""
+"""Tasks that one process keeps open: all of a large simulation. Their images are memory-mapped; on
+an accelerator they stay in its memory."""
 
 app = ClientApp()
 
@@ -57,17 +61,18 @@ def open_site(node_config: "dict[str, bool | float | int | str]") -> SiteAtWork:
     site_path = str(node_config[SITE_KEY])
 
     path = Path(site_path)
-    policy = _policy(node_config, path)
+    config, policy = read_site_config(path), _policy(node_config, path)
+    device = str(node_config.get(DEVICE_KEY, config.device))
     may_be_empty = not isinstance(policy, NoPrivacy)
 
     def load_task(study: Study) -> Task:
         size, channels = study.model.image_size, study.model.channels
-        return _load_task(site_path, size, channels, may_be_empty)
+        return _load_task(site_path, size, channels, may_be_empty, device)
 
     return SiteAtWork(
         load_task=load_task,
         round_log=Path(str(node_config[ROUND_LOG_KEY])),
-        name=read_site_config(path).name,
+        name=config.name,
         policy=policy,
         source=os_noise(),
         consent=_consent(node_config),
@@ -96,9 +101,12 @@ def _policy(
 
 
 @lru_cache(maxsize=OPEN_TASKS)
-def _load_task(site_path: str, image_size: int, channels: int, may_be_empty: bool) -> Task:
+def _load_task(
+    site_path: str, image_size: int, channels: int, may_be_empty: bool, device: str
+) -> Task:
     from metaward_client.site import load_site
 
-    return load_site(Path(site_path)).load_task(
+    task = load_site(Path(site_path)).load_task(
         image_size=image_size, channels=channels, may_be_empty=may_be_empty
     )
+    return replace(task, device=device_of(device))

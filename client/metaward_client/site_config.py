@@ -4,9 +4,10 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from metaward.config import Settings, load_settings
+from metaward.device import ON_CPU, DeviceName, require_provable
 from metaward.errors import ConfigError
 from metaward_client.pacs import settings as pacs_settings
 from metaward_client.pacs.settings import PacsSettings
@@ -72,12 +73,22 @@ class SiteConfig(Settings):
     privacy: PrivacySettings | None = Field(
         None, description="what patients may lose; without it the site answers no study"
     )
+    device: DeviceName = Field(
+        ON_CPU,
+        description="where rounds are computed: cpu, cuda or cuda:1; never with dp-sgd on cuda",
+    )
     health_port: int = Field(
         9097,
         ge=1024,
         le=65535,
         description="port of the node's health server, on loopback only",
     )
+
+    @model_validator(mode="after")
+    def _device_suits_privacy(self) -> "SiteConfig":
+        if self.privacy is not None:
+            require_provable(self.privacy.mechanism, self.device)
+        return self
 
 
 def read_site_config(path: Path, *, needs_root: bool = True) -> SiteConfig:

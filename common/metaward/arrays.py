@@ -22,9 +22,14 @@ def to_arrays(tensors: Mapping[str, torch.Tensor]) -> Arrays:
     }
 
 
-def to_tensors(arrays: Mapping[str, NDArray[np.float32]]) -> Tensors:
-    """Copy arrays into float32 tensors."""
-    return {name: torch.tensor(array, dtype=torch.float32) for name, array in arrays.items()}
+def to_tensors(
+    arrays: Mapping[str, NDArray[np.float32]], device: torch.device | None = None
+) -> Tensors:
+    """Copy arrays into float32 tensors, on the CPU or another device."""
+    return {
+        name: torch.tensor(array, dtype=torch.float32, device=device)
+        for name, array in arrays.items()
+    }
 
 
 def l2_norm(arrays: Mapping[str, NDArray[np.float32]]) -> float:

@@ -88,7 +88,7 @@ def score_episodes(job: EpisodeJob) -> EpisodeScores:
         (
             build_learner(method.learner),
             build_body(method.model, seed=0).eval(),
-            to_tensors(method.theta),
+            to_tensors(method.theta, job.task.device),
         )
         for method in job.methods
     ]
@@ -133,7 +133,7 @@ def _nested_supports(
     for k in shots:
         yield Examples(
             images=images[:, :k].flatten(0, 1).contiguous(),
-            labels=torch.arange(n_way).repeat_interleave(k),
+            labels=torch.arange(n_way, device=task.device).repeat_interleave(k),
             n_way=n_way,
         )
 

@@ -20,7 +20,7 @@ has one label."""
 
 @dataclass(frozen=True)
 class Examples:
-    """Labelled images.
+    """Labelled images of one task; or of several, as many of each, with a first axis of tasks.
 
     Attributes:
         images: (n, channels, size, size) float32, standardised.
@@ -31,6 +31,11 @@ class Examples:
     images: torch.Tensor
     labels: torch.Tensor
     n_way: int
+
+    @property
+    def n_tasks(self) -> int | None:
+        """Number of tasks; None for one without an axis of tasks."""
+        return len(self.labels) if self.labels.ndim == 2 else None
 
 
 @dataclass(frozen=True)
@@ -102,14 +107,18 @@ def usable_labels(task: Task, *, n_shot: int, n_query: int) -> NDArray[np.int64]
     A label needs at least two patients (one to adapt on, one to score) and enough images on both
     sides when its patients are split in the way that is best for it.
     """
-    return np.asarray(
-        [
-            label
-            for label, images_of_patient in task.images_of.items()
-            if _can_be_split([len(rows) for rows in images_of_patient.values()], n_shot, n_query)
-        ],
-        dtype=np.int64,
-    )
+    known = task.usable.get((n_shot, n_query))
+    if known is None:
+        known = np.asarray(
+            [
+                label
+                for label, images_of in task.images_of.items()
+                if _can_be_split([len(rows) for rows in images_of.values()], n_shot, n_query)
+            ],
+            dtype=np.int64,
+        )
+        task.usable[n_shot, n_query] = known
+    return known
 
 
 def ways_within(task: Task, n_way: int, *, n_shot: int, n_query: int) -> int:
@@ -217,7 +226,9 @@ def _take_in_turns(
     images_of: dict[int, NDArray[np.int64]], patients: list[int], n: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
     """Take ``n`` images: one of each patient in turn, then a second of each, and so on."""
-    shuffled = [rng.permutation(images_of[patient]) for patient in patients]
+    rows_of = (images_of[patient] for patient in patients)
+    # to shuffle one is to draw nothing, and takes most of the time where patients have one each
+    shuffled = [rows if len(rows) == 1 else rng.permutation(rows) for rows in rows_of]
     depth = max(len(rows) for rows in shuffled)
     turns = [rows[turn] for turn in range(depth) for rows in shuffled if turn < len(rows)]
     return np.asarray(turns[:n], dtype=np.int64)
@@ -225,6 +236,8 @@ def _take_in_turns(
 
 def _can_be_split(counts: list[int], n_shot: int, n_query: int) -> bool:
     """Say whether some set of patients has ``n_shot`` images and the others ``n_query``."""
+    if max(counts, default=0) <= 1:  # any number of images is some set's
+        return sum(counts) >= n_shot + n_query
     reachable = 1  # bit s is set when some set of patients has s images together
     for count in counts:
         reachable |= reachable << count
@@ -232,7 +245,7 @@ def _can_be_split(counts: list[int], n_shot: int, n_query: int) -> bool:
 
 
 def _examples(task: Task, indices: NDArray[np.int64], n_way: int, per_class: int) -> Examples:
-    labels = torch.arange(n_way).repeat_interleave(per_class)
+    labels = torch.arange(n_way, device=task.device).repeat_interleave(per_class)
     return Examples(images=task.take(indices), labels=labels, n_way=n_way)
 
 

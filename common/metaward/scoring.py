@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 def class_probabilities(logits: torch.Tensor) -> NDArray[np.float64]:
     """Return (n, n_way) probabilities; a row that is not finite says the same for every class."""
-    probabilities = torch.softmax(logits.double(), dim=1).numpy()
+    probabilities = torch.softmax(logits.cpu().double(), dim=1).numpy()
     broken = ~np.isfinite(probabilities).all(axis=1)
     return np.where(broken[:, None], 1.0 / probabilities.shape[1], probabilities)
 

@@ -1,11 +1,15 @@
 """A task: one site's labelled images, with the patient that each image belongs to."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+CPU = torch.device("cpu")
+UPLOADED_AT_ONCE = 1024
+"""Images of a task that are on their way to an accelerator."""
 STANDARDISE_FLOOR = 1.0e-3
 """Smallest standard deviation that an image is divided by, on the [0, 1] grey scale."""
 
@@ -24,6 +28,7 @@ class Task:
         label_names: Name of each label; equal names at two sites need not mean the same finding.
         patient_tokens: Per patient number, what tells that patient from all others whatever images
             there are; empty where nobody asks. Identifies a patient: never stored, shown or sent.
+        device: Where what is taken of the task goes, and where a learner works on it.
     """
 
     site: str
@@ -32,8 +37,13 @@ class Task:
     patients: NDArray[np.int64]
     label_names: tuple[str, ...]
     patient_tokens: tuple[bytes, ...] = field(default=(), repr=False)
+    device: torch.device = CPU
     images_of: dict[int, dict[int, NDArray[np.int64]]] = field(init=False, repr=False)
     """label -> patient -> indices of that patient's images with that label."""
+    usable: dict[tuple[int, int], NDArray[np.int64]] = field(
+        init=False, repr=False, default_factory=dict
+    )
+    """What :func:`metaward.episodes.usable_labels` found, by shots and queries."""
 
     def __post_init__(self) -> None:
         n_images = len(self.labels)
@@ -62,7 +72,28 @@ class Task:
 
     def take(self, indices: NDArray[np.int64]) -> torch.Tensor:
         """Return images as a standardised float32 tensor (n, channels, height, width)."""
-        return standardise(torch.from_numpy(np.asarray(self.images[indices], dtype=np.float32)))
+        if self.device == CPU:
+            return standardise(_tensor(self.images[indices]))
+        return self._on_device[torch.from_numpy(indices).to(self.device)]
+
+    @cached_property
+    def _on_device(self) -> torch.Tensor:
+        """All images, standardised on the CPU: an accelerator is sent them once, and equal bits."""
+        parts = range(0, max(self.n_images, 1), UPLOADED_AT_ONCE)
+        return torch.cat(
+            [
+                standardise(_tensor(self.images[first : first + UPLOADED_AT_ONCE])).to(self.device)
+                for first in parts
+            ]
+        )
+
+    def labels_at(self, indices: NDArray[np.int64]) -> torch.Tensor:
+        """Return the labels of images, (n,) int64."""
+        return torch.from_numpy(self.labels[indices]).to(self.device)
+
+
+def _tensor(images: NDArray[np.floating]) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(images, dtype=np.float32))
 
 
 def standardise(images: torch.Tensor) -> torch.Tensor:

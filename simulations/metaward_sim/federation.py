@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from metaward.arrays import Arrays
+from metaward.device import ON_CPU
 from metaward.errors import ConfigError
 from metaward.progress import RoundEvent
 from metaward.study import Study
 from metaward.workers import WorkerPool, available_cores
-from metaward_client.app import POLICY_KEY, ROUND_LOG_KEY, SIMULATED_KEY, SITE_KEY
+from metaward_client.app import DEVICE_KEY, POLICY_KEY, ROUND_LOG_KEY, SIMULATED_KEY, SITE_KEY
 from metaward_client.site import load_site
 from metaward_server.study_run import run_study
 from metaward_sim.in_process_grid import InProcessGrid
@@ -37,6 +38,7 @@ def run_federation(
     noise_only: bool = False,
     grid: GridName = "in-process",
     workers: int | None = None,
+    device: str = ON_CPU,
     resume: bool = False,
     on_round: Callable[[RoundEvent], None] = lambda _: None,
 ) -> Arrays:
@@ -53,6 +55,7 @@ def run_federation(
         noise_only: Run the control: the sites' patients stay out, their noise does not.
         grid: ``in-process`` (worker processes of this machine) or ``ray`` (Flower's engine).
         workers: Processes that compute; by default one per core.
+        device: Where they do, in the place of what each site.yaml says.
         resume: Go on from the newest checkpoint, to the same bits.
         on_round: Called when a round is closed and on disk.
 
@@ -60,7 +63,7 @@ def run_federation(
         ConfigError: No site, two sites of one name, nothing to resume, or Ray is not installed.
         FederationError: The sites did not give what the study needs.
     """
-    node_configs = _node_configs(sites, run_dir, policies or {})
+    node_configs = _node_configs(sites, run_dir, policies or {}, device)
     client_app = NOISE_ONLY_APP if noise_only else CLIENT_APP
     n_workers = min(workers or available_cores(), len(sites))
     with flower_log(run_dir / FLOWER_LOG):
@@ -94,7 +97,7 @@ def run_federation(
 
 
 def _node_configs(
-    sites: Sequence[Path], run_dir: Path, policies: Mapping[str, Path]
+    sites: Sequence[Path], run_dir: Path, policies: Mapping[str, Path], device: str
 ) -> list[dict[str, bool | float | int | str]]:
     """Return the settings of each site's node; a name makes a log file and a random stream."""
     if not sites:
@@ -115,6 +118,7 @@ def _node_configs(
                 SITE_KEY: str(site.absolute()),
                 ROUND_LOG_KEY: str(log.absolute()),
                 SIMULATED_KEY: True,
+                DEVICE_KEY: device,
             }
         )
         if name in policies:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, model_validator
 
 from metaward.config import Settings
+from metaward.device import ON_CPU, DeviceName, require_provable
 from metaward.errors import ConfigError
 from metaward.evaluation_design import EvaluationPlan
 from metaward.learner_settings import (
@@ -123,6 +124,9 @@ class Scenario(Settings):
     evaluation: EvaluationSettings = EvaluationSettings()
     privacy: PrivacyChoice | None = Field(None, description="left out: NOT PRIVATE")
     grid: Literal["in-process", "ray"] = "in-process"
+    device: DeviceName = Field(
+        ON_CPU, description="where hospitals train: cpu, cuda or cuda:1; scored on the CPU"
+    )
     workers: int | None = Field(None, ge=1, description="worker processes; left out: one per core")
 
     @model_validator(mode="after")
@@ -162,6 +166,16 @@ class Scenario(Settings):
         if "methods" not in self.baselines.model_fields_set:
             methods = {"methods": BASELINES_OF_A_PRIVATE_RUN}
             self._fill("baselines", self.baselines.model_copy(update=methods))
+        return self
+
+    @model_validator(mode="after")
+    def _device_can_be_used(self) -> "Scenario":
+        if self.device == ON_CPU:
+            return self
+        if self.privacy is not None:
+            require_provable(self.privacy.mechanism, self.device)
+        if self.grid == "ray":
+            raise ValueError("grid ray computes on CPUs: leave out device, or take in-process")
         return self
 
     def _fill(self, key: str, value: Settings) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from metaward.config import validate_settings
+from metaward.device import device_of
 from metaward.episode_scores import Method
 from metaward.errors import ConfigError, MetawardError
 from metaward.evaluation import SiteEvaluation, evaluate_site
@@ -164,6 +165,7 @@ def simulate(simulation: Simulation, view: LiveView) -> Report:
 def _prepare(simulation: Simulation, view: LiveView) -> tuple[Hospitals, dict[str, Task]]:
     """Write or find the hospitals, decode them, and refuse what cannot work before it starts."""
     scenario, run = simulation.scenario, simulation.run
+    device_of(scenario.device)
     choice = scenario.hospitals
     if choice.root is None:
         view.phase("Drawing synthetic hospitals")

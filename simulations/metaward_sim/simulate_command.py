@@ -56,6 +56,9 @@ def simulate(
         int | None, typer.Option(min=4, help="Mean patients per finding, when synthetic.")
     ] = None,
     grid: Annotated[str | None, typer.Option(help="in-process or ray.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Where hospitals train: cpu, cuda or cuda:1.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of data and training.")] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Worker processes; one per core by default.")
@@ -91,6 +94,7 @@ def simulate(
         "privacy.target_epsilon": epsilon,
         "hospitals.patients": patients,
         "grid": grid,
+        "device": device,
         "seed": seed,
         "workers": workers,
     }

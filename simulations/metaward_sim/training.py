@@ -126,6 +126,7 @@ class Trainer:
             noise_only=run_name == "noise-only",
             grid=grid,
             workers=self.workers,
+            device=self.scenario.device,
             resume=any((folder / CHECKPOINTS_FOLDER).glob("round-*")),
             on_round=on_round,
         )

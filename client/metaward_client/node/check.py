@@ -38,7 +38,7 @@ def check(site: Path, node_path: Path) -> Iterator[Finding]:
         return
     yield Finding("settings", "ok", f"{config.name}, {site}")
     yield Finding("versions", "ok", _versions())
-    yield _accelerator()
+    yield _device(config.device)
     yield from _node(node_path, config)
     yield from look_at_disks(config, node_path)
     yield from _data(site)
@@ -146,12 +146,20 @@ def _versions() -> str:
     return ", ".join(f"{name} {version(name)}" for name in ("metaward", "flwr", "torch"))
 
 
-def _accelerator() -> Finding:
+def _device(name: str) -> Finding:
     import torch
 
-    if torch.cuda.is_available():
-        return Finding("accelerator", "ok", torch.cuda.get_device_name())
-    return Finding("accelerator", "ok", f"none; {torch.get_num_threads()} processor threads")
+    from metaward.device import ON_CPU, device_of
+
+    if name == ON_CPU:
+        said = f"cpu, {torch.get_num_threads()} threads"
+        if torch.cuda.is_available():
+            said += f"; {torch.cuda.get_device_name()} is not used (`device: cuda` would)"
+        return Finding("device", "ok", said)
+    try:
+        return Finding("device", "ok", f"{name}: {torch.cuda.get_device_name(device_of(name))}")
+    except ConfigError as error:
+        return _wrong("device", error)
 
 
 def _wrong(name: str, error: MetawardError) -> Finding:

@@ -113,4 +113,5 @@ def block_task(task: Task, patients: NDArray[np.int64]) -> Task:
         labels=labels.astype(np.int64),
         patients=numbers.astype(np.int64),
         label_names=tuple(task.label_names[label] for label in present),
+        device=task.device,
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from metaward.arrays import Arrays, to_arrays, to_tensors
+from metaward.device import require_provable
 from metaward.errors import PrivacyError
 from metaward.meta.compose import build_learner, build_noised_learner
 from metaward.meta.noised import NoisedWork
@@ -136,6 +137,7 @@ def charged_delta(
         memory = RoundMemory.read(answer.memory)
         sums = NoisedSums(terms, source, memory.start_norm(policy))
         task = load_task()  # what fails here is the same each time: nobody is drawn yet
+        require_provable(policy.mechanism, str(task.device))
         try:
             delta, loss = _private_delta(asked, task, policy, sums, memory, ledger)
             sums.require_complete()
@@ -161,7 +163,7 @@ def _promise(terms: Terms, ledger: Ledger) -> PrivacyPromise:
 def _plain_delta(asked: AskedRound, task: Task) -> tuple[Arrays, float]:
     result = build_learner(asked.study.learner).local_delta(
         build_body(asked.study.model, asked.study.seed),
-        to_tensors(asked.theta),
+        to_tensors(asked.theta, task.device),
         task,
         asked.rng(),
     )
@@ -182,7 +184,7 @@ def _private_delta(
         case BlockPolicy():
             delta = block_release(
                 build_body(asked.study.model, asked.study.seed),
-                to_tensors(asked.theta),
+                to_tensors(asked.theta, task.device),
                 task,
                 build_learner(asked.study.learner),
                 sums,

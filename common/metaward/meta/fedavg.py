@@ -47,7 +47,7 @@ class FedAvg(Learner):
             head = prototype_head(body.apply_with(theta, sample.images), sample.labels, n_way)
         batches = (
             augmented(
-                Examples(task.take(rows), torch.from_numpy(task.labels[rows]), n_way),
+                Examples(task.take(rows), task.labels_at(rows), n_way),
                 s.augment,
                 rng,
             )
@@ -81,4 +81,4 @@ def _balanced_batch(task: Task, rng: np.random.Generator) -> Examples:
             for label in range(len(task.label_names))
         ]
     )
-    return Examples(task.take(rows), torch.from_numpy(task.labels[rows]), len(task.label_names))
+    return Examples(task.take(rows), task.labels_at(rows), len(task.label_names))

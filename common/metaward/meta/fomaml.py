@@ -13,7 +13,6 @@ nothing; with prototypes it adds, to first order (d head_K / d head_0 = identity
 the gradient of a prototypical network. A delta is a direction to add.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,16 +21,9 @@ from metaward.arrays import Tensors
 from metaward.episodes import Episode, Examples
 from metaward.learner_settings import FomamlSettings
 from metaward.meta.episodic import draw_episodes, require_episodes
-from metaward.meta.inner_loop import adapt_on_support
-from metaward.meta.inner_loops import inner_loops, losses_and_gradients
-from metaward.meta.learner import (
-    Classifier,
-    Learner,
-    LocalResult,
-    classifier_of,
-    mean_result,
-    tracked,
-)
+from metaward.meta.inner_loop import adapt_on_support, inner_loop, loss_and_gradient
+from metaward.meta.learner import Classifier, Learner, LocalResult, classifier_of, tracked
+from metaward.meta.meta_batch import mean_over_episodes
 from metaward.meta.meta_gradient import back_to_theta, minus, start_of
 from metaward.meta.noised import NoisedWork, descend, drawn_classes
 from metaward.meta.parameters import Parameters
@@ -43,31 +35,12 @@ def task_delta(
     body: Body, theta: Tensors, episode: Episode, settings: FomamlSettings
 ) -> LocalResult:
     """Return minus the first-order meta-gradient of one episode, a direction to ADD to theta."""
-    [result] = task_deltas(body, theta, [episode], settings)
-    return result
-
-
-def task_deltas(
-    body: Body, theta: Tensors, episodes: Sequence[Episode], settings: FomamlSettings
-) -> list[LocalResult]:
-    """Return :func:`task_delta` of each episode; the tasks stand side by side where that is faster.
-
-    See :mod:`metaward.meta.inner_loops`.
-    """
-    starts = [start_of(body, tracked(theta), e.support, settings.adapt.head) for e in episodes]
-    adapted = inner_loops(
-        body,
-        theta,
-        [start.head for start in starts],
-        [[episode.support] * settings.inner_steps for episode in episodes],
-        lr=settings.inner_lr,
-    )
-    ends = [Parameters(end.phi, end.head) for end in adapted]
-    found = losses_and_gradients(body, ends, [episode.query for episode in episodes])
-    return [
-        LocalResult(minus(back_to_theta(start, gradient)), float(loss.detach()))
-        for start, (loss, gradient) in zip(starts, found, strict=True)
-    ]
+    start = start_of(body, tracked(theta), episode.support, settings.adapt.head)
+    batches = [episode.support] * settings.inner_steps
+    end = inner_loop(body, theta, start.head, batches, lr=settings.inner_lr)
+    at = Parameters(end.phi, end.head).detached()
+    loss, gradient = loss_and_gradient(body, at, episode.query)
+    return LocalResult(minus(back_to_theta(start, gradient)), float(loss.detach()))
 
 
 @dataclass(frozen=True)
@@ -80,8 +53,12 @@ class Fomaml(Learner):
         self, body: Body, theta: Tensors, task: Task, rng: np.random.Generator
     ) -> LocalResult:
         """Return the mean delta over ``settings.episodes`` fresh episodes."""
-        episodes = list(draw_episodes(task, self.settings, rng))
-        return mean_result(task_deltas(body, theta, episodes, self.settings))
+        return mean_over_episodes(
+            body,
+            theta,
+            draw_episodes(task, self.settings, rng),
+            lambda leaves, episode: task_delta(body, leaves, episode, self.settings),
+        )
 
     def noised_delta(self, body: Body, theta: Tensors, work: NoisedWork) -> Tensors:
         """Return minus the noised gradient at the parameters that the other answers led to.

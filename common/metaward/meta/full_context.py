@@ -69,7 +69,7 @@ class FullContext(nn.Module):
 
 def in_canonical_order(examples: Examples) -> Examples:
     """Return the examples in the order of the bytes of their images."""
-    content = [image.numpy().tobytes() for image in examples.images]
+    content = [image.tobytes() for image in examples.images.cpu().numpy()]
     rows = sorted(range(len(content)), key=content.__getitem__)
     return Examples(examples.images[rows], examples.labels[rows], examples.n_way)
 

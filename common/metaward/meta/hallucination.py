@@ -184,7 +184,7 @@ def hallucinated_head(real: torch.Tensor, generated: torch.Tensor, support: Exam
     n_way, n_generated = support.n_way, generated.shape[1]
     per_class = prototypes(generated.flatten(1), support.labels, n_way)
     made = per_class.reshape(n_way * n_generated, real.shape[1])
-    labels = torch.arange(n_way).repeat_interleave(n_generated)
+    labels = torch.arange(n_way, device=real.device).repeat_interleave(n_generated)
     return prototype_head(torch.cat([real, made]), torch.cat([support.labels, labels]), n_way)
 
 
@@ -216,7 +216,9 @@ class Hallucination(Learner):
         drawn = rng.standard_normal((len(episodes), s.n_generated, s.latent_size), np.float32)
         return mean_result(
             task_delta(body, theta, episode, noise, s)
-            for episode, noise in zip(episodes, torch.from_numpy(drawn), strict=True)
+            for episode, noise in zip(
+                episodes, torch.from_numpy(drawn).to(task.device), strict=True
+            )
         )
 
     def require_fit(self, task: Task) -> None:
@@ -229,9 +231,7 @@ class Hallucination(Learner):
         noise = torch.randn(s.n_generated, s.latent_size, generator=generator)
         with torch.no_grad():
             real = body.apply_with(theta, support.images)
-            head = hallucinated_head(
-                real, hallucinate(theta, real, noise.to(real.dtype), s), support
-            )
+            head = hallucinated_head(real, hallucinate(theta, real, noise.to(real), s), support)
 
         def classify(images: torch.Tensor) -> torch.Tensor:
             with torch.no_grad():

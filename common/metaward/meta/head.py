@@ -4,6 +4,7 @@ A head is made anew at every adaptation, for any number of classes: from zeros, 
 class prototypes, so that two sites need not agree on label sets.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,8 @@ from metaward.learner_settings import HeadStart
 class Head:
     """``logits = features @ weight.T + bias``.
 
+    The heads of several tasks are one with a first axis of tasks, and so are their features.
+
     Attributes:
         weight: (n_way, n_features) float32.
         bias: (n_way,) float32.
@@ -26,7 +29,7 @@ class Head:
 
     def __call__(self, features: torch.Tensor) -> torch.Tensor:
         """Return logits (n, n_way) from features (n, n_features)."""
-        return features @ self.weight.T + self.bias
+        return features @ self.weight.mT + self.bias.unsqueeze(-2)
 
     def detached(self) -> "Head":
         """Return a copy that no gradient flows through, ready to be adapted."""
@@ -36,18 +39,25 @@ class Head:
         )
 
 
-def zero_head(n_features: int, n_way: int) -> Head:
-    """Return a head that gives every class the same probability."""
-    return Head(torch.zeros(n_way, n_features), torch.zeros(n_way))
+def zero_head(n_features: int, n_way: int, *, like: torch.Tensor, tasks: Sequence[int]) -> Head:
+    """Return a head that gives every class the same probability.
+
+    Args:
+        n_features: Numbers per image.
+        n_way: Number of classes.
+        like: Gives the type of the numbers, and the device.
+        tasks: () for one task, (n,) for n of them.
+    """
+    return Head(like.new_zeros(*tasks, n_way, n_features), like.new_zeros(*tasks, n_way))
 
 
 def prototypes(features: torch.Tensor, labels: torch.Tensor, n_way: int) -> torch.Tensor:
     """Return the mean feature of each class, (n_way, n_features); order of examples is free.
 
-    Snell et al. 2017, equation 1.
+    With a first axis of tasks, of each task's classes. Snell et al. 2017, equation 1.
     """
     membership = F.one_hot(labels, n_way).to(features.dtype)
-    return (membership.T @ features) / membership.sum(dim=0)[:, None]
+    return (membership.mT @ features) / membership.sum(dim=-2).unsqueeze(-1)
 
 
 def prototype_head(features: torch.Tensor, labels: torch.Tensor, n_way: int) -> Head:
@@ -62,8 +72,8 @@ def prototype_head(features: torch.Tensor, labels: torch.Tensor, n_way: int) -> 
 
 def distance_head(centres: torch.Tensor) -> Head:
     """Return the head of :func:`prototype_head` from the centres, (n_way, n_features)."""
-    scale = centres.shape[1] ** -0.5
-    return Head(2.0 * scale * centres, -scale * centres.square().sum(dim=1))
+    scale = centres.shape[-1] ** -0.5
+    return Head(2.0 * scale * centres, -scale * centres.square().sum(dim=-1))
 
 
 LEAST_LENGTH = 1e-6
@@ -85,12 +95,12 @@ class CosineHead:
 
     def __call__(self, features: torch.Tensor) -> torch.Tensor:
         """Return logits (n, n_way) from features (n, n_features)."""
-        return directions_of(features) @ self.directions.T / self.temperature
+        return directions_of(features) @ self.directions.mT / self.temperature
 
 
 def directions_of(features: torch.Tensor) -> torch.Tensor:
     """Return (n, n_features) with each row divided by its length."""
-    return F.normalize(features, dim=1, eps=LEAST_LENGTH)
+    return F.normalize(features, dim=-1, eps=LEAST_LENGTH)
 
 
 def first_head(start: HeadStart, features: torch.Tensor, labels: torch.Tensor, n_way: int) -> Head:
@@ -99,4 +109,5 @@ def first_head(start: HeadStart, features: torch.Tensor, labels: torch.Tensor, n
         case "prototypes":
             return prototype_head(features, labels, n_way)
         case "zeros":
-            return zero_head(features.shape[1], n_way)
+            n_features, tasks = features.shape[-1], features.shape[:-2]
+            return zero_head(n_features, n_way, like=features, tasks=tasks)

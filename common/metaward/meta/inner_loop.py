@@ -38,9 +38,36 @@ class Adapted:
     loss: float
 
 
+def features_under(body: Body, phi: Tensors, examples: Examples) -> torch.Tensor:
+    """Return the features of a task's examples, or of each task's under parameters of its own."""
+    if examples.n_tasks is None:
+        return body.apply_with(phi, examples.images)
+    return body.apply_each(phi, examples.images)
+
+
 def episode_loss(body: Body, phi: Tensors, head: Head, examples: Examples) -> torch.Tensor:
-    """Return the mean cross-entropy of the examples, a scalar."""
-    return F.cross_entropy(head(body.apply_with(phi, examples.images)), examples.labels)
+    """Return the mean cross-entropy of the examples, a scalar; of several tasks, their sum.
+
+    A sum, because its gradient at a task's own parameters is that of the task's own loss.
+    """
+    logits = head(features_under(body, phi, examples))
+    return cross_entropy(logits, examples.labels)
+
+
+def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the mean over the images of one task, (n, n_way); of several tasks, the sum of them.
+
+    >>> one, other = torch.tensor([[0.0, 0.0], [0.0, 3.0]]), torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+    >>> labels = torch.tensor([0, 1])
+    >>> both = cross_entropy(torch.stack([one, other]), torch.stack([labels, labels]))
+    >>> bool(both.isclose(cross_entropy(one, labels) + cross_entropy(other, labels)))
+    True
+    """
+    if labels.ndim == 1:
+        return F.cross_entropy(logits, labels)
+    return (
+        F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum") / labels.shape[1]
+    )
 
 
 def loss_and_gradient(
@@ -85,8 +112,9 @@ def inner_loop(
         if adam is not None:
             gradient = adam.rescaled(gradient)
         at = at.stepped(gradient, lr).detached()
-        losses.append(float(loss.detach()))
-    return Adapted(at.body, at.head, sum(losses) / len(losses) if losses else float("nan"))
+        losses.append(loss.detach())  # not a number yet: to ask an accelerator is to wait for it
+    mean = sum(map(float, losses)) / len(losses) if losses else float("nan")
+    return Adapted(at.body, at.head, mean)
 
 
 def adapt_on_support(

@@ -31,9 +31,9 @@ from metaward.meta.learner import (
     Learner,
     LocalResult,
     classifier_of,
-    mean_result,
     tracked,
 )
+from metaward.meta.meta_batch import mean_over_episodes
 from metaward.meta.meta_gradient import back_to_theta, minus, start_of, unrolled
 from metaward.meta.parameters import Parameters
 from metaward.models.body import Body
@@ -88,8 +88,12 @@ class Maml(Learner):
         self, body: Body, theta: Tensors, task: Task, rng: np.random.Generator
     ) -> LocalResult:
         """Return the mean delta over ``settings.episodes`` fresh episodes, one after the other."""
-        episodes = draw_episodes(task, self.settings, rng)
-        return mean_result(task_delta(body, theta, episode, self.settings) for episode in episodes)
+        return mean_over_episodes(
+            body,
+            theta,
+            draw_episodes(task, self.settings, rng),
+            lambda leaves, episode: task_delta(body, leaves, episode, self.settings),
+        )
 
     def require_fit(self, task: Task) -> None:
         """Check that the task gives episodes; see :class:`metaward.meta.learner.Learner`."""

@@ -139,7 +139,7 @@ def reading_order(support: Examples) -> torch.Tensor:
     """
     digests = [
         hashlib.sha256(image.tobytes() + bytes([label])).digest()
-        for image, label in zip(support.images.numpy(), support.labels.tolist(), strict=True)
+        for image, label in zip(support.images.cpu().numpy(), support.labels.tolist(), strict=True)
     ]
     return torch.tensor(sorted(range(len(digests)), key=digests.__getitem__))
 

@@ -16,7 +16,7 @@ from metaward.arrays import Tensors
 from metaward.episodes import Examples
 from metaward.learner_settings import HeadStart
 from metaward.meta.head import first_head, zero_head
-from metaward.meta.inner_loop import loss_and_gradient
+from metaward.meta.inner_loop import features_under, loss_and_gradient
 from metaward.meta.parameters import Parameters
 from metaward.models.body import Body
 
@@ -31,9 +31,10 @@ def start_of(body: Body, leaves: Tensors, support: Examples, how: HeadStart) -> 
         how: A head of zeros is made of leaves of its own, and no function of ``leaves``.
     """
     if how == "zeros":
-        head = zero_head(body.features, support.n_way)
+        like, tasks = support.images, support.labels.shape[:-1]
+        head = zero_head(body.features, support.n_way, like=like, tasks=tasks)
         return Parameters(leaves, head.detached())
-    features = body.apply_with(leaves, support.images)
+    features = features_under(body, leaves, support)
     return Parameters(leaves, first_head(how, features, support.labels, support.n_way))
 
 

@@ -42,7 +42,9 @@ from metaward.meta.head import (
     prototype_head,
     prototypes,
 )
-from metaward.meta.learner import Classifier, Learner, LocalResult, downhill, mean_result, tracked
+from metaward.meta.inner_loop import cross_entropy
+from metaward.meta.learner import Classifier, Learner, LocalResult, downhill, tracked
+from metaward.meta.meta_batch import mean_over_episodes
 from metaward.meta.noised import ClassSums, NoisedWork
 from metaward.meta.parameters import Parameters
 from metaward.models.body import Body
@@ -57,10 +59,10 @@ def task_delta(
     """Return minus the gradient of one episode's query loss, a direction to ADD to theta."""
     leaves = tracked(theta)
     support, query = episode.support, episode.query
-    features = body.apply_with(leaves, torch.cat([support.images, query.images]))
-    n_support = len(support.labels)
-    head = class_head(features[:n_support], support, settings)
-    return downhill(leaves, query_loss(head(features[n_support:]), query.labels, settings))
+    features = body.apply_with(leaves, torch.cat([support.images, query.images], dim=-4))
+    seen, asked = features.tensor_split([support.labels.shape[-1]], dim=-2)
+    head = class_head(seen, support, settings)
+    return downhill(leaves, query_loss(head(asked), query.labels, settings))
 
 
 def class_head(
@@ -78,10 +80,10 @@ def class_head(
 def query_loss(
     logits: torch.Tensor, labels: torch.Tensor, settings: PrototypicalSettings
 ) -> torch.Tensor:
-    """Return the mean loss of a batch, a scalar."""
+    """Return the mean loss of a batch, a scalar; of several tasks' batches, the sum of theirs."""
     match settings.loss:
         case "cross-entropy":
-            return F.cross_entropy(logits, labels)
+            return cross_entropy(logits, labels)
         case "margin":
             return margin_loss(logits, labels, settings.margin)
 
@@ -89,13 +91,15 @@ def query_loss(
 def margin_loss(logits: torch.Tensor, labels: torch.Tensor, margin: float) -> torch.Tensor:
     """Return the mean over images of the hinges against all wrong classes, summed; a scalar.
 
+    Of several tasks, (tasks, n, n_way), the sum of theirs.
+
     >>> logits = torch.tensor([[2.0, 1.5, -1.0, 3.0]])
     >>> float(margin_loss(logits, torch.tensor([0]), 1.0))  # 0.5 + 0 + 2
     2.5
     """
-    hinges = F.relu(margin + logits - logits.gather(1, labels[:, None]))
-    wrong = 1 - F.one_hot(labels, logits.shape[1])
-    return (hinges * wrong).sum(dim=1).mean()
+    hinges = F.relu(margin + logits - logits.gather(-1, labels.unsqueeze(-1)))
+    wrong = 1 - F.one_hot(labels, logits.shape[-1])
+    return (hinges * wrong).sum(dim=-1).mean(dim=-1).sum()
 
 
 LEAST_PART = 0.2
@@ -130,8 +134,13 @@ class Prototypical(Learner):
         self, body: Body, theta: Tensors, task: Task, rng: np.random.Generator
     ) -> LocalResult:
         """Return the mean delta over ``settings.episodes`` fresh episodes."""
-        episodes = draw_episodes(task, self.settings, rng)
-        return mean_result(task_delta(body, theta, episode, self.settings) for episode in episodes)
+        return mean_over_episodes(
+            body,
+            theta,
+            draw_episodes(task, self.settings, rng),
+            lambda leaves, episode: task_delta(body, leaves, episode, self.settings),
+            apart=False,
+        )
 
     def noised_delta(self, body: Body, theta: Tensors, work: NoisedWork) -> Tensors:  # noqa: ARG002 (signature of every noised learner)
         """Return minus the noised gradient against noised prototypes, a direction to ADD.

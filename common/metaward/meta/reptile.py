@@ -12,7 +12,7 @@ that a site holds nothing between rounds; the head's start with each head. A new
 same kind of steps, from moments that are fresh.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,10 +23,10 @@ from metaward.augmentation import augmented
 from metaward.episodes import Examples, sample_support, ways_within
 from metaward.learner_settings import ReptileSettings
 from metaward.meta.adam_steps import AdamSteps
-from metaward.meta.head import Head, first_head
-from metaward.meta.inner_loop import Adapted, adapt_on_support, inner_loop
-from metaward.meta.inner_loops import inner_loops
+from metaward.meta.inner_loop import adapt_on_support, inner_loop
 from metaward.meta.learner import Classifier, Learner, LocalResult, classifier_of, mean_result
+from metaward.meta.meta_batch import mean_over_tasks
+from metaward.meta.meta_gradient import start_of
 from metaward.meta.minibatches import minibatches
 from metaward.meta.noised import NoisedWork, descend, drawn_classes
 from metaward.models.body import Body
@@ -51,45 +51,29 @@ def task_delta(
         rng: Draws and augments the mini-batches.
         adam: Second moments to go on from, which are changed; left out: plain SGD.
     """
-    head, batches = start_of(body, theta, support, settings, rng)
-    adapted = inner_loop(body, theta, head, batches, lr=settings.inner_lr, adam=adam)
-    return moved(theta, adapted)
+    return moved(body, theta, support, drawn_batches(support, settings, rng), settings, adam)
 
 
-def task_deltas(
-    body: Body,
-    theta: Tensors,
-    supports: Iterable[Examples],
-    settings: ReptileSettings,
-    rng: np.random.Generator,
-) -> list[LocalResult]:
-    """Return :func:`task_delta` of each support by plain SGD, side by side where that is faster.
-
-    See :mod:`metaward.meta.inner_loops`.
-    """
-    starts = [start_of(body, theta, support, settings, rng) for support in supports]
-    heads, batches = [head for head, _ in starts], [own for _, own in starts]
-    found = inner_loops(body, theta, heads, batches, lr=settings.inner_lr)
-    return [moved(theta, adapted) for adapted in found]
+def drawn_batches(
+    support: Examples, settings: ReptileSettings, rng: np.random.Generator
+) -> list[Examples]:
+    """Return the mini-batches of a task's steps."""
+    drawn = minibatches(support, settings.inner_batch, settings.inner_steps, rng)
+    return [augmented(batch, settings.augment, rng) for batch in drawn]
 
 
-def start_of(
+def moved(
     body: Body,
     theta: Tensors,
     support: Examples,
+    batches: Sequence[Examples],
     settings: ReptileSettings,
-    rng: np.random.Generator,
-) -> tuple[Head, list[Examples]]:
-    """Return the head that a task starts from, and the mini-batches of its steps."""
+    adam: AdamSteps | None = None,
+) -> LocalResult:
+    """Return ``phi - theta`` after a step on each batch, from the head that the support gives."""
     with torch.no_grad():
-        features = body.apply_with(theta, support.images)
-        head = first_head(settings.adapt.head, features, support.labels, support.n_way)
-    drawn = minibatches(support, settings.inner_batch, settings.inner_steps, rng)
-    return head, [augmented(batch, settings.augment, rng) for batch in drawn]
-
-
-def moved(theta: Tensors, adapted: Adapted) -> LocalResult:
-    """Return ``phi - theta``."""
+        head = start_of(body, theta, support, settings.adapt.head).head
+    adapted = inner_loop(body, theta, head, batches, lr=settings.inner_lr, adam=adam)
     delta = {name: adapted.phi[name].detach() - leaf for name, leaf in theta.items()}
     return LocalResult(delta, adapted.loss)
 
@@ -111,7 +95,10 @@ class Reptile(Learner):
         )
         adam = self._fresh_adam()
         if adam is None:
-            return mean_result(task_deltas(body, theta, supports, s, rng))
+            tasks = ((support, *drawn_batches(support, s, rng)) for support in supports)
+            return mean_over_tasks(
+                body, theta, tasks, lambda leaves, own: moved(body, leaves, own[0], own[1:], s)
+            )
         return mean_result(
             task_delta(body, theta, support, s, rng, adam.for_a_new_head()) for support in supports
         )

@@ -31,8 +31,8 @@ class Body(nn.Module):
         features: Numbers per image.
         map_channels: Channels of the map.
         map_side: Its height and width in pixels.
-        groups_tasks: Whether :meth:`apply_each` is one convolution for all tasks, which gains on a
-            CPU too.
+        groups_tasks: Whether side by side is one convolution for all tasks, which gains on a CPU
+            too.
     """
 
     groups_tasks: bool = False
@@ -49,7 +49,13 @@ class Body(nn.Module):
         raise NotImplementedError(type(self).__name__)
 
     def apply_with(self, theta: Tensors, images: torch.Tensor) -> torch.Tensor:
-        """Return the features of ``images`` under the body's leaves of ``theta``."""
+        """Return the features of ``images`` under the body's leaves of ``theta``.
+
+        Images of several tasks, (tasks, n, channels, size, size), give (tasks, n, features).
+        """
+        if images.ndim == 5:
+            together = self.apply_with(theta, images.flatten(0, 1))
+            return together.view(*images.shape[:2], -1)
         features: torch.Tensor = functional_call(self, body_leaves(theta), (images,))
         return features
 
@@ -62,6 +68,8 @@ class Body(nn.Module):
     def apply_each(self, phi: Tensors, images: torch.Tensor) -> torch.Tensor:
         """Return the features of several tasks' images, each under parameters of its own.
 
+        All at once, or task by task where that is faster: on a CPU, unless a step is small.
+
         Args:
             phi: Parameters; every leaf has a first axis of tasks.
             images: (tasks, n, channels, size, size).
@@ -69,16 +77,31 @@ class Body(nn.Module):
         Returns:
             (tasks, n, features).
         """
+        leaves = body_leaves(phi)
+        if images.device.type != "cpu" or gains_from_groups(self, images.shape[1]):
+            return self.apply_side_by_side(leaves, images)
+        apart = zip(*(leaf.unbind() for leaf in leaves.values()), strict=True)
+        tasks = zip(apart, images, strict=True)
+        each = [self.apply_with(dict(zip(leaves, own, strict=True)), seen) for own, seen in tasks]
+        return torch.stack(each)
 
-        def one(leaves: Tensors, own: torch.Tensor) -> torch.Tensor:
-            return self.apply_with(leaves, own)
-
-        features: torch.Tensor = torch.func.vmap(one)(body_leaves(phi), images)
+    def apply_side_by_side(self, leaves: Tensors, images: torch.Tensor) -> torch.Tensor:
+        """Return what :meth:`apply_each` does, always at once."""
+        features: torch.Tensor = torch.func.vmap(self.apply_with)(leaves, images)
         return features
 
     def initial_parameters(self) -> Tensors:
         """Return a copy of the parameters that this module was built with."""
         return {name: leaf.detach().clone() for name, leaf in self.named_parameters()}
+
+
+SMALL_STEP = 400
+"""Images times channels of one task up to which tasks gain on a CPU by standing side by side."""
+
+
+def gains_from_groups(body: Body, n_images: int) -> bool:
+    """Say whether tasks of so many images gain on a CPU by convolutions in groups."""
+    return body.groups_tasks and n_images * body.map_channels <= SMALL_STEP
 
 
 class _Maps(nn.Module):
@@ -124,9 +147,7 @@ class Conv4(Body):
 
     def maps(self, images: torch.Tensor) -> torch.Tensor:
         """Return (n, filters, side, side) from (n, channels, size, size)."""
-        # Faster on a CPU. Not contiguous(): it leaves an image of one channel as it is, and with it
-        # the layout of every later block.
-        hidden = images.to(memory_format=torch.channels_last)
+        hidden = in_fastest_layout(images)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             hidden = norm(conv(hidden))
             if self.pooled:
@@ -138,18 +159,18 @@ class Conv4(Body):
         """Return (n, features) from (n, channels, size, size)."""
         return self.maps(images).flatten(1)
 
-    def apply_each(self, phi: Tensors, images: torch.Tensor) -> torch.Tensor:
+    def apply_side_by_side(self, leaves: Tensors, images: torch.Tensor) -> torch.Tensor:
         """Return (tasks, n, features) as :class:`Body` does, by convolutions in groups.
 
         Task t's channels are group t: one convolution does the work of all tasks.
         """
         n_tasks, n = images.shape[:2]
-        hidden = images.transpose(0, 1).flatten(1, 2).to(memory_format=torch.channels_last)
+        hidden = in_fastest_layout(images.transpose(0, 1).flatten(1, 2))
         for block in range(4):
-            kernel = phi[f"convs.{block}.weight"].flatten(0, 1)
+            kernel = leaves[f"convs.{block}.weight"].flatten(0, 1)
             stride = 1 if self.pooled else 2
             hidden = F.conv2d(hidden, kernel, None, stride, padding=1, groups=n_tasks)
-            scale, shift = phi[f"norms.{block}.weight"], phi[f"norms.{block}.bias"]
+            scale, shift = leaves[f"norms.{block}.weight"], leaves[f"norms.{block}.bias"]
             hidden = F.group_norm(
                 hidden, n_tasks * self.groups, scale.flatten(), shift.flatten(), NORM_EPS
             )
@@ -157,6 +178,17 @@ class Conv4(Body):
                 hidden = F.max_pool2d(hidden, 2)
             hidden = F.relu(hidden)
         return hidden.reshape(n, n_tasks, -1).transpose(0, 1)
+
+
+def in_fastest_layout(images: torch.Tensor) -> torch.Tensor:
+    """Return images in the layout in which convolutions and pools are fastest on their device.
+
+    On a CPU that is channels last. Not by contiguous(): it leaves an image of one channel as it is,
+    and with it the layout of every later block.
+    """
+    if images.device.type == "cpu":
+        return images.to(memory_format=torch.channels_last)
+    return images.contiguous()
 
 
 class ResidualBlock(nn.Module):
