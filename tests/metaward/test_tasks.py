@@ -1,5 +1,6 @@
 """What a task promises about images, labels and patients."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,25 @@ def test_taken_images_are_standardised_float32_in_the_order_asked_for() -> None:
     assert taken.shape == (2, 1, 4, 4)
     expected = torch.from_numpy(task().images[[3, 0]].astype(np.float32))
     torch.testing.assert_close(taken, standardise(expected))
+
+
+def test_a_device_is_sent_all_images_once_in_the_bits_of_the_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = np.random.default_rng(0).random((5, 1, 4, 4), np.float32)
+    here, sent = task(images), replace(task(images), device=torch.device("meta"))
+    monkeypatch.setattr("metaward.tasks.UPLOADED_AT_ONCE", 2)
+    parts: list[torch.Tensor] = []
+
+    def seen(batch: torch.Tensor) -> torch.Tensor:
+        parts.append(standardise(batch))
+        return parts[-1]
+
+    monkeypatch.setattr("metaward.tasks.standardise", seen)
+    for rows in ([3, 0], [4]):
+        assert sent.take(np.array(rows)).shape == (len(rows), 1, 4, 4)
+    assert [len(part) for part in parts] == [2, 2, 1]
+    assert torch.equal(torch.cat(parts), here.take(np.arange(5)))
 
 
 def test_a_memory_mapped_task_is_read_and_never_written(tmp_path: Path) -> None:

@@ -101,3 +101,19 @@ def test_no_mechanism_has_to_be_written_down(tmp_path: Path) -> None:
 def test_a_folder_without_a_site_file_has_no_policy(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no privacy policy"):
         read_policy(tmp_path)
+
+
+@pytest.mark.parametrize("mechanism", ["block", "dp-sgd"])
+def test_a_site_computes_on_an_accelerator_unless_its_mechanism_is_dp_sgd(
+    tmp_path: Path, mechanism: str
+) -> None:
+    privacy = BLOCK.replace("block", mechanism)
+    if mechanism == "dp-sgd":
+        privacy = privacy.replace("}", ", labels: [a, b]}")
+    path = _site(tmp_path, SITE + privacy + "device: cuda\n")
+    if mechanism == "block":
+        assert read_site_config(path).device == "cuda"
+        return
+    with pytest.raises(ConfigError, match="dp-sgd with device cuda: its proof holds on a CPU"):
+        read_site_config(path)
+    assert read_site_config(_site(tmp_path, SITE + privacy)).device == "cpu"

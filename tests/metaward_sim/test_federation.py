@@ -5,6 +5,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -13,6 +14,9 @@ from metaward.errors import ConfigError
 from metaward.learner_settings import FomamlSettings
 from metaward.progress import RoundEvent
 from metaward.study import AdamSettings, ModelSettings, Study
+from metaward.wire import RoundOrder, SiteRefusal, encode_order
+from metaward_client.app import open_site
+from metaward_client.site_work import answer_order
 from metaward_server.study_run import initial_theta
 from metaward_sim.demo_data import write_demo
 from metaward_sim.federation import flower_log, run_federation
@@ -38,6 +42,28 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def bits(theta: Arrays) -> dict[str, bytes]:
     return {name: leaf.tobytes() for name, leaf in theta.items()}
+
+
+def test_a_node_computes_where_its_site_says_or_where_a_simulation_does(
+    sites: Sequence[Path], tmp_path: Path
+) -> None:
+    node = {"site": str(sites[0]), "round-log": str(tmp_path / "log"), "simulated": True}
+    assert open_site(node).load_task(STUDY).device.type == "cpu"
+    # "meta" stands for an accelerator: it has no memory, and every machine has it
+    task = open_site(node | {"device": "meta"}).load_task(STUDY)
+    assert task.device.type == "meta"
+    assert task.take(np.arange(3)).device.type == task.labels_at(np.arange(3)).device.type == "meta"
+
+
+def test_an_accelerator_that_is_not_there_stops_no_hospital_from_answering_in_words(
+    sites: Sequence[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    log = tmp_path / "log"
+    node = {"site": str(sites[0]), "round-log": str(log), "simulated": True, "device": "cuda"}
+    order = encode_order(RoundOrder(STUDY, 0, initial_theta(STUDY)))
+    assert answer_order(order, open_site(node)) is SiteRefusal.STUDY
+    assert json.loads(log.read_text())["reason"].startswith("ConfigError: Set `device: cpu`")
 
 
 def test_hospitals_move_theta_and_everything_is_written_down(

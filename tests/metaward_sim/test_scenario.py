@@ -220,11 +220,22 @@ def test_epsilon_on_the_command_line_makes_a_run_private() -> None:
         ),
         ({"baselines": {"methods": ["noise-only"]}}, "control for runs with `privacy`"),
         ({"privacy.mechanism": "block"}, "privacy.target_epsilon"),
+        (
+            {"privacy.target_epsilon": 8.0, "device": "cuda"},
+            "dp-sgd with device cuda: its proof holds on a CPU alone",
+        ),
     ],
 )
 def test_what_privacy_cannot_have_is_refused_in_words(given: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         read_scenario(None, given)
+
+
+def test_hospitals_train_on_an_accelerator_with_block_release_and_without_ray() -> None:
+    block = {"privacy.target_epsilon": 8.0, "privacy.mechanism": "block", "device": "cuda"}
+    assert read_scenario(None, block).device == "cuda"
+    with pytest.raises(ConfigError, match="grid ray computes on CPUs"):
+        read_scenario(None, {"device": "cuda:1", "grid": "ray"})
 
 
 def test_a_learner_without_a_noised_form_is_fine_under_block_release() -> None:

@@ -149,3 +149,20 @@ def test_the_exit_code_is_that_of_the_first_thing_that_is_wrong() -> None:
                 [fine, Finding("b", "wrong", "", "x", code), Finding("c", "wrong", "", "y", 2)]
             )
         assert raised.value.exit_code == code
+
+
+def test_the_device_is_named_and_one_that_is_not_there_is_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda *_: "Card 9")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    unused, used = preflight._device("cpu"), preflight._device("cuda")
+    assert (unused.state, used.state) == ("ok", "ok")
+    assert "Card 9 is not used" in unused.said
+    assert used.said == "cuda: Card 9"
+    missing = preflight._device("cuda:1")
+    assert (missing.state, missing.exit_code) == ("wrong", 2)
+    assert "device: cpu" in missing.next_step
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert preflight._device("cpu").said.startswith("cpu, ")
