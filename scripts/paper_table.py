@@ -7,8 +7,9 @@ from typing import Any
 def paper_table(content: dict[str, Any]) -> str:
     """Return ours beside the papers' as a Markdown table, then where the figures come from."""
     results = content["results"]
+    cost, said = ("cpu_s", "CPU s") if "cpu_s" in results else ("device_s", "training s")
     lines = [
-        "| learner | setting | ours | published | difference | outer steps | CPU s | wall s |",
+        f"| learner | setting | ours | published | difference | outer steps | {said} | wall s |",
         "| --- " * 8 + "|",
     ]
     for line in results["lines"]:
@@ -19,7 +20,7 @@ def paper_table(content: dict[str, Any]) -> str:
             + "; ".join(_published(figure) for figure in beside)
             + " | "
             + "; ".join(f"{figure['difference']:+.2f} ({figure['verdict']})" for figure in beside)
-            + f" | {_steps(line)} | {_range(line['cpu_s'])} | {_range(line['wall_s'])} |"
+            + f" | {_steps(line)} | {_range(line[cost])} | {_range(line['wall_s'])} |"
         )
     unchecked = any(
         not figure["checked"] for line in results["lines"] for figure in line["published"]
@@ -33,15 +34,22 @@ def paper_table(content: dict[str, Any]) -> str:
             + (" ?: not seen in the paper's own table." if unchecked else ""),
             f"{_seeds_said(results['seeds'])}; {episodes} test episodes with "
             f"{results['query_images_per_class']} queries per class; split "
-            f"{results['split']}. CPU seconds are those of the training, wall seconds those from "
-            "its last start to the end of its scoring, beside whatever else the machine did. "
-            f"{_in_all(results)}",
+            f"{results['split']}. {said.removesuffix(' s').capitalize()} seconds are those of the "
+            "training, wall seconds those from its last start to the end of its scoring, beside "
+            f"whatever else the machine did. {_in_all(results)}",
             "",
             *_sources(results["lines"]),
             "",
-            f"`{content['command']}`, commit `{content['commit'][:12]}`, {content['machine']}.",
+            f"`{content['command']}`, commit `{content['commit'][:12]}`, {_machine(content)}.",
         ]
     )
+
+
+def _machine(content: dict[str, Any]) -> str:
+    """Return what the figures were made on."""
+    device = content["results"].get("device", "cpu")
+    machine: str = content["machine"]
+    return machine if device == "cpu" else f"{device}, {machine}"
 
 
 def short_table(content: dict[str, Any]) -> str:
@@ -71,7 +79,9 @@ def _in_all(results: dict[str, Any]) -> str:
     """Return what all rows took; the wall time of a run that was resumed would tell nothing."""
     wall_s, workers = results["wall_s"], results["workers"]
     wall = "" if wall_s is None else f" and {wall_s:.0f} s on {workers} processes"
-    return f"All of it took {results['cpu_s']:.0f} CPU s{wall}."
+    if "cpu_s" in results:
+        return f"All of it took {results['cpu_s']:.0f} CPU s{wall}."
+    return f"All of it took {wall_s:.0f} s on {workers} processes." if wall_s else ""
 
 
 def _published(figure: dict[str, Any]) -> str:

@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 
 from metaward.cli import build_app
 from metaward.config import Settings, load_settings
+from metaward.device import DEVICE_PATTERN
 from metaward.enrolment import ADDRESS
 from metaward.learner_settings import FomamlSettings, PrototypicalSettings, ReptileSettings
 from metaward.study import Study
@@ -130,6 +131,8 @@ def limits_text(metadata: list[Any]) -> str:
                 text += ", not empty"
             case _ if getattr(limit, "pattern", None) == ADDRESS:
                 text += ", host:port"
+            case _ if getattr(limit, "pattern", None) == DEVICE_PATTERN:
+                text += ": `cpu`, `cuda` or `cuda:1`"
             case _ if getattr(limit, "pattern", None):
                 text += ", of a-z, 0-9 and -"
     return text

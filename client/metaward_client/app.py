@@ -14,7 +14,7 @@ from pathlib import Path
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from metaward.device import device_of
+from metaward.device import device_of, require_provable
 from metaward.errors import ConfigError
 from metaward.study import Study
 from metaward.tasks import Task
@@ -62,12 +62,17 @@ def open_site(node_config: "dict[str, bool | float | int | str]") -> SiteAtWork:
 
     path = Path(site_path)
     config, policy = read_site_config(path), _policy(node_config, path)
-    device = str(node_config.get(DEVICE_KEY, config.device))
+    device, agreed = str(node_config.get(DEVICE_KEY, config.device)), _consent(node_config)
     may_be_empty = not isinstance(policy, NoPrivacy)
 
     def load_task(study: Study) -> Task:
         size, channels = study.model.image_size, study.model.channels
         return _load_task(site_path, size, channels, may_be_empty, device)
+
+    def consent(study: Study) -> None:
+        agreed(study)
+        device_of(device)  # an accelerator that is away costs nothing: no round is charged yet
+        require_provable(policy.mechanism, device)
 
     return SiteAtWork(
         load_task=load_task,
@@ -75,7 +80,7 @@ def open_site(node_config: "dict[str, bool | float | int | str]") -> SiteAtWork:
         name=config.name,
         policy=policy,
         source=os_noise(),
-        consent=_consent(node_config),
+        consent=consent,
     )
 
 

@@ -9,6 +9,7 @@ import typer
 from metaward.errors import PrivacyError
 
 if TYPE_CHECKING:
+    from metaward.study import ModelSettings
     from metaward.tasks import Task
     from metaward_client.privacy.policy import ProtectedSettings
     from metaward_client.privacy_audit.findings import Audit, Finding
@@ -61,6 +62,7 @@ def audit(
     from metaward_client.privacy_audit.run import Effort, run_audit
 
     task, policy, data = _drawn() if site is None else _of_site(site)
+    networks = [] if site is None else approved_networks(site)
     result, pictures = run_audit(
         task,
         policy,
@@ -68,6 +70,7 @@ def audit(
         synthetic=site is None,
         effort=Effort.quick() if quick else Effort(),
         on_check=(lambda _: None) if as_json else _print,
+        networks=networks,
         rng=np.random.default_rng(),
     )
     write_audit(result, pictures, out)
@@ -117,6 +120,21 @@ def _of_site(path: Path) -> "tuple[Task, ProtectedSettings, str]":
     if policy is None or isinstance(policy, NoPrivacy):
         return task, _default_policy(task), OF_A_SITE + NO_POLICY
     return task, policy, OF_A_SITE
+
+
+def approved_networks(site: Path) -> "list[ModelSettings]":
+    """Return the different networks of the studies that a site has approved.
+
+    Raises:
+        ConfigError: An approval cannot be read.
+    """
+    from metaward.config import load_settings
+    from metaward_client.node.approval import Approval
+    from metaward_client.node_command import NODE_FOLDER
+
+    folder = (site if site.is_dir() else site.parent) / NODE_FOLDER / "approvals"
+    found = [load_settings(path, Approval).study.model for path in sorted(folder.glob("*.yaml"))]
+    return list(dict.fromkeys(found))
 
 
 def _default_policy(task: "Task") -> "ProtectedSettings":

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     import torch
 
 ON_CPU = "cpu"
-DeviceName = Annotated[str, Field(pattern=r"^(cpu|cuda(:\d{1,3})?)$")]
+DEVICE_PATTERN = r"^(cpu|cuda(:\d{1,3})?)$"
+DeviceName = Annotated[str, Field(pattern=DEVICE_PATTERN)]
 """`cpu`, `cuda` or `cuda:1`."""
 
 

@@ -212,14 +212,23 @@ def sized(n: int, n_query: int = 5) -> tuple[Examples, Examples]:
 
 @pytest.mark.parametrize(
     ("filters", "n", "n_query", "expected"),
-    [(8, 5, 5, 20), (8, 50, 50, 2), (8, 51, 51, 1), (64, 5, 5, 20), (64, 10, 10, 1), (8, 5, 75, 6),
-     (8, 5, 600, 1)],
+    [(8, 5, 5, 20), (8, 50, 50, 2), (8, 51, 51, 1), (64, 5, 5, 20), (64, 10, 10, 1), (8, 5, 75, 8),
+     (8, 5, 700, 1)],
 )  # fmt: skip
 def test_on_a_cpu_small_steps_stand_side_by_side_as_far_as_cache_and_memory_go(
     filters: int, n: int, n_query: int, expected: int
 ) -> None:
     body = build_body(ModelSettings(filters=filters), 0)
     assert fastest_at_once(body, body.initial_parameters(), sized(n, n_query)) == expected
+
+
+@pytest.mark.parametrize(("passes_held", "expected"), [(0, 8), (15, 4), (30, 2), (200, 1)])
+def test_the_more_passes_a_learner_holds_the_fewer_tasks_stand_side_by_side(
+    passes_held: int, expected: int
+) -> None:
+    body = build_body(ModelSettings(filters=8), 0)
+    theta = body.initial_parameters()
+    assert fastest_at_once(body, theta, sized(5, 75), passes_held=passes_held) == expected
 
 
 def test_on_a_cpu_nothing_stands_side_by_side_that_gains_nothing() -> None:

@@ -333,6 +333,30 @@ def test_a_simulation_names_a_policy_file(tmp_path: Path) -> None:
         open_site(node | {"policy": str(tmp_path / "p.yaml")})
 
 
+def test_a_site_whose_accelerator_is_away_refuses_before_a_round_is_charged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    private = (
+        "privacy: {mechanism: block, target_epsilon: 8, target_delta: 1.0e-5, population: 100,"
+        " witness: witness}\ndevice: cuda\n"
+    )
+    node = a_site(tmp_path, private) | {"round-log": str(tmp_path / "log")}
+    monkeypatch.setattr(site_work, "release", raising(AssertionError("a round was charged")))
+    assert answer_order(an_order(), open_site(node)) is SiteRefusal.STUDY
+    assert "device: cpu" in (tmp_path / "log").read_text()
+
+
+def test_dp_sgd_is_refused_on_another_device_however_it_is_named(tmp_path: Path) -> None:
+    private = (
+        "privacy: {mechanism: dp-sgd, target_epsilon: 8, target_delta: 1.0e-5, population: 100,"
+        " labels: [a, b], witness: witness}\n"
+    )
+    node = a_site(tmp_path, private) | {"device": "meta"}
+    with pytest.raises(ValueError, match="holds on a CPU alone"):
+        open_site(node).consent(STUDY)
+
+
 def test_a_study_that_nobody_approved_is_refused_before_data_is_read_and_can_then_be_approved(
     tmp_path: Path, site_of: Callable[..., SiteAtWork], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,9 +58,9 @@ def _node(path: Path, config: SiteConfig) -> Iterator[Finding]:
     yield Finding("kit", "ok", f"{kit.federation} at {kit.address}")
     yield from look_at_coordinator(kit.address, node.ca_certificate)
     yield from look_at_enrolment(node.log)
-    approved = len(list(node.approvals.glob("*.yaml")))
-    proposed = len(list(node.proposals.glob("*.yaml")))
-    said = f"{approved} approved, {proposed} asked in vain"
+    approved = {path.name for path in node.approvals.glob("*.yaml")}
+    in_vain = {path.name for path in node.proposals.glob("*.yaml")} - approved
+    said = f"{len(approved)} approved, {len(in_vain)} asked in vain"
     if approved:
         yield Finding("studies", "ok", said)
     else:

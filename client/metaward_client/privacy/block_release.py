@@ -16,6 +16,7 @@ import logging
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from metaward.arrays import Tensors, to_arrays
@@ -84,7 +85,12 @@ def block_delta(
     """Return the delta of one block's patients; None, which counts as zero, where it fails.
 
     Whether a block can learn at all depends on its patients, so it may not show: not as a refusal,
-    not in the divisor. That holds for every failure, too few patients or any other.
+    not in the divisor. That holds for every failure, too few patients or any other, but for one of
+    the machine: an accelerator that has failed once fails every later block too, and no block may
+    hang on another's.
+
+    Raises:
+        MemoryError: Or what torch raises for it, and for an accelerator: the round ends unanswered.
     """
     own = block_task(task, patients)
     if not own.n_images:
@@ -93,9 +99,25 @@ def block_delta(
         return to_arrays(learner.local_delta(body, theta, own, rng).delta)
     except DataError:
         return None
-    except Exception as error:  # noqa: BLE001 (a refused round would tell that one block failed)
+    except Exception as error:
+        if is_of_the_machine(error, task.device):
+            raise
+        # a refused round would tell that one block failed
         logger.warning("a block's work failed (%s) and counts as zero", type(error).__name__)
         return None
+
+
+def is_of_the_machine(error: Exception, device: torch.device) -> bool:
+    """Say whether memory or an accelerator failed, and not the work on some patients' images."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    if isinstance(error, RuntimeError):  # what torch raises for both, without a class of its own
+        return device.type != "cpu" or CPU_MEMORY in str(error)
+    return False
+
+
+CPU_MEMORY = "DefaultCPUAllocator"
+"""In the message of torch's RuntimeError for a CPU's memory."""
 
 
 def block_task(task: Task, patients: NDArray[np.int64]) -> Task:

@@ -6,6 +6,7 @@ clip's margin as a rule, and by any amount under meta-parameters that raise roun
 convolution sums in depends on processor, threads and size, so this is asked where a site runs.
 """
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -52,6 +53,8 @@ def product_vectors(body: Body) -> dict[str, Vectors]:
 def most_moved(vectors: Vectors, image: tuple[int, int, int], rng: torch.Generator) -> float:
     """Return how far company moves what a patient adds, at most, over its length.
 
+    Infinity where what a patient adds is not finite: then nothing was compared.
+
     Args:
         vectors: What is asked.
         image: (channels, height, width).
@@ -64,6 +67,8 @@ def most_moved(vectors: Vectors, image: tuple[int, int, int], rng: torch.Generat
         leaves = vectors(Examples(images[:n], labels[:n], N_LABELS))
         seen.append(torch.cat([leaf.double().flatten(1) for leaf in leaves.values()], dim=1))
     everybody = seen[-1]
+    if not all(bool(one.isfinite().all()) for one in seen):
+        return math.inf
     return max(
         float(((one - everybody[: len(one)]).norm(dim=1) / everybody[: len(one)].norm(dim=1)).max())
         for one in seen

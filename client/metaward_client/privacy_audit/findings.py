@@ -69,7 +69,9 @@ class Audit:
             | {"figures": {k: v if math.isfinite(v) else None for k, v in finding.figures.items()}}
             for finding in self.findings
         ]
-        return {"version": 1, "verdict": "fail" if self.failed else "pass", **plain}
+        not_shown = sum(finding.verdict is Verdict.NOT_SHOWN for finding in self.findings)
+        verdict = "fail" if self.failed else "pass"
+        return {"version": 1, "verdict": verdict, "not_shown": not_shown, **plain}
 
 
 def verdict_of(ok: bool) -> Verdict:

@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import yaml
 
 from metaward.arrays import to_arrays
 from metaward.learner_settings import FedAvgSettings
@@ -15,7 +16,13 @@ from metaward.study import ModelSettings, Study
 from metaward.tasks import Task
 from metaward_client.privacy.ledger import Ledger, read_ledger
 from metaward_client.privacy.noised_sum import Normals
-from metaward_client.privacy.policy import BlockPolicy, DpSgdPolicy, ProtectedSettings
+from metaward_client.privacy.policy import (
+    BlockPolicy,
+    DpSgdPolicy,
+    NoPrivacy,
+    ProtectedSettings,
+    read_policy_file,
+)
 from metaward_client.privacy.release import AskedRound, release
 from metaward_client.privacy.stored_reply import encode_reply
 from metaward_client.privacy_audit.randomness import CountedSource
@@ -36,20 +43,29 @@ def product_site(
     theta = to_arrays(body.initial_parameters())
     counted = CountedSource(source)
     with TemporaryDirectory(prefix="metaward-audit-") as folder:
-        policy = _policy(mechanism, task, Path(folder).resolve())
+        place = Path(folder).resolve()
+        policy = _policy(mechanism, task, place)
         assert policy.witness is not None  # given in _policy
+        file = place / "policy.yaml"
+        file.write_text(yaml.safe_dump({"privacy": policy.model_dump(mode="json")}))
         Ledger.create(policy.ledger, policy.witness, policy.budget)
 
         def answer(round_index: int) -> bytes:
             asked = AskedRound(study, round_index, theta, (0, 0, round_index), site_seed=0)
             return encode_reply(release(asked, lambda: task, policy, counted).update.delta)
 
+        def restart() -> None:
+            nonlocal policy  # the ledger is opened anew by every round
+            read = read_policy_file(file)
+            assert not isinstance(read, NoPrivacy)  # it was written above
+            policy = read
+
         def charged() -> int:
             return sum(read_ledger(policy.ledger, policy.witness).spent.values())
 
         yield AuditedSite(
             answer=answer,
-            restart=lambda: None,  # every round opens the ledger anew from the disk
+            restart=restart,
             charged_steps=charged,
             noised_steps=lambda: counted.drawn // _numbers_in_one_sum(body, task, mechanism),
             steps_per_round=policy.terms().steps,

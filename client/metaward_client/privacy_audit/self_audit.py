@@ -70,8 +70,8 @@ def self_audit_finding(name: str, counts: Counts) -> Finding:
     return Finding(
         check=f"self-audit, {name}",
         question="Does the ledger hold every step that was released, over restarts and repeats?",
-        done="Rounds were answered under a ledger made for this audit, the site was restarted, "
-        "and an old round was asked again.",
+        done="Rounds were answered under a ledger made for this audit, policy and ledger were read "
+        "anew from the disk as at a restart, and an old round was asked again.",
         seen=f"Steps charged {counts.charged}, noised {counts.noised}, released "
         f"{counts.released}; the repeated round gave "
         f"{'the same' if counts.same_answer else 'OTHER'} bytes.",

@@ -39,6 +39,9 @@ from metaward.meta.parameters import Parameters
 from metaward.models.body import Body
 from metaward.tasks import Task
 
+GRAPHS_OF_A_STEP = 3
+"""Forward, backward, and the backward of that: what a step that is differentiated holds."""
+
 
 def task_delta(body: Body, theta: Tensors, episode: Episode, settings: MamlSettings) -> LocalResult:
     """Return minus the meta-gradient of one episode, a direction to ADD to theta."""
@@ -87,12 +90,14 @@ class Maml(Learner):
     def local_delta(
         self, body: Body, theta: Tensors, task: Task, rng: np.random.Generator
     ) -> LocalResult:
-        """Return the mean delta over ``settings.episodes`` fresh episodes, one after the other."""
+        """Return the mean delta over ``settings.episodes`` fresh episodes."""
         return mean_over_episodes(
             body,
             theta,
             draw_episodes(task, self.settings, rng),
             lambda leaves, episode: task_delta(body, leaves, episode, self.settings),
+            passes_held=GRAPHS_OF_A_STEP
+            * (1 if self.settings.checkpoint else self.settings.inner_steps),
         )
 
     def require_fit(self, task: Task) -> None:

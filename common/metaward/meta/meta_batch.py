@@ -28,8 +28,9 @@ from metaward.models.body import Body, gains_from_groups
 
 IMAGES_AT_ONCE = 100
 """Images of the smallest pass, all tasks together, up to which they stay in a CPU's cache."""
-MOST_IMAGES = 512
-"""Images of the largest pass, likewise, which bounds the memory on a CPU."""
+MOST_IMAGES = 640
+"""Images that all tasks together hold in memory on a CPU: of the largest pass, and of the others
+that are held with it."""
 ON_ACCELERATOR = 32
 """Tasks side by side on an accelerator, which bounds the memory there."""
 
@@ -47,6 +48,7 @@ def mean_over_tasks(
     delta_of: DeltaOf,
     *,
     apart: bool = True,
+    passes_held: int = 0,
     at_once: int | None = None,
 ) -> LocalResult:
     """Return the mean delta and loss over tasks; as few are held as stand side by side.
@@ -58,11 +60,17 @@ def mean_over_tasks(
         delta_of: What a learner makes of one task, or of several.
         apart: Whether an inner loop leads the tasks' parameters apart. Without one all share theta:
             it gets no axis of tasks, and the delta of several is the sum of theirs.
+        passes_held: Of the smaller examples, how many passes are in memory beside the largest one.
         at_once: Tasks that stand side by side; left out, what is fastest.
     """
     total: Tensors = {}
     n_tasks, loss = 0, 0.0
-    for part in _parts(body, theta, tasks, at_once, apart=apart):
+
+    def most(task: TaskExamples) -> int:
+        found = fastest_at_once(body, theta, task, apart=apart, passes_held=passes_held)
+        return at_once or found
+
+    for part in _parts(tasks, most):
         if len(part) == 1:
             found = delta_of(theta, part[0])
             delta = found.delta
@@ -84,6 +92,7 @@ def mean_over_episodes(
     delta_of: Callable[[Tensors, Episode], LocalResult],
     *,
     apart: bool = True,
+    passes_held: int = 0,
     at_once: int | None = None,
 ) -> LocalResult:
     """Return the mean delta and loss over episodes; see :func:`mean_over_tasks`."""
@@ -93,7 +102,9 @@ def mean_over_episodes(
         return delta_of(leaves, Episode(support, query, query_patients=NOT_TOLD))
 
     tasks = ((episode.support, episode.query) for episode in episodes)
-    return mean_over_tasks(body, theta, tasks, of, apart=apart, at_once=at_once)
+    return mean_over_tasks(
+        body, theta, tasks, of, apart=apart, passes_held=passes_held, at_once=at_once
+    )
 
 
 NOT_TOLD = np.empty(0, dtype=np.int64)
@@ -112,18 +123,24 @@ def stacked(examples: Sequence[Examples]) -> Examples:
     return Examples(images, labels, examples[0].n_way)
 
 
-def fastest_at_once(body: Body, theta: Tensors, task: TaskExamples, *, apart: bool = True) -> int:
-    """Return how many tasks of this size should stand side by side on theta's device."""
+def fastest_at_once(
+    body: Body, theta: Tensors, task: TaskExamples, *, apart: bool = True, passes_held: int = 0
+) -> int:
+    """Return how many tasks of this size should stand side by side on theta's device.
+
+    See :func:`mean_over_tasks`.
+    """
     if next(iter(theta.values())).device.type != "cpu":
         return ON_ACCELERATOR
     sizes = [len(examples.labels) for examples in task]
     if not apart or not gains_from_groups(body, min(sizes)):
         return 1
-    return max(1, min(IMAGES_AT_ONCE // min(sizes), MOST_IMAGES // max(sizes)))
+    held = max(sizes) + passes_held * min(sizes)
+    return max(1, min(IMAGES_AT_ONCE // min(sizes), MOST_IMAGES // held))
 
 
 def _parts(
-    body: Body, theta: Tensors, tasks: Iterable[TaskExamples], at_once: int | None, *, apart: bool
+    tasks: Iterable[TaskExamples], most: Callable[[TaskExamples], int]
 ) -> Iterator[list[TaskExamples]]:
     """Give the tasks that stand side by side."""
     part: list[TaskExamples] = []
@@ -132,7 +149,7 @@ def _parts(
             yield part
             part = []
         part.append(task)
-        if len(part) == (at_once or fastest_at_once(body, theta, task, apart=apart)):
+        if len(part) == most(task):
             yield part
             part = []
     if part:

@@ -166,3 +166,15 @@ def test_the_device_is_named_and_one_that_is_not_there_is_wrong(
     assert "device: cpu" in missing.next_step
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert preflight._device("cpu").said.startswith("cpu, ")
+
+
+def test_a_study_that_was_approved_in_the_end_did_not_ask_in_vain(
+    tmp_path: Path, node: NodeFolder
+) -> None:
+    for name in ("a.yaml", "b.yaml", "c.yaml"):
+        (node.proposals / name).write_text("")
+    node.approvals.mkdir(exist_ok=True)
+    (node.approvals / "b.yaml").write_text("")
+    with coordinator(tmp_path, server()) as address:
+        studies = findings(node, address)["studies"]
+    assert (studies.state, studies.said) == ("ok", "1 approved, 2 asked in vain")

@@ -33,7 +33,7 @@ from metaward_client.privacy.block_release import block_delta, block_release, bl
 from metaward_client.privacy.noised_sum import NoisedSums
 from metaward_client.privacy.poisson import block_of
 from metaward_client.privacy.terms import Terms
-from private_site import BODY, STUDY, KnownSource, task_of
+from private_site import BODY, STUDY, KnownSource, task_of, twelve_patients
 
 KEY = b"a key of the site, of 32 bytes.."
 ONE = {"w": torch.zeros(3)}
@@ -303,3 +303,43 @@ def test_a_block_that_fails_in_any_way_counts_as_zero_and_is_not_described(
     np.testing.assert_array_equal(released(task_of(EVERYBODY), fail), [0, 0, 0])
     assert "4711" not in caplog.text
     assert "RuntimeError" in caplog.text
+
+
+CUDA_FAILED = RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+@pytest.mark.parametrize(
+    ("error", "device"),
+    [
+        (MemoryError(), "cpu"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "cuda"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "cpu"),
+        (CUDA_FAILED, "cuda"),
+    ],
+)
+def test_a_machine_that_fails_in_one_block_ends_the_round_for_all(
+    error: Exception, device: str
+) -> None:
+    """Or a patient of one block could take away the others' vectors too."""
+
+    def give(_: Task) -> list[float]:
+        raise error
+
+    task = replace(twelve_patients(), device=torch.device(device))
+    with pytest.raises(type(error)):
+        block_delta(
+            BODY, ONE, task, Pretender(give),  # type: ignore[arg-type]
+            np.arange(8), np.random.default_rng(0),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("error", [DataError("too few"), RuntimeError("shapes"), ValueError()])
+def test_work_that_fails_on_a_blocks_own_images_counts_as_zero(error: Exception) -> None:
+    def give(_: Task) -> list[float]:
+        raise error
+
+    found = block_delta(
+        BODY, ONE, twelve_patients(), Pretender(give),  # type: ignore[arg-type]
+        np.arange(8), np.random.default_rng(0),
+    )  # fmt: skip
+    assert found is None

@@ -150,3 +150,12 @@ def test_the_audit_sees_a_patient_who_moves_another() -> None:
     assert 0 < worst < 1e-5
     assert company_finding({"x": worst}).verdict is Verdict.FAIL
     assert company_finding({"x": 0.0}).verdict is Verdict.PASS
+
+
+def test_vectors_that_are_not_finite_in_some_company_are_no_evidence() -> None:
+    def broken_in_some(examples: Examples) -> Tensors:
+        n = len(examples.labels)
+        return {"x": torch.full((n, 3), float("nan") if n in (5, 31) else 1.0)}
+
+    worst = most_moved(broken_in_some, (1, 4, 4), torch.Generator().manual_seed(0))
+    assert company_finding({"x": worst}).verdict is Verdict.FAIL

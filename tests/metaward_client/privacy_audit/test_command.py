@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from datetime import UTC, datetime
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,14 @@ import pytest
 
 from dicom_factory import write_dicom
 from metaward import cli
+from metaward.study import ModelSettings, Study
 from metaward_client import privacy_command
+from metaward_client.node.approval import approve
 from metaward_client.privacy.noise import NoiseSource
 from metaward_client.privacy_audit import run
 from metaward_client.privacy_audit.findings import Audit, Verdict
+from metaward_client.privacy_audit.run import _company, small_like
+from metaward_client.privacy_command import approved_networks
 
 POLICY = """
 name: north
@@ -116,3 +121,21 @@ def test_without_a_site_the_data_is_drawn_and_said_to_be() -> None:
     assert "no patient's" in data
     assert task.n_patients == 40
     assert policy.target_epsilon == 8.0
+
+
+def test_company_is_asked_of_the_networks_of_the_studies_that_a_site_approved(
+    tmp_path: Path,
+) -> None:
+    assert approved_networks(tmp_path / "site.yaml") == []
+    models = [ModelSettings(image_size=size) for size in (28, 64, 64)]
+    for seed, model in enumerate(models):
+        study = Study(seed=seed, model=model)
+        approve(tmp_path / "node" / "approvals", study, "A. Officer", datetime.now(UTC))
+    assert sorted(approved_networks(tmp_path / "site.yaml"), key=lambda m: m.image_size) == [
+        models[0],
+        models[1],
+    ]
+    assert approved_networks(tmp_path) == approved_networks(tmp_path / "site.yaml")
+    found = _company([ModelSettings(filters=8, groups=1), *map(small_like, models)])
+    assert found.verdict is Verdict.PASS
+    assert {"gradients, conv4 at 28 x 28", "class sums, conv4 at 64 x 64"} < found.figures.keys()

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import mutants
 import numpy as np
@@ -11,14 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metaward_client.privacy.accountant import epsilon
+from metaward_client.privacy.clip_norm import NoiseShares, noise_shares
 from metaward_client.privacy.noise import NoiseSource
 from metaward_client.privacy.poisson import poisson_sample
 from metaward_client.privacy.terms import Relation
 from metaward_client.privacy_audit.findings import Verdict
 from metaward_client.privacy_audit.noise_scale import (
+    bits_noise_seen,
     noise_finding,
     noise_seen,
-    threshold_noise_ratio,
 )
 from metaward_client.privacy_audit.one_run import epsilon_lower_bound, one_run_lower_bound
 from metaward_client.privacy_audit.sampling import Sampler, samples_seen
@@ -72,8 +74,21 @@ def test_noise_that_is_two_per_cent_too_small_is_caught() -> None:
 
 
 def test_the_bits_of_adaptive_clipping_get_the_noise_that_pays_for_them() -> None:
-    found = threshold_noise_ratio(audit_terms(adaptive_clipping=True), known_sources(), 2000)
-    assert abs(found - 1) < 0.07  # 4.4 standard errors of 1 / sqrt(2 * 2000)
+    seen = bits_noise_seen(audit_terms(adaptive_clipping=True), known_sources())
+    assert seen.sound
+    assert abs(seen.ratio - 1) < 0.07  # 4.4 standard errors of 1 / sqrt(2 * 2000)
+
+
+@pytest.mark.parametrize("too_large", [1.1, 1000.0])
+def test_bits_of_adaptive_clipping_with_less_noise_than_is_charged_are_caught(
+    monkeypatch: pytest.MonkeyPatch, too_large: float
+) -> None:
+    def claimed(noise_multiplier: float, *, adaptive: bool) -> NoiseShares:
+        found = noise_shares(noise_multiplier, adaptive=adaptive)
+        return replace(found, bits=too_large * found.bits)
+
+    monkeypatch.setattr("metaward_client.privacy_audit.noise_scale.noise_shares", claimed)
+    assert not bits_noise_seen(audit_terms(adaptive_clipping=True), known_sources()).sound
 
 
 def test_the_products_samples_are_poisson_samples() -> None:
