@@ -11,7 +11,9 @@ and takes sender and order from the message's own bytes. Three things follow (Fl
 
 So each reply is pulled alone, in a thread of its own, by the id of its order, for which the
 SuperLink has checked the node that answers. What cannot be read, or claims something else, becomes
-an error in that node's name; who is not there at the deadline is left behind.
+an error in that node's name; who is not there at the deadline is left behind, with all that was
+pulled of it. Where the coordinator's own SuperLink fails (a full disk, a locked database), that
+says nothing of any node: it is asked again until the deadline.
 """
 
 import logging
@@ -28,6 +30,12 @@ from flwr.supercore.run import Run
 
 from metaward.wire import SizeError
 from metaward_server.admission import TOO_LARGE_REPLY, UNREADABLE_REPLY
+from metaward_server.bounded_replies import (
+    PullLimit,
+    RoundOverError,
+    pulling_within,
+    superlink_failed,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +58,7 @@ class GuardedGrid(Grid):
     def __init__(self, grid: Grid, *, poll_s: float = POLL_S) -> None:
         self._grid = grid
         self._poll_s = poll_s
+        self._has_failed = threading.Event()  # the SuperLink, in this round
 
     def set_run(self, run: Run) -> None:
         """Set the run."""
@@ -91,59 +100,71 @@ class GuardedGrid(Grid):
         Raises:
             httpx.TransportError: The coordinator's own connection is lost.
         """
+        self._has_failed.clear()
         sent = list(messages)
         pushed = set(self._grid.push_messages(sent))
         waiting = sum(order.metadata.message_id in pushed for order in sent)
         ends = None if timeout is None else time.monotonic() + timeout
         outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
-        over = threading.Event()
+        limit = PullLimit(threading.Event(), ends)
         for order in sent:
             if order.metadata.message_id in pushed:
                 threading.Thread(
-                    target=self._wait_for, args=(order, outcomes, over), daemon=True
+                    target=self._wait_for, args=(order, outcomes, limit), daemon=True
                 ).start()
         replies: list[Message] = []
         try:
             for _ in range(waiting):
-                left = None if ends is None else max(0.0, ends - time.monotonic())
-                outcome = outcomes.get(timeout=left)
+                outcome = outcomes.get(timeout=limit.left())
                 if isinstance(outcome, httpx.TransportError):
                     raise outcome
                 replies.extend(outcome)
         except queue.Empty:
             logger.info("%d of %d replies at the deadline", len(replies), len(sent))
         finally:
-            over.set()
+            limit.over.set()
         return replies
 
     def _wait_for(
-        self, order: Message, outcomes: "queue.SimpleQueue[Outcome]", over: threading.Event
+        self, order: Message, outcomes: "queue.SimpleQueue[Outcome]", limit: PullLimit
     ) -> None:
         """Run in a thread: look for the replies to one order until they are there."""
-        while not over.is_set():
+        while not limit.over.is_set():
             try:
-                replies = self._replies_to(order)
+                with pulling_within(limit):
+                    replies = self._replies_to(order)
             except httpx.TransportError as error:
                 outcomes.put(error)
                 return
             if replies:
                 outcomes.put(replies)
                 return
-            over.wait(self._poll_s)
+            limit.over.wait(self._poll_s)
 
     def _replies_to(self, order: Message) -> list[Message]:
         try:
             replies = list(self._grid.pull_messages([order.metadata.message_id]))
         except httpx.TransportError:
             raise
+        except RoundOverError:
+            return []
         except SizeError:
             logger.warning("node %d: too large", order.metadata.dst_node_id)
             return [Message(Error(TOO_LARGE_REPLY), reply_to=order)]
         except Exception as error:  # noqa: BLE001 (whatever a stranger's bytes lead to)
+            if superlink_failed(error):
+                self._say_that_it_failed()
+                return []
             kind = type(error).__name__  # its text may hold what was sent
             logger.warning("node %d: no message (%s)", order.metadata.dst_node_id, kind)
             return [_unreadable(order)]
         return [reply if _answers(reply, order) else _unreadable(order) for reply in replies]
+
+    def _say_that_it_failed(self) -> None:
+        """Say it once per round, not at every look."""
+        if not self._has_failed.is_set():
+            self._has_failed.set()
+            logger.warning("the SuperLink failed, its own log says why; it is asked again")
 
 
 def _answers(reply: object, order: Message) -> bool:

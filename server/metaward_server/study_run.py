@@ -43,7 +43,8 @@ def run_study(
     Raises:
         ConfigError: ``resume`` without a checkpoint of this very study, or a start in a folder that
             holds one.
-        FederationError: The sites did not give what the study needs.
+        FederationError: The sites did not give what the study needs, or what was written of a
+            resumed study cannot be read.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     store = CheckpointStore(run_dir / CHECKPOINTS_FOLDER, study.digest())

@@ -1,13 +1,17 @@
 """A reply is counted before it is held: as it comes, and as often as an array names a chunk."""
 
 import json
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, ObjectUnavailableError
 from flwr.superlink.grid import http_grid
 
 from metaward.study import Study
@@ -21,7 +25,13 @@ from metaward.wire import (
     largest_update,
     spec_of,
 )
-from metaward_server.bounded_replies import OVERHEAD, bound_replies
+from metaward_server.bounded_replies import (
+    OVERHEAD,
+    PullLimit,
+    RoundOverError,
+    bound_replies,
+    pulling_within,
+)
 
 MIB = 2**20
 LARGE = {"w": np.random.default_rng(0).standard_normal((3 * MIB,)).astype(np.float32)}  # 12 MiB
@@ -103,6 +113,62 @@ def test_a_chunk_that_is_named_a_thousand_times_is_counted_a_thousand_times() ->
     parts[array] = b" ".join([*words[:-1], str(len(body)).encode()]) + b"\0" + body
     with pytest.raises(SizeError, match="at most"):
         http_grid.inflate_object_from_contents(root, parts)
+
+
+def never(name: str) -> bytes:
+    raise ObjectUnavailableError(name)
+
+
+def test_no_part_is_pulled_once_the_round_is_over() -> None:
+    bound_for(LARGE)
+    over, pulled = threading.Event(), list[str]()
+
+    def pull(name: str) -> bytes:
+        pulled.append(name)
+        over.set()
+        return b"part"
+
+    with pulling_within(PullLimit(over, None)), pytest.raises(RoundOverError):
+        http_grid.pull_objects(list("abcdefgh"), pull, max_concurrent_pulls=1)
+    assert pulled == ["a"]
+
+
+def test_what_is_announced_and_not_there_is_waited_for_until_the_round_ends_and_no_longer() -> None:
+    bound_for(LARGE)
+    began = time.monotonic()
+    limit = PullLimit(threading.Event(), began + 0.2)
+    with pulling_within(limit), pytest.raises(ObjectPullError):
+        http_grid.pull_objects(
+            ["a"], never, initial_backoff=0.1, backoff_cap=0.1, max_tries_per_object=100
+        )
+    assert 0.2 <= time.monotonic() - began < 5.0
+
+
+def failing(status: int) -> httpx.HTTPStatusError:
+    request = httpx.Request("POST", "https://localhost")
+    return httpx.HTTPStatusError("x", request=request, response=httpx.Response(status))
+
+
+def test_a_part_that_the_superlink_fails_to_give_is_asked_for_again() -> None:
+    bound_for(LARGE)
+    failures = [failing(500), failing(507)]
+
+    def pull(_: str) -> bytes:
+        if failures:
+            raise failures.pop()
+        return b"part"
+
+    assert http_grid.pull_objects(["a"], pull, initial_backoff=0.01) == {"a": b"part"}
+
+
+def test_a_part_that_the_superlink_refuses_is_not() -> None:
+    bound_for(LARGE)
+
+    def pull(_: str) -> bytes:
+        raise failing(404)
+
+    with pytest.raises(httpx.HTTPStatusError):
+        http_grid.pull_objects(["a"], pull, initial_backoff=0.01)
 
 
 def test_what_is_bounded_twice_has_the_second_bound() -> None:

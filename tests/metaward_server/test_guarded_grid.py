@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ from flwr.proto.runtime_pb2 import (
     PushAppMessagesRequest,
     PushAppMessagesResponse,
 )
+from flwr.supercore.inflatable import inflatable_utils
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
     get_object_tree,
@@ -39,11 +41,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from metaward.study import Study
-from metaward.wire import RoundOrder, encode_order
+from metaward.wire import RoundOrder, encode_order, largest_update, spec_of
 from metaward_server import app as server_app
 from metaward_server import study_run
 from metaward_server.admission import UNREADABLE_REPLY
 from metaward_server.app import app
+from metaward_server.bounded_replies import bound_replies
 from metaward_server.guarded_grid import GuardedGrid
 
 THETA = {"b": np.zeros((2, 2), np.float32), "w": np.zeros(3, np.float32)}
@@ -282,6 +285,86 @@ def test_a_message_that_is_announced_and_never_pushed_keeps_nobody_waiting_beyon
     replies = grid.send_and_receive(orders(), timeout=2.0)
     assert time.monotonic() - began < 8.0  # Flower tries for more than an hour
     assert outcomes(replies) == {1: "update", 3: "update"}
+
+
+@pytest.fixture
+def bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replies are bounded as in the app, and Flower pauses for less than a second."""
+    defaults = inflatable_utils.pull_objects.__kwdefaults__
+    monkeypatch.setitem(defaults, "initial_backoff", 0.05)
+    monkeypatch.setitem(defaults, "backoff_cap", 0.1)
+    for name in ("pull_objects", "inflate_object_from_contents"):
+        monkeypatch.setattr(http_grid, name, getattr(http_grid, name))  # put back afterwards
+    bound_replies(largest_update(spec_of(THETA)))
+
+
+def threads_beside(known: set[threading.Thread], *, wait_s: float) -> set[threading.Thread]:
+    """Return the threads that were started since and are still there after a while."""
+    until = time.monotonic() + wait_s
+    while (left := set(threading.enumerate()) - known) and time.monotonic() < until:
+        time.sleep(0.05)
+    return left
+
+
+@pytest.mark.usefixtures("bounded")
+def test_of_a_reply_that_is_left_behind_no_thread_stays_and_so_no_memory(
+    connected: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    known = set(threading.enumerate())
+    grid = GuardedGrid(connected({2: {"Array": lambda _: b""}}), poll_s=0.05)
+    for _ in range(3):
+        assert outcomes(grid.send_and_receive(orders(), timeout=1.0)) == {1: "update", 3: "update"}
+    assert not threads_beside(known, wait_s=9.0)
+    assert "no message" not in caplog.text  # nothing is said of a node once the round is over
+
+
+@pytest.mark.usefixtures("bounded")
+@pytest.mark.parametrize("method", ["PullMessages", "PullObject"])
+@pytest.mark.parametrize("status", [500, 507])
+def test_a_superlink_that_fails_costs_no_node_its_answer(
+    connected: Any, caplog: pytest.LogCaptureFixture, method: str, status: int
+) -> None:
+    flowers_own = connected({})
+    superlink = flowers_own.__dict__["_client"]
+    works, failures = getattr(superlink, method), list(range(6))
+
+    def fails_at_first(request: Any) -> Any:
+        if failures:
+            failures.pop()
+            raise superlink_says(status)
+        return works(request)
+
+    setattr(superlink, method, fails_at_first)
+    replies = GuardedGrid(flowers_own, poll_s=0.05).send_and_receive(orders(), timeout=15.0)
+    assert outcomes(replies) == {1: "update", 2: "update", 3: "update"}
+    assert caplog.text.count("the SuperLink failed") <= 3  # not at every look
+
+
+def superlink_says(status: int) -> httpx.HTTPStatusError:
+    request = httpx.Request("POST", "https://localhost")
+    return httpx.HTTPStatusError("x", request=request, response=httpx.Response(status))
+
+
+def test_a_superlink_that_fails_until_the_deadline_blames_no_node(connected: Any) -> None:
+    flowers_own = connected({})
+
+    def fails(_: Any) -> Any:
+        raise superlink_says(500)
+
+    flowers_own.__dict__["_client"].PullMessages = fails
+    grid = GuardedGrid(flowers_own, poll_s=0.05)
+    assert grid.send_and_receive(orders(), timeout=0.5) == []
+
+
+def test_what_the_superlink_refuses_is_no_message(connected: Any) -> None:
+    flowers_own = connected({})
+
+    def refuses(_: Any) -> Any:
+        raise superlink_says(400)
+
+    flowers_own.__dict__["_client"].PullMessages = refuses
+    replies = GuardedGrid(flowers_own).send_and_receive(orders(), timeout=9)
+    assert outcomes(replies) == dict.fromkeys((1, 2, 3), UNREADABLE_REPLY)
 
 
 def test_the_wait_ends_at_the_deadline_or_when_all_have_answered(

@@ -1,10 +1,15 @@
 """rounds.jsonl: every round once."""
 
+import errno
 import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from metaward.errors import FederationError
 from metaward.progress import RoundEvent
 from metaward_server.rounds_log import RoundsLog
 
@@ -29,6 +34,17 @@ def event(index: int) -> RoundEvent:
         promises={"4": {"mechanism": "none"}},
         delta_norm=0.5,
     )
+
+
+@contextmanager
+def files_end_at(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond so many bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_line_says_all_that_the_coordinator_knows_of_the_round(log: RoundsLog) -> None:
@@ -63,6 +79,48 @@ def test_a_half_written_line_is_dropped(log: RoundsLog) -> None:
     with log.path.open("a") as file:
         file.write('{"round_index": 1, "n_ro')
     log.cut_from(7)
+    assert rounds_in(log) == [0]
+
+
+def test_a_line_that_the_disk_takes_in_part_is_not_there_and_the_next_stands_alone(
+    log: RoundsLog,
+) -> None:
+    log.append(event(0))
+    with files_end_at(log.path.stat().st_size + 40), pytest.raises(OSError) as raised:  # noqa: PT011 (the number says which)
+        log.append(event(1))
+    assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, str(log.path))
+    assert rounds_in(log) == [0]
+    log.append(event(1))
+    assert rounds_in(log) == [0, 1]
+
+
+BROKEN = {
+    "two lines in one": b'{"round_index": 1, "n_ro{"round_index": 2}\n',
+    "no object": b"[]\n",
+    "no round": b"{}\n",
+    "no number": b'{"round_index": "1"}\n',
+    "no text": b"\0\xff\n",
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_line_that_may_be_a_closed_rounds_is_an_error_and_nothing_is_dropped(
+    log: RoundsLog, kind: str
+) -> None:
+    log.append(event(0))
+    before = log.path.read_bytes() + BROKEN[kind]
+    log.path.write_bytes(before)
+    with pytest.raises(FederationError, match=r"line 2 cannot be read; expected .* 2 closed"):
+        log.cut_from(2)
+    assert log.path.read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_line_beyond_all_closed_rounds_is_dropped(log: RoundsLog, kind: str) -> None:
+    log.append(event(0))
+    log.path.write_bytes(log.path.read_bytes() + BROKEN[kind])
+    log.append(event(2))
+    log.cut_from(1)
     assert rounds_in(log) == [0]
 
 

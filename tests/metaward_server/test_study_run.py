@@ -86,6 +86,22 @@ def test_a_round_logged_but_not_checkpointed_is_played_again_and_logged_once(
     assert rounds_in(tmp_path / "cut") == list(range(6))
 
 
+def test_a_study_whose_log_has_a_broken_line_stops_with_a_sentence_and_goes_on_without_it(
+    run: Any, tmp_path: Path
+) -> None:
+    whole = run("whole")
+    with pytest.raises(PowerCut):
+        run("cut", on_round=stop_after(2))
+    log = tmp_path / "cut/rounds.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(lines[0] + lines[1][:40] + lines[2])  # as if written one into the other
+    with pytest.raises(FederationError, match="line 2 cannot be read"):
+        run("cut", resume=True)
+    log.write_bytes(lines[0])
+    assert run("cut", resume=True)["w"].tobytes() == whole["w"].tobytes()
+    assert rounds_in(tmp_path / "cut") == [0, 3, 4, 5]
+
+
 def test_a_finished_study_resumes_to_its_result_without_a_round(run: Any) -> None:
     seen: list[RoundEvent] = []
     whole = run("whole")
