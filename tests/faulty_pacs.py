@@ -33,6 +33,7 @@ class Reply:
     """One answer.
 
     Attributes:
+        headers: Content-Length is added unless one is here; one that is empty is not sent.
         cut: Bytes of the body that are sent, before the connection ends.
     """
 
@@ -48,6 +49,22 @@ def multipart(*parts: bytes, boundary: str = "limit") -> Reply:
     body = b"\r\n".join(frame + part for part in parts) + f"\r\n--{boundary}--\r\n".encode()
     kind = f'multipart/related; type="application/dicom"; boundary={boundary}'
     return Reply(body=body, headers={"Content-Type": kind})
+
+
+def bare(image: bytes, length: str | None = None, cut: int | None = None) -> Reply:
+    """Return an instance without a frame; ``length`` is Content-Length, and empty for none."""
+    headers = {"Content-Type": "application/dicom"}
+    headers |= {} if length is None else {"Content-Length": length}
+    return Reply(body=image, headers=headers, cut=len(image) if cut is None else cut)
+
+
+def in_chunks(image: bytes, cut: int | None = None) -> Reply:
+    """Return an instance without a frame, in two chunks and an empty last one."""
+    half = len(image) // 2
+    pieces = (image[:half], image[half:], b"")
+    body = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+    headers = {"Content-Type": "application/dicom", "Transfer-Encoding": "chunked"}
+    return Reply(body=body, headers={**headers, "Content-Length": ""}, cut=cut)
 
 
 def rows(*elements: dict[str, str]) -> Reply:
@@ -88,7 +105,8 @@ def running_faulty_pacs(certificate: Path | None = None) -> Iterator[FaultyPacs]
             reply = pacs.answer(parts.path.removeprefix("/root"), parse_qs(parts.query))
             self.send_response(reply.status)
             for name, value in {"Content-Length": str(len(reply.body)), **reply.headers}.items():
-                self.send_header(name, value)
+                if value:
+                    self.send_header(name, value)
             self.end_headers()
             self.wfile.write(reply.body[: reply.cut])
             self.close_connection = reply.cut is not None

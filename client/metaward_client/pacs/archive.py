@@ -12,6 +12,12 @@ from typing import Protocol
 
 from metaward_client.pacs.failures import Failure
 
+LONGEST_LISTING = 500_000
+"""Studies, or instances of a study, that a PACS may list; a few hundred bytes are held of each."""
+
+LONGEST_VALUE = 256
+"""Characters that are kept of a value; no UID, date, modality or patient ID is as long."""
+
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 
@@ -78,8 +84,9 @@ class Instance:
     modality: str = ""
 
     def is_sound(self) -> bool:
-        """Say whether all its UIDs are UIDs."""
-        return all(map(is_uid, (self.study.uid, self.series_uid, self.sop_uid)))
+        """Say whether all its UIDs are UIDs; the class may be unknown."""
+        uids = (self.study.uid, self.series_uid, self.sop_uid, self.sop_class or self.sop_uid)
+        return all(map(is_uid, uids))
 
 
 class PacsAway(Exception):  # noqa: N818 (what it is about is the PACS)

@@ -4,20 +4,26 @@ Searches go through dicomweb-client. Instances do not: see :mod:`~metaward_clien
 Both share one session, which paces, follows no redirect, and knows no method but GET.
 """
 
-from base64 import b64encode
 from collections.abc import Callable
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import requests
 from dicomweb_client import DICOMwebClient
 from requests import exceptions
-from requests.adapters import HTTPAdapter
-from requests.auth import AuthBase
 
 from metaward.errors import ConfigError, MetawardError
-from metaward_client.pacs.archive import Instance, NotFetched, PacsAway, Sink, Study, StudyQuery
+from metaward_client.pacs.archive import (
+    LONGEST_LISTING,
+    LONGEST_VALUE,
+    Instance,
+    NotFetched,
+    PacsAway,
+    Sink,
+    Study,
+    StudyQuery,
+)
 from metaward_client.pacs.credentials import Credentials
+from metaward_client.pacs.dicomweb_access import checked_url, session_with, wrong_url
 from metaward_client.pacs.failures import Failure
 from metaward_client.pacs.multipart import copy_only_part
 from metaward_client.pacs.pace import Pace
@@ -49,8 +55,8 @@ class DicomwebArchive:
     def __init__(
         self, settings: DicomwebSettings, credentials: Credentials | None, pace: Pace
     ) -> None:
-        self._url = _checked(settings.url)
-        self._session = _session(settings, credentials, pace)
+        self._url = checked_url(settings.url)
+        self._session = session_with(settings, credentials, pace)
         self._timeout = settings.timeout_seconds
         self._was_let_in = False
         self._client = DICOMwebClient(
@@ -87,11 +93,10 @@ class DicomwebArchive:
         rows = self._pages(
             lambda offset: self._client.search_for_studies(
                 limit=PAGE, offset=offset, search_filters=_given(filters)
-            )
+            ),
+            (STUDY, PATIENT_ID, STUDY_DATE),
         )
-        return [
-            Study(*(_text(row, tag) for tag in (STUDY, PATIENT_ID, STUDY_DATE))) for row in rows
-        ]
+        return [Study(*row) for row in rows]
 
     def instances(self, study: Study, modality: str) -> list[Instance]:
         """QIDO-RS, search for the instances of a study."""
@@ -103,14 +108,14 @@ class DicomwebArchive:
                     offset=offset,
                     fields=[SOP_CLASS, MODALITY],
                     search_filters=_given({"Modality": modality}),
-                )
+                ),
+                (SERIES, INSTANCE, SOP_CLASS, MODALITY),
             )
         except NotFetched as error:
             if error.failure is Failure.GONE:
                 return []
             raise
-        tags = (SERIES, INSTANCE, SOP_CLASS, MODALITY)
-        return [Instance(study, *(_text(row, tag) for tag in tags)) for row in rows]
+        return [Instance(study, *row) for row in rows]
 
     def retrieve(self, instance: Instance, sink: Sink) -> None:
         """WADO-RS, retrieve one instance in the transfer syntax that it is stored in."""
@@ -124,7 +129,8 @@ class DicomwebArchive:
             ) as answer:
                 answer.raise_for_status()
                 content_type = answer.headers.get("Content-Type", "")
-                copy_only_part(content_type, answer.iter_content(CHUNK), sink)
+                chunks = answer.iter_content(CHUNK)
+                copy_only_part(content_type, chunks, sink, shows_its_end=_shows_its_end(answer))
 
         self._ask(copy)
 
@@ -132,18 +138,22 @@ class DicomwebArchive:
         """Close the connections."""
         self._session.close()
 
-    def _pages(self, search: Callable[[int], list[Row]]) -> list[Row]:
-        """Return the results of all pages; ``search`` takes the number of results to skip."""
-        rows: list[Row] = []
+    def _pages(
+        self, search: Callable[[int], list[Row]], tags: tuple[str, ...]
+    ) -> list[tuple[str, ...]]:
+        """Return these elements of all results; ``search`` takes the number of results to skip."""
+        found: list[tuple[str, ...]] = []
         before: list[Row] = []
         while True:
-            offset = len(rows)
+            offset = len(found)
             page = self._ask(lambda: _rows(search(offset)))  # noqa: B023 (called at once)
             if page == before:  # the PACS ignores the offset, so it gave everything at once
-                return rows
-            rows += page
+                return found
+            found += (tuple(_text(row, tag) for tag in tags) for row in page)
+            if len(found) > LONGEST_LISTING:
+                raise NotFetched(Failure.LISTING_TOO_LONG)
             if len(page) < SMALLEST_CAP:
-                return rows
+                return found
             before = page
 
     def _ask(self, request: Callable[[], ResultT]) -> ResultT:
@@ -158,9 +168,9 @@ class DicomwebArchive:
         except exceptions.SSLError:
             problem = PacsAway() if self._was_let_in else _tls_error()
         except exceptions.TooManyRedirects:
-            problem = _wrong_url("the PACS sends us on to another URL, which is not followed")
+            problem = wrong_url("the PACS sends us on to another URL, which is not followed")
         except (exceptions.InvalidURL, exceptions.MissingSchema, exceptions.InvalidSchema):
-            problem = _wrong_url("not a URL")
+            problem = wrong_url("not a URL")
         except (exceptions.ChunkedEncodingError, exceptions.ContentDecodingError):
             problem = PacsAway(Failure.INCOMPLETE)
         except (exceptions.ConnectionError, exceptions.Timeout):
@@ -168,86 +178,6 @@ class DicomwebArchive:
         except Exception:  # noqa: BLE001 (an answer that is no JSON, or other JSON, raises anything)
             problem = NotFetched(Failure.NOT_UNDERSTOOD)
         raise problem
-
-
-class _PacedGets(HTTPAdapter):
-    """Sends GET requests at a pace. Anything else would change the PACS."""
-
-    def __init__(self, pace: Pace) -> None:
-        super().__init__()
-        self._pace = pace
-
-    def send(
-        self,
-        request: requests.PreparedRequest,
-        *args: Any,  # handed on as they are
-        **kwargs: Any,
-    ) -> requests.Response:
-        assert request.method == "GET"
-        # dicomweb-client leaves the port out of it, and some proxies then answer for another host.
-        request.headers.pop("Host", None)
-        self._pace.wait()
-        return super().send(request, *args, **kwargs)
-
-
-class _Authorization(AuthBase):
-    """Adds the header that credentials amount to; requests' own takes no umlauts in a password."""
-
-    def __init__(self, credentials: Credentials) -> None:
-        both = f"{credentials.user}:{credentials.password}".encode()
-        token = credentials.token
-        self._value = f"Bearer {token}" if token else f"Basic {b64encode(both).decode('ascii')}"
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = self._value
-        return request
-
-
-def _session(
-    settings: DicomwebSettings, credentials: Credentials | None, pace: Pace
-) -> requests.Session:
-    session = requests.Session()
-    session.trust_env = False  # neither ~/.netrc nor a proxy: a PACS is in the house
-    session.max_redirects = 0
-    session.mount("https://", _PacedGets(pace))
-    session.mount("http://", _PacedGets(pace))
-    if settings.ca is not None:
-        if not settings.ca.is_file():
-            raise ConfigError(
-                "no such file",
-                expected="a certificate (PEM)",
-                where=f"data.pacs.ca ({settings.ca})",
-                next_step="Correct data.pacs.ca.",
-            )
-        session.verify = str(settings.ca)
-    if credentials is not None:
-        session.auth = _Authorization(credentials)
-    return session
-
-
-def _checked(url: str) -> str:
-    """Return a URL that requests may be appended to. No message quotes it: it may hold secrets."""
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        raise _wrong_url("not a URL") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise _wrong_url("not an http or https URL")
-    if parts.username is not None or parts.password is not None:
-        raise _wrong_url("a user or password in the URL, where everybody can read it")
-    if parts.query or parts.fragment:
-        raise _wrong_url("something behind the path of the URL")
-    return url.rstrip("/")
-
-
-def _wrong_url(found: str) -> ConfigError:
-    return ConfigError(
-        found,
-        expected="the root of the DICOMweb service, such as https://pacs.example/dicom-web",
-        where="data.pacs.url",
-        next_step="Correct the URL; a password belongs into the file of data.pacs.credentials.",
-    )
 
 
 def _tls_error() -> ConfigError:
@@ -258,6 +188,11 @@ def _tls_error() -> ConfigError:
         where="data.pacs.url",
         next_step="Name the hospital's own authority in data.pacs.ca, or correct the URL.",
     )
+
+
+def _shows_its_end(answer: requests.Response) -> bool:
+    """Say whether the body has a length or chunks, so that urllib3 raises where it breaks off."""
+    return answer.raw.chunked or answer.raw.length_remaining is not None
 
 
 def _of_status(response: requests.Response) -> Exception:
@@ -298,4 +233,4 @@ def _text(row: Row, tag: str) -> str:
     element = row.get(tag)
     values = element.get("Value") if isinstance(element, dict) else None
     value = values[0] if isinstance(values, list) and values else ""
-    return value.strip("\0 ") if isinstance(value, str) else ""
+    return value[:LONGEST_VALUE].strip("\0 ") if isinstance(value, str) else ""

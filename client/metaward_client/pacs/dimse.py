@@ -15,7 +15,16 @@ from pynetdicom.pdu_primitives import UserIdentityNegotiation
 
 from metaward.errors import ConfigError, MetawardError
 from metaward_client.dicom.transfer_syntaxes import TRANSFER_SYNTAXES
-from metaward_client.pacs.archive import Instance, NotFetched, PacsAway, Sink, Study, StudyQuery
+from metaward_client.pacs.archive import (
+    LONGEST_LISTING,
+    LONGEST_VALUE,
+    Instance,
+    NotFetched,
+    PacsAway,
+    Sink,
+    Study,
+    StudyQuery,
+)
 from metaward_client.pacs.credentials import Credentials
 from metaward_client.pacs.dimse_access import require_user, tls_of
 from metaward_client.pacs.failures import Failure
@@ -88,26 +97,28 @@ class DimseArchive:
             "ModalitiesInStudy": query.modality,
             "StudyDate": query.days(),
         }
-        found = self._find("STUDY", keys)
-        names = ("StudyInstanceUID", "PatientID", "StudyDate")
-        return [Study(*(_text(row, name) for name in names)) for row in found]
+        found = self._find("STUDY", keys, ("StudyInstanceUID", "PatientID", "StudyDate"))
+        return [Study(*row) for row in found]
 
     def instances(self, study: Study, modality: str) -> list[Instance]:
         """C-FIND at series level, then at image level for each series."""
         above = {"StudyInstanceUID": study.uid}
-        found = []
-        for series in self._find(
-            "SERIES", {**above, "SeriesInstanceUID": "", "Modality": modality}
+        found: list[Instance] = []
+        of_study = {**above, "SeriesInstanceUID": "", "Modality": modality}
+        for series_uid, its_modality in self._find(
+            "SERIES", of_study, ("SeriesInstanceUID", "Modality")
         ):
-            series_uid, its_modality = (
-                _text(series, name) for name in ("SeriesInstanceUID", "Modality")
-            )
             if modality and its_modality not in ("", modality):
                 continue
             of_series = {**above, "SeriesInstanceUID": series_uid}
-            for row in self._find("IMAGE", {**of_series, "SOPInstanceUID": "", "SOPClassUID": ""}):
-                sop_uid, sop_class = (_text(row, n) for n in ("SOPInstanceUID", "SOPClassUID"))
-                found.append(Instance(study, series_uid, sop_uid, sop_class, its_modality))
+            question = {**of_series, "SOPInstanceUID": "", "SOPClassUID": ""}
+            images = self._find("IMAGE", question, ("SOPInstanceUID", "SOPClassUID"))
+            found += (
+                Instance(study, series_uid, sop_uid, sop_class, its_modality)
+                for sop_uid, sop_class in images
+            )
+            if len(found) > LONGEST_LISTING:
+                raise NotFetched(Failure.LISTING_TOO_LONG)
         return found
 
     def retrieve(self, instance: Instance, sink: Sink) -> None:
@@ -146,21 +157,31 @@ class DimseArchive:
             self._association.release()
         self._association = None
 
-    def _find(self, level: str, keys: dict[str, str]) -> list[Dataset]:
-        def find(association: "Association") -> list[Dataset]:
+    def _find(
+        self, level: str, keys: dict[str, str], names: tuple[str, ...]
+    ) -> list[tuple[str, ...]]:
+        """C-FIND; return these elements of each answer."""
+
+        def find(association: "Association") -> list[tuple[str, ...]]:
             self._pace.wait()
-            rows: list[Dataset] = []
+            found: list[tuple[str, ...]] = []
             for answer, row in association.send_c_find(_identifier(level, keys), FIND):
                 status = answer.get("Status")
                 if status in PENDING:
                     if row is None:  # it cannot be decoded
                         raise NotFetched(Failure.NOT_UNDERSTOOD)
-                    rows.append(row)
+                    found.append(tuple(_text(row, name) for name in names))
+                    if len(found) > LONGEST_LISTING:
+                        raise NotFetched(Failure.LISTING_TOO_LONG)
                 elif status != SUCCESS:
                     raise _of_status(status)
-            return rows
+            return found
 
-        return self._ask(find)
+        try:
+            return self._ask(find)
+        except NotFetched:
+            self._hang_up()  # the next question would get the answers that are still to come
+            raise
 
     def _ask(self, request: "Callable[[Association], ResultT]") -> ResultT:
         """Send a request over the connection; whatever goes wrong comes out without its text."""
@@ -255,7 +276,7 @@ def _identifier(level: str, keys: dict[str, str]) -> Dataset:
 
 
 def _text(row: Dataset, keyword: str) -> str:
-    return str(row.get(keyword) or "").strip("\0 ")
+    return str(row.get(keyword) or "")[:LONGEST_VALUE].strip("\0 ")
 
 
 def _last(statuses: list[int | None]) -> int | None:

@@ -20,6 +20,7 @@ class Failure(StrEnum):
     OTHER_INSTANCE = "other_instance"
     TOO_LARGE = "too_large"
     SENSELESS_UID = "senseless_uid"
+    LISTING_TOO_LONG = "listing_too_long"
 
 
 EXPLANATIONS: dict[Failure, Explanation] = {
@@ -32,7 +33,7 @@ EXPLANATIONS: dict[Failure, Explanation] = {
         "Fetch again later, with a lower data.pacs.requests_per_second.",
     ),
     Failure.INCOMPLETE: Explanation(
-        "The connection ended before the file did, several times.",
+        "The connection ended before the file did, or may have, several times.",
         "Fetch again; if it stays so, ask whoever runs the PACS or the network.",
     ),
     Failure.GONE: Explanation(
@@ -70,5 +71,9 @@ EXPLANATIONS: dict[Failure, Explanation] = {
     Failure.SENSELESS_UID: Explanation(
         "The PACS lists it under UIDs that are none, so it cannot be asked for.",
         "Ask whoever runs the PACS to correct it.",
+    ),
+    Failure.LISTING_TOO_LONG: Explanation(
+        "The PACS lists more than this program takes; see docs/pacs.md for the bounds.",
+        "Narrow data.pacs.select by days or studies; if it stays so, ask whoever runs the PACS.",
     ),
 }

@@ -142,14 +142,20 @@ class Fetch:
         studies = self._studies()
         report.n_studies = len(studies)
         names: set[str] = set()
+        senseless: set[str] = set()
         keys: set[str] = set()
         for number, study in enumerate(studies):
             self._on_progress("studies", number, len(studies))
             for instance in self._instances(study):
-                if instance.sop_uid not in names and wanted.has(instance):
+                if not wanted.has(instance):
+                    continue
+                keys.add(wanted.key_of(instance))
+                if not instance.is_sound():
+                    senseless.add(instance.sop_uid)
+                elif instance.sop_uid not in names:
                     names.add(instance.sop_uid)
-                    keys.add(wanted.key_of(instance))
                     self._bring(instance)
+        self._count_senseless(senseless - names)
         self._on_progress("studies", len(studies), len(studies))
         if not report.unlisted:
             report.n_not_wanted = len(self._landing.names) - report.n_available
@@ -181,6 +187,14 @@ class Fetch:
                 self.report.unlisted[error.failure] += 1
         return found
 
+    def _count_senseless(self, sop_uids: set[str]) -> None:
+        """Count instances that are listed under senseless UIDs only: they cannot be asked for."""
+        n_there = sum(is_uid(uid) and self._landing.has(uid) for uid in sop_uids)
+        self.report.n_wanted += len(sop_uids)
+        self.report.n_there += n_there
+        if len(sop_uids) > n_there:
+            self.report.failed[Failure.SENSELESS_UID] += len(sop_uids) - n_there
+
     def _bring(self, instance: Instance) -> None:
         report = self.report
         report.n_wanted += 1
@@ -188,8 +202,6 @@ class Fetch:
             report.n_there += 1
             return
         try:
-            if not instance.is_sound():
-                raise NotFetched(Failure.SENSELESS_UID)
             report.n_bytes += self._patiently(lambda: self._receive(instance))
             report.n_fetched += 1
             self._lost_in_a_row = 0

@@ -65,7 +65,7 @@ class Landing:
         part = self._incoming / f"{name}.part"
         try:
             with _disk_errors_told(self._root), _created(part) as stream:
-                yield BoundedWriter(stream)
+                yield BoundedWriter(stream, self._root)
                 stream.flush()
                 os.fsync(stream.fileno())
             _require_instance(part, sop_uid)
@@ -74,7 +74,8 @@ class Landing:
                 place.mkdir(mode=0o700, exist_ok=True)
                 part.replace(place / name)
         except BaseException:
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the next fetch removes it
+                part.unlink()
             raise
         self.names.add(name)
 
@@ -128,25 +129,37 @@ def _created(path: Path) -> BinaryIO:
 class BoundedWriter:
     """Takes so much and no more.
 
+    Args:
+        stream: Where to.
+        root: The folder that an error of the disk is told about.
+
     Attributes:
         n_bytes: Taken so far.
     """
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, root: Path) -> None:
         self._stream = stream
+        self._root = root
         self.n_bytes = 0
 
     def write(self, data: bytes, /) -> None:
-        """Write the next bytes."""
+        """Write the next bytes.
+
+        Raises:
+            NotFetched: They are too many.
+            DataError: The disk is full, or read-only: said here, since whoever reads from a PACS
+                takes any other error for one of the PACS.
+        """
         self.n_bytes += len(data)
         if self.n_bytes > LARGEST_FILE:
             raise NotFetched(Failure.TOO_LARGE)
-        self._stream.write(data)
+        with _disk_errors_told(self._root):
+            self._stream.write(data)
 
 
 @contextlib.contextmanager
 def _disk_errors_told(root: Path) -> Iterator[None]:
-    """Turn an error of the disk into a sentence; whoever writes must let none of its own out."""
+    """Turn an error of the disk into a sentence."""
     try:
         yield
     except OSError as error:

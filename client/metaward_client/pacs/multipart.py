@@ -15,7 +15,9 @@ LONGEST_PREAMBLE = 64 * 2**10
 """Bytes before the part's content: boundary and headers."""
 
 
-def copy_only_part(content_type: str, chunks: Iterable[bytes], sink: Sink) -> None:
+def copy_only_part(
+    content_type: str, chunks: Iterable[bytes], sink: Sink, *, shows_its_end: bool
+) -> None:
     """Copy the content of an answer.
 
     Args:
@@ -23,14 +25,18 @@ def copy_only_part(content_type: str, chunks: Iterable[bytes], sink: Sink) -> No
             servers send it.
         chunks: The body of the answer.
         sink: Where to.
+        shows_its_end: Whether the chunks raise where the body breaks off; if not, only the frame
+            can show that it is whole.
 
     Raises:
         NotFetched: It is something else, or has several parts.
-        PacsAway: The end is missing.
+        PacsAway: The end is missing, or nothing would show that it is.
     """
     header = Message()
     header["Content-Type"] = content_type
     if header.get_content_type() == "application/dicom":
+        if not shows_its_end:
+            raise PacsAway(Failure.INCOMPLETE)
         for chunk in chunks:
             sink.write(chunk)
         return

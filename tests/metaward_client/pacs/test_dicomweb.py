@@ -1,6 +1,10 @@
 """DICOMweb against a PACS that misbehaves, and says the planted word wherever it can."""
 
 import datetime
+import errno
+import gzip
+import io
+import json
 import logging
 import traceback
 from collections.abc import Callable, Iterator
@@ -14,13 +18,26 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from dicom_factory import uid_of, write_dicom
-from faulty_pacs import FakeClock, FaultyPacs, Reply, multipart, rows, running_faulty_pacs
+from faulty_pacs import (
+    FakeClock,
+    FaultyPacs,
+    Reply,
+    bare,
+    in_chunks,
+    multipart,
+    rows,
+    running_faulty_pacs,
+)
 from metaward import cli
 from metaward.errors import ConfigError, DataError, MetawardError
-from metaward_client.pacs import site_fetch
+from metaward_client.pacs import dicomweb, dicomweb_access, site_fetch
+from metaward_client.pacs import landing as landing_module
+from metaward_client.pacs.archive import LONGEST_VALUE, StudyQuery
 from metaward_client.pacs.failures import Failure
 from metaward_client.pacs.fetch import FetchReport
 from metaward_client.pacs.landing import fetched_folder
+from metaward_client.pacs.pace import Pace
+from metaward_client.pacs.settings import DicomwebSettings
 from metaward_client.pacs.site_fetch import fetch_site
 from metaward_client.site_config import read_site_config
 
@@ -140,6 +157,52 @@ def test_half_an_answer_is_asked_for_again_and_then_counted(
     assert len(list(fetched_folder(tmp_path / "images").glob("??/*"))) == 3
 
 
+@pytest.mark.parametrize("length", ["", "some", "-1"], ids=["none", "no number", "negative"])
+def test_an_image_whose_end_nothing_shows_is_not_taken_for_whole(
+    pacs: FaultyPacs, images: list[bytes], tmp_path: Path, length: str
+) -> None:
+    pacs.answer = healthy(images, image=bare(images[1], length, cut=len(images[1]) * 3 // 4))
+    assert fetch(tmp_path, pacs.url).failed == {Failure.INCOMPLETE: 1}
+    pacs.answer = healthy(images)
+    assert fetch(tmp_path, pacs.url).n_fetched == 1
+
+
+def test_a_bare_image_is_taken_if_all_its_bytes_or_chunks_came(
+    pacs: FaultyPacs, images: list[bytes], tmp_path: Path
+) -> None:
+    for number, (reply, failed) in enumerate([
+        (bare(images[1]), 0),
+        (bare(images[1], cut=len(images[1]) - 1), 1),
+        (in_chunks(images[1]), 0),
+        (in_chunks(images[1], cut=len(images[1]) * 3 // 4), 1),
+        (in_chunks(images[1], cut=len(in_chunks(images[1]).body) - 5), 1),
+    ]):  # fmt: skip
+        pacs.answer = healthy(images, image=reply)
+        (tmp_path / str(number)).mkdir()
+        report = fetch(tmp_path / str(number), pacs.url)
+        assert report.failed == ({Failure.INCOMPLETE: 1} if failed else {})
+        assert report.n_fetched == N_IMAGES - failed
+
+
+class FullDisk(io.BytesIO):
+    def write(self, *_: object) -> int:
+        raise OSError(errno.ENOSPC, PLANTED)
+
+
+def test_a_full_disk_ends_the_fetch_at_once_with_one_sentence(
+    pacs: FaultyPacs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(landing_module, "_created", lambda _: FullDisk())
+    assert cli.run(["site", "fetch", str(site_at(tmp_path, pacs.url))]) == 3
+    text = capfd.readouterr().err
+    assert "No space left on device" in text
+    assert PLANTED not in text
+    assert pacs.n_images_asked_for() == 1
+
+
 def test_another_image_than_the_one_asked_for_is_counted(
     pacs: FaultyPacs, images: list[bytes], tmp_path: Path
 ) -> None:
@@ -215,6 +278,76 @@ def test_a_long_listing_comes_to_its_end(pacs: FaultyPacs, tmp_path: Path, obeys
     report = fetch(tmp_path, pacs.url)
     assert report.failed == {Failure.GONE: 250}
     assert pages == ([0, 100, 200] if obeys else [0, 250])
+
+
+def test_a_listing_whose_pages_never_end_is_given_up(
+    pacs: FaultyPacs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dicomweb, "LONGEST_LISTING", 250)
+
+    def answer(path: str, query: dict[str, list[str]]) -> Reply:
+        if path == "/studies":
+            return rows({"0020000D": STUDY})
+        assert len(pacs.requests) < 10
+        first = int(query["offset"][0])
+        return rows(*({"0020000E": "1.2", "00080018": f"1.2.{first + i}"} for i in range(100)))
+
+    pacs.answer = answer
+    report = fetch(tmp_path, pacs.url)
+    assert report.unlisted == {Failure.LISTING_TOO_LONG: 1}
+    assert len(pacs.requests) == 2 + 3
+
+
+@pytest.mark.parametrize(
+    ("question", "status"),
+    [("listing", 200), ("listing", 302), ("listing", 500), ("image", 302)],
+)
+def test_an_answer_that_would_fill_the_memory_is_given_up(
+    pacs: FaultyPacs,
+    images: list[bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    question: str,
+    status: int,
+) -> None:
+    monkeypatch.setattr(dicomweb_access, "LARGEST_PAGE", 100_000)
+    body = rows(*({"0020000E": "1.2", "00080018": f"1.2.{i}"} for i in range(5_000))).body
+    reply = Reply(status, body, {"Location": pacs.url} if status == 302 else {})
+    pacs.answer = healthy(images, **{question: reply})
+    report = fetch(tmp_path, pacs.url)
+    assert report.failed + report.unlisted == {Failure.LISTING_TOO_LONG: 1}
+
+
+def test_a_compressed_listing_counts_as_long_as_it_is_unpacked(
+    pacs: FaultyPacs, images: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dicomweb_access, "LARGEST_PAGE", 100_000)
+    body = gzip.compress(b"[" + b" " * 1_000_000 + b"]")
+    assert len(body) < 10_000
+    pacs.answer = healthy(images, listing=Reply(200, body, {"Content-Encoding": "gzip"}))
+    assert fetch(tmp_path, pacs.url).unlisted == {Failure.LISTING_TOO_LONG: 1}
+
+
+def test_of_a_value_that_is_too_long_only_the_beginning_is_kept(pacs: FaultyPacs) -> None:
+    pacs.answer = lambda *_: rows({"0020000D": STUDY, "00100020": "x" * 100_000})
+    settings = DicomwebSettings(protocol="dicomweb", url=pacs.url)
+    archive = dicomweb.DicomwebArchive(settings, None, Pace(1000.0, FakeClock().clock()))
+    assert [len(study.patient_id) for study in archive.studies(StudyQuery())] == [LONGEST_VALUE]
+    archive.close()
+
+
+def test_a_uid_that_no_text_can_hold_does_not_end_a_fetch(
+    pacs: FaultyPacs, images: list[bytes], tmp_path: Path
+) -> None:
+    sound = json.loads(healthy(images)(f"/studies/{STUDY}/instances", {}).body)
+    half_a_character = {
+        tag: {"Value": [value]} for tag, value in (("0020000E", "1.2"), ("00080018", "1.2.\ud800"))
+    }
+    listing = Reply(body=json.dumps([half_a_character, *sound]).encode())
+    pacs.answer = healthy(images, listing=listing)
+    report = fetch(tmp_path, pacs.url)
+    assert report.failed == {Failure.SENSELESS_UID: 1}
+    assert report.n_fetched == N_IMAGES
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import logging
 import socket
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -15,14 +15,16 @@ import pytest
 import yaml
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
+from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 from pynetdicom import AE, evt
+from pynetdicom.dsutils import encode
 
 from dicom_factory import uid_of, write_dicom
 from faulty_pacs import FakeClock
 from metaward import cli
 from metaward.errors import ConfigError, DataError, MetawardError
 from metaward_client.dicom.silence import quiet_pydicom
+from metaward_client.pacs import dimse
 from metaward_client.pacs.dimse import CLASSES_AT_ONCE, COMMON_CLASSES, FIND, GET, SYNTAXES
 from metaward_client.pacs.failures import Failure
 from metaward_client.pacs.fetch import FetchReport
@@ -45,12 +47,14 @@ class ScriptedPacs:
         got: What C-GET gives, as pynetdicom wants it from whoever serves: numbers, then statuses
             with data sets.
         aborts: Whether C-GET ends with the end of the connection.
+        search: Answers C-FIND instead of `found`; takes a level and a Study Instance UID.
     """
 
     port: int
     found: dict[str, list[tuple[int, Dataset | None]]]
     got: list[Any]
     aborts: bool = False
+    search: Callable[[str, str], list[tuple[int, Dataset | None]]] | None = None
     n_connections: int = 0
     gets: list[str] = field(default_factory=list)
 
@@ -84,7 +88,8 @@ def pacs(tmp_path: Path) -> Iterator[ScriptedPacs]:
     )
 
     def find(event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
-        yield from scripted.found[event.identifier.QueryRetrieveLevel]
+        level, study = event.identifier.QueryRetrieveLevel, event.identifier.StudyInstanceUID
+        yield from scripted.search(level, study) if scripted.search else scripted.found[level]
 
     def get(event: evt.Event) -> Iterator[Any]:
         scripted.gets.append(str(event.identifier.SOPInstanceUID))
@@ -193,6 +198,80 @@ def test_where_the_pacs_names_no_class_the_common_ones_are_offered(
 def test_a_search_that_fails_is_counted(pacs: ScriptedPacs, tmp_path: Path) -> None:
     pacs.found["SERIES"] = [(0xC001, row(ErrorComment=PLANTED))]
     assert fetch(tmp_path, pacs.port).unlisted == {Failure.PACS_ERROR: 1}
+
+
+def of_study(number: int) -> dict[str, str]:
+    return {
+        "StudyInstanceUID": uid_of(f"study {number}"),
+        "SeriesInstanceUID": uid_of(f"series {number}"),
+    }
+
+
+def test_an_answer_that_cannot_be_read_costs_its_own_study_only(
+    pacs: ScriptedPacs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def encoded(dataset: Dataset, *args: Any) -> bytes | None:
+        if "PatientComments" in dataset:  # ends within the header of an element
+            return b"\x08\x00\x15\x11\xff\xff\xff\xff\x01\x00\x02\x00\x04\x00\x00\x00abcd"
+        return encode(dataset, *args)
+
+    def search(level: str, study: str) -> list[tuple[int, Dataset | None]]:
+        number = next(i for i in range(4) if of_study(i)["StudyInstanceUID"] == study)
+        match level:
+            case "STUDY":
+                return [(0xFF00, row(StudyInstanceUID=study, PatientID=PLANTED))]
+            case "SERIES":
+                broken = [(0xFF00, row(PatientComments=PLANTED))] if number == 1 else []
+                return [*broken, (0xFF00, row(**of_study(number), Modality="MR"))]
+        image = {"SOPInstanceUID": uid_of(f"image {number}"), "SOPClassUID": MRImageStorage}
+        return [(0xFF00, row(**of_study(number), **image))]
+
+    monkeypatch.setattr("pynetdicom.service_class.encode", encoded)
+    pacs.search = search
+    site = site_at(tmp_path, pacs.port)
+    table = "".join(f"{of_study(i)['StudyInstanceUID']},a\n" for i in range(4))
+    (tmp_path / "labels.csv").write_text("study_instance_uid,label\n" + table)
+    pacs.got = [0]
+    report = fetch_site(read_site_config(site, needs_root=False), clock=FakeClock().clock())
+    assert report.unlisted == {Failure.NOT_UNDERSTOOD: 1}
+    assert pacs.gets == [uid_of(f"image {i}") for i in (0, 2, 3)]
+
+
+@pytest.mark.parametrize("sop_class", ["1." * 40, "MR Image Storage"], ids=["long", "words"])
+def test_a_senseless_class_of_one_image_costs_that_image_only(
+    pacs: ScriptedPacs, tmp_path: Path, sop_class: str
+) -> None:
+    sound = pacs.found["IMAGE"][0][1]
+    assert sound is not None
+    with quiet_pydicom():
+        senseless = row(
+            StudyInstanceUID=STUDY, SOPInstanceUID=uid_of("b"), SOPClassUID=UID(sop_class)
+        )
+    pacs.found["IMAGE"] = [(0xFF00, senseless), (0xFF00, sound)]
+    report = fetch(tmp_path, pacs.port)
+    assert (report.failed, report.n_fetched) == ({Failure.SENSELESS_UID: 1}, 1)
+
+
+@pytest.mark.parametrize(
+    ("n_studies", "n_series", "n_images"),
+    [(5, 1, 1), (1, 5, 1), (1, 1, 5), (1, 2, 2)],
+    ids=["studies", "series", "images", "series with images"],
+)
+def test_a_listing_that_is_too_long_is_given_up(
+    pacs: ScriptedPacs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    n_studies: int,
+    n_series: int,
+    n_images: int,
+) -> None:
+    monkeypatch.setattr(dimse, "LONGEST_LISTING", 3)
+    pacs.found["STUDY"] *= n_studies
+    pacs.found["SERIES"] *= n_series
+    pacs.found["IMAGE"] *= n_images
+    report = fetch(tmp_path, pacs.port)
+    assert report.unlisted == {Failure.LISTING_TOO_LONG: 1}
+    assert pacs.gets == []
 
 
 def test_a_pacs_without_resources_is_asked_again(pacs: ScriptedPacs, tmp_path: Path) -> None:

@@ -195,6 +195,30 @@ def test_uids_that_are_none_are_not_asked_for(
     assert archive.asked == ["check"]
 
 
+@pytest.mark.parametrize("order", [1, -1], ids=["first", "last"])
+def test_a_senseless_listing_does_not_hide_a_sound_one_of_the_same_image(
+    runs: Runs, archive: ScriptedArchive, monkeypatch: pytest.MonkeyPatch, order: int
+) -> None:
+    def instances(study: Study, modality: str) -> list[Instance]:
+        broken = Instance(study, "*", uid_of("a"))
+        return [broken, Instance(study, "1.2", uid_of("a"))][::order]
+
+    monkeypatch.setattr(archive, "instances", instances)
+    monkeypatch.setattr(archive, "studies", lambda _: [Study("1.2", "")])
+    report = runs.run(archive)
+    assert (report.n_wanted, report.n_fetched, report.failed) == (1, 1, {})
+
+
+def test_an_image_that_is_there_stays_there_when_its_listing_breaks(
+    runs: Runs, archive: ScriptedArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive.content = {"s1": ["a"]}
+    assert runs.run(archive).n_fetched == 1
+    monkeypatch.setattr(archive, "instances", lambda s, _: [Instance(s, "*", uid_of("a"))])
+    report = runs.run(archive)
+    assert (report.n_wanted, report.n_there, report.n_not_wanted, report.failed) == (1, 1, 0, {})
+
+
 def test_nothing_at_all_is_an_error_with_reasons(runs: Runs, archive: ScriptedArchive) -> None:
     archive.problems = {name: [NotFetched(Failure.GONE)] for name in "abcde"}
     with pytest.raises(DataError, match=r"3 studies and 5 instances are wanted \(5 gone\)"):

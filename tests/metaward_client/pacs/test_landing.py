@@ -1,4 +1,5 @@
 import errno
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -117,16 +118,43 @@ def test_a_file_that_does_not_end_is_refused(
     assert files(tmp_path / "root") == []
 
 
-def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "text of the system", str(tmp_path / "secret"))
+class FullDisk(BytesIO):
+    def write(self, *_: object) -> int:
+        raise OSError(errno.ENOSPC, "text of the system", "secret")
 
-    monkeypatch.setattr(BoundedWriter, "write", full)
+
+def test_a_full_disk_is_one_sentence_of_whoever_writes(tmp_path: Path) -> None:
+    writer = BoundedWriter(FullDisk(), tmp_path)
+    with pytest.raises(DataError, match=r"No space left on device.*Free space") as caught:
+        writer.write(b"half")
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("fails", ["os.fsync", "pathlib.Path.replace"])
+def test_a_disk_that_fails_later_is_the_same_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    monkeypatch.setattr(fails, FullDisk().write)
     with open_landing(tmp_path / "root") as landing:
-        with pytest.raises(DataError, match=r"No space left on device.*Free space") as caught:
+        with pytest.raises(DataError, match=r"No space left on device.*Free space"):
             receive(landing, "a", image(tmp_path))
-        assert "secret" not in str(caught.value)
+        assert not landing.has(uid_of("a"))
     assert files(tmp_path / "root") == []
+
+
+def test_a_disk_that_became_read_only_is_the_same_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "text of the system", "secret")
+
+    monkeypatch.setattr("os.fsync", refused)
+    monkeypatch.setattr(Path, "unlink", refused)
+    with (
+        open_landing(tmp_path / "root") as landing,
+        pytest.raises(DataError, match="Read-only file system"),
+    ):
+        receive(landing, "a", image(tmp_path))
 
 
 def test_two_fetches_of_one_site_do_not_run_at_once(tmp_path: Path) -> None:

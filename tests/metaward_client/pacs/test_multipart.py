@@ -15,10 +15,10 @@ class Taken(BytesIO):
         super().write(data)
 
 
-def copied(kind: str, body: bytes, size: int = 7) -> bytes:
+def copied(kind: str, body: bytes, size: int = 7, *, shows_its_end: bool = True) -> bytes:
     chunks = [body[i : i + size] for i in range(0, len(body), size)]
     taken = Taken()
-    copy_only_part(kind, chunks, taken)
+    copy_only_part(kind, chunks, taken, shows_its_end=shows_its_end)
     return taken.getvalue()
 
 
@@ -38,6 +38,14 @@ def test_the_part_comes_out_byte_for_byte_however_the_answer_is_cut(
 def test_an_answer_without_frame_is_taken_as_it_is() -> None:
     assert copied("application/dicom", b"DICM") == b"DICM"
     assert copied("application/dicom; transfer-syntax=1.2", b"DICM") == b"DICM"
+
+
+def test_an_answer_that_neither_frame_nor_connection_shows_the_end_of_is_incomplete() -> None:
+    with pytest.raises(PacsAway, match="incomplete"):
+        copied("application/dicom", b"DICM", shows_its_end=False)
+    reply = multipart(b"DICM")
+    kind = reply.headers["Content-Type"]
+    assert copied(kind, reply.body, shows_its_end=False) == b"DICM"
 
 
 def test_a_quoted_boundary_and_text_before_it_are_understood() -> None:
