@@ -6,7 +6,8 @@ Each block between `<!-- results: NAME -->` and `<!-- end -->` is made from docs
 a report.json as `metaward simulate` wrote it; a block that begins with `<!-- privacy: NAME -->`
 from the figures of `benchmarks/bench_privacy.py`, with `<!-- papers: NAME -->` from those of
 `benchmarks/paper_tables.py` (`papers-short`: a row for each learner), with `<!-- clients: NAME -->`
-from `benchmarks/federated_table.py`.
+from `benchmarks/federated_table.py`, and with `<!-- medical: NAME -->` from
+`benchmarks/bench_medical.py`.
 With --check nothing is written, and the exit code is 1 when a page is not what the files say.
 """
 
@@ -20,6 +21,7 @@ from statistics import fmean
 from typing import Any
 
 from clients_table import clients_table
+from medical_table import medical_table
 from metaward.report.answer import answer
 from metaward.report.schema import Report, read_report_json
 from paper_table import paper_table, short_table
@@ -128,6 +130,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "papers": lambda path: paper_table(_content(path)),
     "papers-short": lambda path: short_table(_content(path)),
     "clients": lambda path: clients_table(_content(path)),
+    "medical": lambda path: medical_table(_content(path)),
 }
 
 

@@ -164,12 +164,27 @@ class RunDirectory:
         )
 
     def read_rounds(self) -> tuple[RoundEvent, ...]:
-        """Return the closed rounds in order; a line that a crash cut off is not one."""
+        """Return the closed rounds in order; a line that a crash cut off is not one.
+
+        Raises:
+            ConfigError: A whole line is not a round's.
+        """
         if not self.rounds.exists():
             return ()
-        text = self.rounds.read_text(encoding="utf-8")
-        complete = text[: text.rfind("\n") + 1]
-        return tuple(RoundEvent(**json.loads(line)) for line in complete.splitlines())
+        content = self.rounds.read_bytes()
+        complete = content[: content.rfind(b"\n") + 1]
+        events = []
+        for number, line in enumerate(complete.splitlines(), start=1):
+            try:
+                events.append(RoundEvent(**json.loads(line)))
+            except (ValueError, TypeError) as error:
+                raise ConfigError(
+                    f"line {number} cannot be read",
+                    expected="one line of JSON for each closed round",
+                    where=str(self.rounds),
+                    next_step="Put the line right from a copy, or delete it.",
+                ) from error
+        return tuple(events)
 
 
 def model_folder(path: Path) -> Path:

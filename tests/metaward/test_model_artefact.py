@@ -264,6 +264,16 @@ def test_rounds_are_read_without_a_torn_last_line(tmp_path):
     assert run.read_rounds() == (event,)
 
 
+@pytest.mark.parametrize("line", [b'{"round_index": 0, {', b'{"rounds": 1}', b"7", b"\xff"])
+def test_a_line_that_is_no_rounds_is_named_and_not_a_traceback(tmp_path, line):
+    run = RunDirectory.create(tmp_path / "run")
+    event = RoundEvent(0, 3, 6, 5)
+    whole = json.dumps(dataclasses.asdict(event)).encode()
+    run.rounds.write_bytes(whole + b"\n" + line + b"\n")
+    with pytest.raises(ConfigError, match="line 2 cannot be read"):
+        run.read_rounds()
+
+
 def test_privacy_is_written_per_site(tmp_path):
     run = RunDirectory.create(tmp_path / "run")
     run.write_privacy({"north": PrivacyStatement()})
