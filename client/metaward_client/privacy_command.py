@@ -130,10 +130,12 @@ def approved_networks(site: Path) -> "list[ModelSettings]":
     """
     from metaward.config import load_settings
     from metaward_client.node.approval import Approval
+    from metaward_client.node.node_folder import NodeFolder
     from metaward_client.node_command import NODE_FOLDER
 
-    folder = (site if site.is_dir() else site.parent) / NODE_FOLDER / "approvals"
-    found = [load_settings(path, Approval).study.model for path in sorted(folder.glob("*.yaml"))]
+    node = NodeFolder((site if site.is_dir() else site.parent) / NODE_FOLDER)
+    approvals = sorted(node.approvals.glob("*.yaml"))
+    found = [load_settings(path, Approval).study.model for path in approvals]
     return list(dict.fromkeys(found))
 
 

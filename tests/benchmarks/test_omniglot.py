@@ -8,7 +8,14 @@ import torch
 
 from metaward.errors import DataError
 from omniglot.characters import SIZE, Characters, load_characters
-from omniglot.episodes import Classes, Setting, both_sides, drawn_episode, drawn_task
+from omniglot.episodes import (
+    Classes,
+    Setting,
+    both_sides,
+    drawn_episode,
+    drawn_task,
+    whole_task,
+)
 
 N_CHARACTERS, N_DRAWERS = 12, 6
 
@@ -116,6 +123,19 @@ def test_a_task_is_different_classes_with_a_patient_for_each_drawing(
     for label, name in enumerate(task.label_names):
         mine = task.images[task.labels == label][:, 0]
         assert np.array_equal(mine, classes.drawings(int(name)))
+
+
+def test_on_an_accelerator_one_task_holds_all_classes_and_is_made_once(
+    characters: Characters,
+) -> None:
+    classes = Classes(characters.images)
+    tasks = whole_task(classes, torch.device("meta"))
+    one, other = (next(tasks(np.random.default_rng(seed))) for seed in range(2))
+    assert one is other
+    assert one.label_names == tuple(map(str, range(len(classes))))
+    assert one.n_patients == one.n_images == len(classes) * N_DRAWERS
+    assert np.array_equal(one.images[one.labels == 5][:, 0], classes.drawings(5))
+    assert one.take(np.arange(2)).device.type == "meta"
 
 
 def test_every_class_is_drawn_sooner_or_later(characters: Characters) -> None:

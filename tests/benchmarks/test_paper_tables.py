@@ -125,6 +125,28 @@ def test_the_page_shows_ours_beside_the_papers_and_what_it_cost() -> None:
     assert "`python x`, commit `0123456789ab`, 2 cores." in text
 
 
+def test_the_page_of_an_accelerator_names_it_and_tells_no_cpu_seconds() -> None:
+    result = a_result(0, [0.4, 0.6])
+    result["device_s"] = result.pop("cpu_s")
+    summary = {
+        "split": "vinyals", "seeds": 1, "query_images_per_class": 10, "workers": 3,
+        "device": "Card 9", "wall_s": 30.0, "lines": lines_of(a_row(), [result]),
+    }  # fmt: skip
+    content = {"command": "c", "commit": "c", "machine": "2 cores", "results": summary}
+    text = paper_table(content)
+    assert "| outer steps | training s | wall s |" in text
+    assert "| 2 | 1 | 3 |" in text
+    assert "All of it took 30 s on 3 processes." in text
+    assert "Card 9, 2 cores." in text
+    assert "CPU" not in text
+
+
+def test_a_budget_may_be_given_for_all_trainings() -> None:
+    training = a_training(steps=3)
+    assert paper_tables.within(training, None) == training
+    assert paper_tables.within(training, 7.0) == training.model_copy(update={"budget_s": 7.0})
+
+
 def test_the_readme_has_a_row_for_each_learner() -> None:
     summary = {
         "seeds": 1, "workers": 2, "wall_s": 30.0, "cpu_s": 50.0,

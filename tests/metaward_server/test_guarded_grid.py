@@ -301,9 +301,9 @@ def bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def threads_beside(known: set[threading.Thread], *, wait_s: float) -> set[threading.Thread]:
     """Return the threads that were started since and are still there after a while."""
     until = time.monotonic() + wait_s
-    while (left := set(threading.enumerate()) - known) and time.monotonic() < until:
-        time.sleep(0.05)
-    return left
+    for thread in set(threading.enumerate()) - known:
+        thread.join(max(0.0, until - time.monotonic()))
+    return set(threading.enumerate()) - known
 
 
 @pytest.mark.usefixtures("bounded")

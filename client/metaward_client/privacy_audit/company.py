@@ -69,10 +69,13 @@ def most_moved(vectors: Vectors, image: tuple[int, int, int], rng: torch.Generat
     everybody = seen[-1]
     if not all(bool(one.isfinite().all()) for one in seen):
         return math.inf
-    return max(
-        float(((one - everybody[: len(one)]).norm(dim=1) / everybody[: len(one)].norm(dim=1)).max())
-        for one in seen
-    )
+    return max(float(_moved(one, everybody[: len(one)]).max()) for one in seen)
+
+
+def _moved(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Return how far rows lie apart over their length; 0 where they are equal, also of length 0."""
+    apart = (one - other).norm(dim=1)
+    return torch.where(apart == 0, 0.0, apart / other.norm(dim=1))
 
 
 def company_finding(moved: Mapping[str, float]) -> Finding:

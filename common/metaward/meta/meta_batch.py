@@ -67,8 +67,7 @@ def mean_over_tasks(
     n_tasks, loss = 0, 0.0
 
     def most(task: TaskExamples) -> int:
-        found = fastest_at_once(body, theta, task, apart=apart, passes_held=passes_held)
-        return at_once or found
+        return at_once or fastest_at_once(body, theta, task, apart=apart, passes_held=passes_held)
 
     for part in _parts(tasks, most):
         if len(part) == 1:

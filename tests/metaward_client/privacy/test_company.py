@@ -159,3 +159,19 @@ def test_vectors_that_are_not_finite_in_some_company_are_no_evidence() -> None:
 
     worst = most_moved(broken_in_some, (1, 4, 4), torch.Generator().manual_seed(0))
     assert company_finding({"x": worst}).verdict is Verdict.FAIL
+
+
+def test_a_patient_who_adds_nothing_hides_nobody_who_is_moved() -> None:
+    def first_adds_nothing(examples: Examples) -> Tensors:
+        n = len(examples.labels)
+        rows = torch.ones(n, 3) + 1e-6 * n
+        rows[0] = 0
+        return {"x": rows}
+
+    def nobody_adds_anything(examples: Examples) -> Tensors:
+        return {"x": torch.zeros(len(examples.labels), 3)}
+
+    rng = torch.Generator().manual_seed(0)
+    worst = {"x": most_moved(first_adds_nothing, (1, 4, 4), rng)}
+    assert company_finding(worst).verdict is Verdict.FAIL
+    assert most_moved(nobody_adds_anything, (1, 4, 4), rng) == 0
