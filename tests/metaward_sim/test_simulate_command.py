@@ -288,3 +288,32 @@ def test_out_must_be_writable(tmp_path: Path) -> None:
     done = metaward("simulate", "--out", tmp_path / "locked" / "run")
     assert done.code == 2
     assert "may write" in done.err
+
+
+def test_an_accelerator_that_is_not_there_is_named_before_a_hospital_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr(
+        "metaward_sim.simulate.draw_hospitals", lambda *_, **__: pytest.fail("drawn")
+    )
+    ended = metaward("simulate", "--device", "cuda", "--out", str(tmp_path / "run"))
+    assert ended.code == 2
+    assert "0 accelerators" in ended.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_hospitals_train_on_the_device_of_the_scenario(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def federation(*_: object, device: str, **__: object) -> None:
+        asked.append(device)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("metaward_sim.simulate.device_of", lambda _: None)
+    monkeypatch.setattr("metaward_sim.training.run_federation", federation)
+    scenario = write_scenario(tmp_path / "tiny.yaml", device="cuda:1")
+    metaward("simulate", str(scenario), "--out", str(tmp_path / "run"))
+    assert asked == ["cuda:1"]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from metaward.config import Settings
 from metaward.errors import ConfigError, DataError, PrivacyError
@@ -566,3 +567,11 @@ def test_with_the_accountant_of_record_no_round_too_many(
     assert 1 <= sum(spent.values()) == rounds < 49
     assert epsilon(spent, target_delta=1e-3, relation=relation) <= 3.0
     assert epsilon(plus(spent, one), target_delta=1e-3, relation=relation) > 3.0
+
+
+def test_dp_sgd_draws_nobody_from_a_task_on_another_device(opened: Any) -> None:
+    def elsewhere() -> Task:
+        return replace(twelve_patients(), device=torch.device("meta"))
+
+    with pytest.raises(ValueError, match="holds on a CPU alone"):
+        release(asked(), elsewhere, opened(dp_sgd), os_noise())

@@ -139,3 +139,24 @@ def test_company_is_asked_of_the_networks_of_the_studies_that_a_site_approved(
     found = _company([ModelSettings(filters=8, groups=1), *map(small_like, models)])
     assert found.verdict is Verdict.PASS
     assert {"gradients, conv4 at 28 x 28", "class sums, conv4 at 64 x 64"} < found.figures.keys()
+
+
+def test_the_networks_of_an_audit_are_those_that_company_is_asked_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class AskedError(Exception):
+        pass
+
+    def company(models: list[ModelSettings]) -> None:
+        raise AskedError(*(model.image_size for model in models))
+
+    monkeypatch.setattr(run, "_sensitivity", lambda *_: iter(()))
+    monkeypatch.setattr(run, "_company", company)
+    task, policy, _ = privacy_command._drawn()
+    networks = [ModelSettings(image_size=64), ModelSettings(image_size=28)]
+    with pytest.raises(AskedError) as raised:
+        run.run_audit(
+            task, policy, data="", synthetic=True, effort=run.Effort.quick(),
+            on_check=lambda _: None, networks=networks,
+        )  # fmt: skip
+    assert raised.value.args == (task.images.shape[-1], 64, 28)
