@@ -33,8 +33,8 @@ class DiskTrouble:
 
 
 def existing_part(path: Path) -> Path:
-    """Return the path, or of the folders above it the nearest that is there."""
-    return next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    """Return the path, or of the folders above it the nearest that is there for this user."""
+    return next(at for at in (path, *path.absolute().parents) if os.access(at, os.F_OK))
 
 
 def disk_trouble(path: Path) -> DiskTrouble | None:
@@ -53,7 +53,15 @@ def disk_trouble(path: Path) -> DiskTrouble | None:
 
 
 def explained(error: OSError) -> ConfigError | None:
-    """Return what a user can act on, where a disk is full or read-only; otherwise nothing."""
+    """Return what a user can act on: a full disk, a read-only one, a closed path; or nothing."""
+    if isinstance(error, PermissionError) and error.filename:
+        return ConfigError(
+            "this user may not read or write it",
+            expected="a path that is open to the user whose command it is",
+            where=str(Path(os.fsdecode(error.filename)).absolute()),
+            next_step="Run the command as the user to whom it belongs (sudo -u …), in a folder that"
+            " is open to both; or chown or chmod it.",
+        )
     if error.errno not in _EXPLAINED:
         return None
     said, step = _EXPLAINED[error.errno]

@@ -1,4 +1,4 @@
-"""A disk that is full or read-only is one sentence, of a look as of a command."""
+"""A disk that is full, read-only or closed is one sentence, of a look as of a command."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from metaward import cli
-from metaward.disk import disk_trouble, explained
+from metaward.disk import disk_trouble, existing_part, explained
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -33,11 +33,23 @@ def test_enough_room_is_no_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert disk_trouble(tmp_path) is None
 
 
+FOLDER = "/data/north/node"
+
+
 @pytest.mark.parametrize(
-    ("number", "said"), [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "read-only")]
+    ("number", "said", "where"),
+    [
+        (errno.ENOSPC, "the disk is full", FOLDER),
+        (errno.EROFS, "read-only", FOLDER),
+        (errno.EACCES, "sudo -u", f"{FOLDER}/kit.yaml"),
+    ],
 )
 def test_a_command_that_cannot_write_says_why_in_one_screen(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int, said: str
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: int,
+    said: str,
+    where: str,
 ) -> None:
     app = typer.Typer()
 
@@ -47,15 +59,26 @@ def test_a_command_that_cannot_write_says_why_in_one_screen(
 
     @app.command()
     def write() -> None:
-        raise OSError(number, os.strerror(number), "/data/north/node/kit.yaml")
+        raise OSError(number, os.strerror(number), f"{FOLDER}/kit.yaml")
 
     monkeypatch.setattr(cli, "build_app", lambda: app)
     assert cli.run(["write"]) == 2
     printed = capsys.readouterr().err
     assert said in printed
-    assert "where     /data/north/node\n" in printed
+    assert f"where     {where}\n" in printed
     assert "Traceback" not in printed
 
 
-def test_any_other_failure_of_the_system_is_not_called_a_full_disk() -> None:
-    assert explained(OSError(errno.EBADF, "bad file descriptor")) is None
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EBADF, "bad file descriptor"), PermissionError(errno.EPERM, "connect")]
+)
+def test_any_other_failure_of_the_system_is_not_called_a_disk_s(error: OSError) -> None:
+    assert explained(error) is None
+
+
+def test_a_folder_that_this_user_cannot_look_into_is_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = tmp_path / "closed"
+    monkeypatch.setattr(os, "access", lambda path, _: closed not in Path(path).parents)
+    assert existing_part(closed / "node") == closed
