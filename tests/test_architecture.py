@@ -124,7 +124,7 @@ def test_a_part_has_a_readme_and_says_that_it_is_typed(package: object) -> None:
 def test_tests_are_named_so_that_they_are_found() -> None:
     helpers = {"conftest.py", "dicom_factory.py", "tiny_run.py", "toy_jobs.py", "toy_client_app.py"}
     helpers |= {"ledger_faults.py", "ledger_children.py", "private_site.py", "mutants.py"}
-    helpers |= {"orthanc_server.py", "faulty_pacs.py"}
+    helpers |= {"orthanc_server.py", "faulty_pacs.py", "systemd_machine.py"}
     helpers |= {"real_federation.py", "hospital_networks.py", "proxied_coordinator.py"}
     helpers |= {"small_disk.py", "tiny_omniglot.py", "toy_episodes.py", "metric_cases.py"}
     for path in (REPOSITORY / "tests").rglob("*.py"):
