@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from metaward.provenance import commit, machine, versions
-from metaward.run_directory import write_atomically
+from metaward.whole_file import write_atomically
 
 OUT = Path(__file__).parent / "out"
 

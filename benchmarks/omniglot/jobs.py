@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from metaward.arrays import Arrays
-from metaward.run_directory import write_atomically
 from metaward.tasks import CPU
+from metaward.whole_file import write_atomically
 from omniglot.training import TaskSource, Training, train
 
 RESULT_FILE = "result.json"

@@ -28,9 +28,9 @@ from metaward.config import Settings
 from metaward.meta.compose import build_learner, initial_parameters
 from metaward.meta.learner import mean_result
 from metaward.models.body import build_body
-from metaward.run_directory import write_atomically
 from metaward.study import OuterSettings, Study
 from metaward.tasks import CPU, Task
+from metaward.whole_file import write_atomically
 from metaward_server.checkpoints import CheckpointStore, Progress
 from metaward_server.outer_optimizers import initial_state, outer_step
 

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from metaward.config import Settings, load_settings
 from metaward.errors import ConfigError
-from metaward.run_directory import write_atomically
+from metaward.whole_file import write_atomically
 
 SITE_NAME = r"^[a-z0-9][a-z0-9-]{0,63}$"
 ADDRESS = r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$"

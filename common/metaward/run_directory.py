@@ -11,8 +11,6 @@ report.html      the same, for people
 """
 
 import json
-import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ import yaml
 from metaward.errors import ConfigError
 from metaward.model_artefact import CARD_FILE, PrivacyStatement
 from metaward.progress import RoundEvent
+from metaward.whole_file import write_atomically
 
 CONFIG_FILE = "config.yaml"
 
@@ -190,19 +189,6 @@ class RunDirectory:
 def model_folder(path: Path) -> Path:
     """Return the model artefact that a user means: the folder itself, or a run's model."""
     return path if (path / CARD_FILE).is_file() else RunDirectory(path).model
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file that readers see whole, or as it was before."""
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with fresh.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def _refuse_unless_empty(path: Path) -> None:

@@ -6,7 +6,7 @@ Only our own errors are written; they hold no patient data, and the coordinator 
 from pathlib import Path
 
 from metaward.errors import MetawardError
-from metaward.run_directory import write_atomically
+from metaward.whole_file import write_atomically
 
 FAILURE_FILE = "failure.txt"
 

@@ -78,7 +78,7 @@ def start(folder: Folder) -> None:
 
     from metaward.services import Services, only_one
     from metaward.watch import Watch
-    from metaward_server.coordinator.home import open_coordinator
+    from metaward_server.coordinator.home import make_folders, open_coordinator
     from metaward_server.coordinator.processes import (
         require_startable,
         services_of,
@@ -93,6 +93,7 @@ def start(folder: Folder) -> None:
         Watch(lambda: troubles(coordinator, datetime.now(UTC)), console.print) as watch,
     ):
         require_startable(coordinator)
+        make_folders(coordinator.folder)
         write_connection(coordinator)
         services = Services(services_of(coordinator), console.print, watch.look_now)
         services.stop_on_signals()

@@ -23,7 +23,7 @@ from metaward.model_artefact import (
 )
 from metaward.models.body import build_body
 from metaward.progress import RoundEvent
-from metaward.run_directory import RunDirectory, model_folder, write_atomically
+from metaward.run_directory import RunDirectory, model_folder
 from metaward.study import ModelSettings
 
 MODEL = ModelSettings(filters=8, groups=2, image_size=16)
@@ -287,16 +287,3 @@ def test_models_and_baselines_are_found(tmp_path, theta):
     save_model(run.baseline("local"), card(method="local"), theta)
     assert model_folder(tmp_path / "run") == run.model == model_folder(run.model)
     assert [path.name for path in run.baselines] == ["fedavg", "local"]
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    write_atomically(tmp_path / "report.json", "old")
-
-    def broken(descriptor):
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr("metaward.run_directory.os.fsync", broken)
-    with pytest.raises(OSError, match="Input/output"):
-        write_atomically(tmp_path / "report.json", "new")
-    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
-    assert (tmp_path / "report.json").read_text() == "old"

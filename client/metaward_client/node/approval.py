@@ -13,8 +13,8 @@ from pydantic import Field
 
 from metaward.config import Settings
 from metaward.errors import MetawardError
-from metaward.run_directory import write_atomically
 from metaward.study import Study
+from metaward.whole_file import write_atomically
 
 Consent = Callable[[Study], None]
 """Raises :class:`ApprovalError` for a study that nobody agreed to."""

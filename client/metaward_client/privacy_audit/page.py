@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from metaward.run_directory import write_atomically
+from metaward.whole_file import write_atomically
 from metaward_client.privacy_audit.findings import Audit, Verdict
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from metaward.report.wording import (
     points_with_interval,
     seconds,
 )
-from metaward.run_directory import write_atomically
+from metaward.whole_file import write_atomically
 
 METRIC_NAMES: Mapping[Metric, str] = {
     "accuracy": "Right answers, per cent",

@@ -10,7 +10,7 @@ from pydantic import Field
 from metaward.config import Settings, validate_settings
 from metaward.errors import ConfigError
 from metaward.model_artefact import PrivacyStatement
-from metaward.run_directory import write_atomically
+from metaward.whole_file import write_atomically
 
 Interval = tuple[float, float]
 Metric = Literal["accuracy", "auroc"]

@@ -146,8 +146,7 @@ def create(folder: Path, settings: CoordinatorSettings, now: datetime) -> Coordi
             next_step="Choose another one; an authority is never made twice in one place.",
         )
     coordinator = Coordinator(folder.resolve(), settings)
-    for part in ("", "authority", "tls", "state", "hospitals", "studies", "flower", "log", "proxy"):
-        make_private_folder(folder / part)
+    make_folders(folder)
     authority = new_authority(settings.name, now)
     server = new_server_certificate(authority, settings.host, now)
     write_private(coordinator.ca_key, authority.key)
@@ -159,6 +158,12 @@ def create(folder: Path, settings: CoordinatorSettings, now: datetime) -> Coordi
     text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
     (folder / COORDINATOR_FILE).write_text(text, encoding="utf-8")
     return coordinator
+
+
+def make_folders(folder: Path) -> None:
+    """Make the folders that are not there; a backup may come without those of the processes."""
+    for part in ("", "authority", "tls", "state", "hospitals", "studies", "flower", "log", "proxy"):
+        make_private_folder(folder / part)
 
 
 def read_coordinator(folder: Path) -> Coordinator:

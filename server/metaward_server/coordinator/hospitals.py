@@ -13,7 +13,7 @@ from pydantic import Field
 from metaward.config import Settings, load_settings
 from metaward.enrolment import SITE_NAME, EnrolmentRequest, Kit
 from metaward.errors import ConfigError
-from metaward.run_directory import write_atomically
+from metaward.whole_file import write_atomically
 from metaward_server.coordinator.flower_cli import ask_flower
 from metaward_server.coordinator.home import Coordinator
 

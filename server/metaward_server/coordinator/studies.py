@@ -24,8 +24,9 @@ from metaward.errors import ConfigError
 from metaward.model_artefact import ModelCard, joint_statement, save_model
 from metaward.privacy_promise import PrivacyPromise
 from metaward.private_file import make_private_folder
-from metaward.run_directory import RunDirectory, write_atomically
+from metaward.run_directory import RunDirectory
 from metaward.study import Study
+from metaward.whole_file import write_atomically
 from metaward_server.checkpoints import CheckpointStore
 from metaward_server.coordinator.flower_cli import ask_flower
 from metaward_server.coordinator.home import Coordinator
