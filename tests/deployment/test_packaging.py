@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -217,6 +218,17 @@ def test_kubernetes_does_not_open_the_keys_to_the_group() -> None:
     """With "Always" it makes every file readable for fsGroup, and such a key is refused."""
     assert pod()["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
     assert last("coordinator", "CMD") == json.dumps(pod()["containers"][0]["args"])
+
+
+def test_keys_that_kubernetes_opened_on_a_restored_volume_are_closed_again(tmp_path: Path) -> None:
+    folder = tmp_path / "coordinator"
+    folder.mkdir()
+    for name in ("coordinator.yaml", "ca.key"):
+        (folder / name).touch()
+        (folder / name).chmod(0o660)
+    [script] = pod()["initContainers"][0]["args"]
+    subprocess.run(["/bin/sh", "-euc", script.replace(STATE, str(tmp_path))], check=True)
+    assert stat.S_IMODE((folder / "ca.key").stat().st_mode) == 0o600
 
 
 def test_there_is_never_a_second_coordinator_on_one_folder() -> None:

@@ -1,6 +1,7 @@
 """The coordinator's folder: whole or none, its secrets closed, its certificate valid."""
 
 import stat
+import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from metaward_server.coordinator.home import (
 )
 from metaward_server.coordinator.hospitals import enrolled
 from metaward_server.coordinator.proxy import FLEET_PATHS, proxy_config
+from real_federation import METAWARD, NGINX, free_ports
 
 NOW = datetime.now(UTC)
 
@@ -45,6 +47,24 @@ def test_every_secret_is_closed_and_nothing_else_of_the_folder_is_open_to_others
     for path in made.folder.rglob("*"):
         if path.is_dir():
             assert stat.S_IMODE(path.stat().st_mode) == 0o700, path
+
+
+@pytest.mark.skipif(NGINX is None, reason="nginx not installed")
+def test_a_backup_without_the_folders_of_the_processes_serves(tmp_path: Path) -> None:
+    port, superlink, health = free_ports(3)
+    settings = CoordinatorSettings(
+        address=f"localhost:{port}", superlink_port=superlink, health_port=health
+    )
+    made = create(tmp_path / "c", settings, NOW)
+    for name in ("state", "flower", "log", "proxy"):
+        (made.folder / name).rmdir()
+    command = [*METAWARD, "server", "start", str(made.folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        try:
+            assert run(["server", "health", "--wait", "60", str(made.folder)]) == 0
+        finally:
+            process.terminate()
+    assert stat.S_IMODE((made.folder / "state").stat().st_mode) == 0o700
 
 
 @pytest.mark.parametrize("secret", ["ca_key", "key", "secret"])
