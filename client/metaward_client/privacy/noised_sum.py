@@ -142,8 +142,11 @@ class ClippedSum:
         """
         if weights is not None and not ((weights >= 0) & (weights <= 1)).all():
             raise PrivacyError("a weight outside [0, 1] on a clipped vector")
+        axes = {name: _in_memory_order(leaf) for name, leaf in vectors.items()}
         wide = {
-            name: np.asarray(leaf, dtype=np.float64).reshape(len(leaf), self.sums[name].size)
+            name: np.asarray(
+                leaf.transpose(axes[name]).reshape(len(leaf), self.sums[name].size), np.float64
+            )
             for name, leaf in vectors.items()
         }
         # overflow to inf is meant: such a unit counts as not finite
@@ -156,5 +159,14 @@ class ClippedSum:
         everybody = len(kept) == len(factors)
         for name, leaf in wide.items():
             total = factors @ leaf if everybody else factors[kept] @ leaf[kept]
-            self.sums[name] += total.reshape(self.sums[name].shape)
+            into = self.sums[name].transpose([axis - 1 for axis in axes[name][1:]])
+            into += total.reshape(into.shape)
         self.bits += centred_bits(norms, self.max_grad_norm)
+
+
+def _in_memory_order(leaf: NDArray[np.floating]) -> list[int]:
+    """Return the axes of (n_units, *shape), those of the shape by their strides: no copy is made.
+
+    A convolution's gradients come out of a product with their axes in another order.
+    """
+    return [0, *sorted(range(1, leaf.ndim), key=lambda axis: -leaf.strides[axis])]

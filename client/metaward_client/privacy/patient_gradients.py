@@ -39,12 +39,15 @@ several (oneDNN, MKL), by less than the clip's margin, but theta can be made so 
 rounding is left, which norms then raise to any size. In passes of multiples of eight they do not,
 which a test asks. Also, oneDNN prepares each convolution anew for every new number of images.
 """
+FEW_CHANNELS = 8
 MIXES_PATIENTS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 
 Seen = tuple[str, nn.Module, torch.Tensor, torch.Tensor]
 """One pass through one layer: its name, itself, its input and its output."""
-Rule = Callable[[torch.Tensor, torch.Tensor], Tensors]
-"""One layer's gradient for each image, from the layer's input and the gradient at its output."""
+Sums = Callable[[torch.Tensor], torch.Tensor]
+"""From a number for each image to the sum for each patient, (n_images, *) to (n_patients, *)."""
+Rule = Callable[[torch.Tensor, torch.Tensor, Sums], Tensors]
+"""One layer's gradient for each patient, from the layer's input and the gradient at its output."""
 
 
 def patient_gradients(
@@ -80,17 +83,16 @@ def patient_gradients(
     at_logits, features = at_outputs[0], features.detach()
     found: Tensors = {}
 
-    def add(leaf: str, of_each_image: torch.Tensor) -> None:
-        of_each = _per_patient(of_each_image[:n], owner, n_patients)
-        found[leaf] = found[leaf] + of_each if leaf in found else of_each
+    def of_each(per_image: torch.Tensor) -> torch.Tensor:
+        return _per_patient(per_image[:n], owner, n_patients)
 
-    add(HEAD_WEIGHT, at_logits[:, :, None] * features[:, None, :])
-    add(HEAD_BIAS, at_logits)
+    found[HEAD_WEIGHT] = of_each(at_logits[:, :, None] * features[:, None, :])
+    found[HEAD_BIAS] = of_each(at_logits)
     for (name, layer, entered, _), at_output in zip(seen, at_outputs[1:], strict=True):
-        for leaf, of_each_image in _rule_for(layer)(entered, at_output).items():
-            add(f"{name}.{leaf}", of_each_image)
-    of_each = _per_patient(losses.detach()[:n], owner, n_patients)
-    return {name: found[name] for name in flat}, of_each
+        for leaf, gradient in _rule_for(layer)(entered, at_output, of_each).items():
+            key = f"{name}.{leaf}"  # a layer may be passed through more than once
+            found[key] = found[key] + gradient if key in found else gradient
+    return {name: found[name] for name in flat}, of_each(losses.detach())
 
 
 def filled(images: torch.Tensor) -> torch.Tensor:
@@ -188,14 +190,21 @@ def _rule_for(layer: nn.Module) -> Rule:
 
 
 def _convolution(
-    layer: nn.Conv2d, padding: tuple[int, int], entered: torch.Tensor, at_output: torch.Tensor
+    layer: nn.Conv2d,
+    padding: tuple[int, int],
+    entered: torch.Tensor,
+    at_output: torch.Tensor,
+    of_each: Sums,
 ) -> Tensors:
-    """Return each image's gradient of weight and bias."""
+    """Return each patient's gradient of weight and bias."""
     patches = _patches(entered, layer.kernel_size, layer.stride, padding)
-    weight = torch.bmm(at_output.flatten(2), patches.transpose(1, 2))
-    gradients = {"weight": weight.view(-1, *layer.weight.shape)}
+    n, fan_out = at_output.shape[:2]
+    at_positions = at_output.permute(0, 2, 3, 1).reshape(n, -1, fan_out)
+    weight = of_each(torch.bmm(patches.transpose(1, 2), at_positions))
+    weight = weight.view(-1, *layer.kernel_size, layer.in_channels, fan_out)
+    gradients = {"weight": weight.permute(0, 4, 3, 1, 2)}
     if layer.bias is not None:
-        gradients["bias"] = at_output.sum(dim=(2, 3))
+        gradients["bias"] = of_each(at_output.sum(dim=(2, 3)))
     return gradients
 
 
@@ -205,22 +214,27 @@ def _patches(
     stride: tuple[int, ...],
     padding: tuple[int, int],
 ) -> torch.Tensor:
-    """Return (n, fan_in * kernel height * kernel width, positions).
+    """Return (n, positions, kernel height * kernel width * fan_in).
 
-    That is ``F.unfold``, as a copy of a view of windows: up to four times as fast on large maps.
+    That is ``F.unfold``, as one copy of a view of windows, by the longer runs of memory: along a
+    row of the image where there are few channels, along the channels where there are many.
     """
     above, left = padding
-    padded = F.pad(entered.contiguous(), (left, left, above, above))
-    windows = padded.unfold(2, kernel[0], stride[0]).unfold(3, kernel[1], stride[1])
+    windows = F.pad(entered, (left, left, above, above))
+    windows = windows.unfold(2, kernel[0], stride[0]).unfold(3, kernel[1], stride[1])
     n, fan_in, height, width = windows.shape[:4]
-    by_row_of_weight = windows.permute(0, 1, 4, 5, 2, 3)
-    return by_row_of_weight.reshape(n, fan_in * kernel[0] * kernel[1], height * width)
+    positions, entries = height * width, kernel[0] * kernel[1] * fan_in
+    if fan_in < FEW_CHANNELS:
+        return windows.permute(0, 4, 5, 1, 2, 3).reshape(n, entries, positions).transpose(1, 2)
+    return windows.permute(0, 2, 3, 4, 5, 1).reshape(n, positions, entries)
 
 
-def _group_norm(layer: nn.GroupNorm, entered: torch.Tensor, at_output: torch.Tensor) -> Tensors:
-    """Return each image's gradient of scale and shift."""
+def _group_norm(
+    layer: nn.GroupNorm, entered: torch.Tensor, at_output: torch.Tensor, of_each: Sums
+) -> Tensors:
+    """Return each patient's gradient of scale and shift."""
     normed = F.group_norm(entered, layer.num_groups, eps=layer.eps)
     return {
-        "weight": (at_output * normed).flatten(2).sum(dim=2),
-        "bias": at_output.flatten(2).sum(dim=2),
+        "weight": of_each(normed.mul_(at_output).sum(dim=(2, 3))),
+        "bias": of_each(at_output.sum(dim=(2, 3))),
     }
