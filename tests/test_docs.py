@@ -127,8 +127,8 @@ def limits_text(metadata: list[Any]) -> str:
                 text += f", at most {le}"
             case annotated_types.Lt(lt):
                 text += f", below {'2^63' if lt == 2**63 else lt}"
-            case annotated_types.MinLen():
-                text += ", not empty"
+            case annotated_types.MinLen(least):
+                text += ", not empty" if least == 1 else f", at least {least}"
             case _ if getattr(limit, "pattern", None) == ADDRESS:
                 text += ", host:port"
             case _ if getattr(limit, "pattern", None) == DEVICE_PATTERN:

@@ -24,6 +24,7 @@ class Enrolled(Settings):
     hospital: str = Field(pattern=SITE_NAME)
     public_key: str
     node: str = Field("", description="number of its node in the SuperLink; empty: not yet there")
+    former_nodes: tuple[str, ...] = Field((), description="numbers that lost states had for it")
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,9 @@ def register_nodes(coordinator: Coordinator) -> list[str]:
     known = {str(node["node-id"]) for node in _nodes(coordinator)}
     new = [one for one in enrolled(coordinator) if one.node not in known]
     for one in new:
-        node = _register(coordinator, one)
-        _write(_file(coordinator, one.hospital), one.model_copy(update={"node": node}))
+        former = (*one.former_nodes, one.node) if one.node else one.former_nodes
+        now = {"node": _register(coordinator, one), "former_nodes": former}
+        _write(_file(coordinator, one.hospital), one.model_copy(update=now))
     return [one.hospital for one in new]
 
 

@@ -37,8 +37,9 @@ def standing(coordinator: Coordinator, now: datetime) -> dict[str, Any]:  # Any:
 
 def _promises(coordinator: Coordinator) -> dict[str, dict[str, str]]:
     """Return hospital -> study -> the last that the hospital said of its privacy there."""
-    names = {one.node: one.hospital for one in enrolled(coordinator)}
-    found: dict[str, dict[str, str]] = {name: {} for name in names.values()}
+    hospitals = enrolled(coordinator)
+    names = {node: one.hospital for one in hospitals for node in (*one.former_nodes, one.node)}
+    found: dict[str, dict[str, str]] = {one.hospital: {} for one in hospitals}
     for folder in all_studies(coordinator):
         for node, promise in folder.promises():
             if node in names:

@@ -225,6 +225,19 @@ def test_status_and_card_say_what_the_hospitals_said_of_their_privacy(
     assert (card.privacy.epsilon, card.privacy.is_private) == (8.0, True)  # north's first round
 
 
+def test_what_a_hospital_said_of_its_privacy_outlives_a_superlink_that_lost_its_state(
+    coordinator: Coordinator, superlink: FakeSuperLink
+) -> None:
+    hospitals.enrol(coordinator, request("north"))
+    folder = studies.want(coordinator, STUDY, nodes=1)
+    keep_once(coordinator)
+    closed_round(folder, {"100": PrivacyPromise("dp-sgd", 8.0, 1e-5, "add or remove one patient")})
+    superlink.nodes = {"7": "another federation's"}  # so that north gets another number
+    keep_once(coordinator)
+    [north] = standing(coordinator, datetime.now(UTC))["hospitals"]
+    assert north["promises"] == {"chest": "8 at delta 1.0e-05, dp-sgd"}
+
+
 def test_a_run_that_completed_without_its_rounds_is_not_a_finished_study(
     coordinator: Coordinator, superlink: FakeSuperLink
 ) -> None:
