@@ -61,7 +61,7 @@ def test_a_study_of_24_rounds_with_a_kill_every_third_loses_and_doubles_nothing(
         first, second, third = made.sites
         victims = [
             (COORDINATOR, "flwr-serverapp"),
-            (first, "flower-supernode"),
+            (first, "metaward_client.node.supernode"),
             (COORDINATOR, "flower-superlink"),
             (second, "flower-superexec"),
             (COORDINATOR, "metaward_server.coordinator.keeper"),

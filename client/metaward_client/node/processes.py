@@ -39,7 +39,7 @@ def services_of(node: NodeFolder, site: Path, sockets: Path, *, health_port: int
         "proposals": str(node.proposals),
     }
     supernode = [
-        str(SCRIPTS / "flower-supernode"),
+        *(sys.executable, "-m", "metaward_client.node.supernode"),
         *("--superlink", read_kit(node).address),
         *("--root-certificates", str(node.ca_certificate)),
         *("--auth-supernode-private-key", str(node.key)),
