@@ -31,6 +31,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(MISSING), reason=MISSING
 
 HUB, PROXY = "10.77.0.1", "10.78.0.1"
 DIRECT = {"0": "10.77.0.11", "1": "10.77.0.12"}
+LOOPBACK = ("127.0.0.1:", "[::ffff:127.0.0.1]:")
+"""The same address; a gRPC server binds it by its IPv6 name."""
 ROUNDS = 10
 STUDY = f"""\
 name: first
@@ -142,7 +144,7 @@ def test_nobody_can_connect_to_a_hospital(running: InNetworks) -> None:
     for who, address in DIRECT.items():
         listening = running.networks.listening(who)
         assert listening  # on loopback, for the node's own processes
-        assert all(one.startswith("127.0.0.1:") for one in listening), listening
+        assert all(one.startswith(LOOPBACK) for one in listening), listening
         # the firewall too: what listens on every address is not reached from outside
         with _listener(running.networks.place(who)) as port:
             assert _connects(running.networks.place(who), address, port)

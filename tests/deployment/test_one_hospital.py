@@ -101,7 +101,7 @@ def test_an_expired_certificate_is_said_by_a_running_node_and_so_is_its_end(
             until_said(log, said)
             lines = [line for line in log.read_text().splitlines() if line.startswith(said)]
     assert len(lines) == 1
-    assert "Is the clock right? Does the coordinator have to renew?" in lines[0]
+    assert "Is the clock right? Then the coordinator has to renew; the kit stays." in lines[0]
 
 
 def test_a_node_with_another_key_than_its_kits_does_not_start(
