@@ -15,7 +15,7 @@ import pytest
 
 from metaward_sim.demo_data import write_demo
 from real_federation import PRIVATE
-from systemd_machine import CHECKOUT, Machine, machine, what_is_missing
+from systemd_machine import Machine, machine, what_is_missing
 
 MISSING = what_is_missing()
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(MISSING), reason=MISSING)]
@@ -116,10 +116,6 @@ def test_a_study_goes_through_past_a_kill_and_a_power_cut(running: Machine) -> N
     typed(running, "metaward site ledger verify site")
 
 
-def test_nothing_was_killed_for_a_system_call(running: Machine) -> None:
-    assert "killed by signal" not in running.do(f"journalctl -u {COORDINATOR} -u {NODE}")
-
-
 def test_a_ledger_outside_the_unit_s_folder_needs_its_own_line(running: Machine) -> None:
     running.do("mkdir /srv/ledgers && chown metaward /srv/ledgers")
     running.do(f"systemctl stop {NODE}")
@@ -138,9 +134,3 @@ def test_a_ledger_outside_the_unit_s_folder_needs_its_own_line(running: Machine)
     said = running.do(f"journalctl --since=@{stopped} -u {NODE}")
     assert "SERVING" in said
     assert "read-only" not in said
-
-
-def test_the_units_are_those_of_the_checkout(running: Machine) -> None:
-    for unit in (COORDINATOR, NODE):
-        mine = (CHECKOUT / "deploy" / "systemd" / f"{unit}.service").read_text()
-        assert running.do(f"cat /etc/systemd/system/{unit}.service") == mine

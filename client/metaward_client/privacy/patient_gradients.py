@@ -40,6 +40,7 @@ rounding is left, which norms then raise to any size. In passes of multiples of 
 which a test asks. Also, oneDNN prepares each convolution anew for every new number of images.
 """
 FEW_CHANNELS = 8
+"""Below it a patch is copied along rows of the image, from it on along its channels."""
 MIXES_PATIENTS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 
 Seen = tuple[str, nn.Module, torch.Tensor, torch.Tensor]
