@@ -78,11 +78,15 @@ def table(report: Report) -> str:
 def privacy_table(content: dict[str, Any]) -> str:
     """Return accuracy against epsilon as a Markdown table, then where the figures come from."""
     runs = content["results"]["runs"]
-    accuracies: dict[Cell, list[float]] = defaultdict(list)
+    by_outer: dict[tuple[Cell, str], list[float]] = defaultdict(list)
     for run in runs:
         if run["rounds"]:
             cell = (run["learner"], run["mechanism"], run["target_epsilon"], run["noise_only"])
-            accuracies[cell].append(100 * run["accuracy"])
+            by_outer[cell, str(run.get("outer"))].append(100 * run["accuracy"])
+    accuracies: dict[Cell, list[float]] = {}
+    for (cell, _), found in sorted(by_outer.items(), key=lambda item: fmean(item[1])):
+        accuracies[cell] = found  # last: the better outer step, where both were tried
+    accuracies = {cell: accuracies[cell] for cell, _ in by_outer}
     mean = {cell: fmean(found) for cell, found in accuracies.items()}
     budgets = sorted({cell[2] for cell in mean if cell[2] is not None}, reverse=True)
     heads = [f"epsilon {budget:g} (noise alone)" for budget in budgets]

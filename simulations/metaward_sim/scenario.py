@@ -34,7 +34,7 @@ from metaward.study import (
 BaselineName: TypeAlias = Literal["fedavg", "local", "random", "pooled", "noise-only"]
 BASELINES_OF_A_PRIVATE_RUN: tuple[BaselineName, ...] = ("noise-only", "local", "random")
 ADAM_FOR_CLIPPED = AdamSettings(step_size=1.0e-2, tau=1.0e-5)
-"""Of steps 0.005 and 0.01 the better one at epsilon 8, on real hospitals with a public head."""
+"""Of steps 0.005 and 0.01 the better one at epsilon 8, on real and on synthetic hospitals."""
 FILTERS_OF_A_PRIVATE_RUN = 16
 """Noise grows with the number of parameters, so a private model is small unless a file says so."""
 SiteName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
@@ -215,13 +215,16 @@ def recommended_outer(learner: LearnerSettings, *, clipped: bool = False) -> Out
     """Return the outer optimiser that suits a learner's deltas.
 
     Deltas that are gradients, such as a prototypical network's and FOMAML's, are for Adam to
-    scale. Reptile's and FedAvg's are differences of parameters, to be taken as they are.
+    scale. Reptile's and FedAvg's are differences of parameters, to be taken as they are; but for
+    clipped ones, which are too short to get anywhere in the rounds that a budget allows.
 
     Args:
         learner: The learner.
-        clipped: Whether the gradients are means of patients' clipped ones (dp-sgd). A coordinate
-            of those is about a thousandth, so Adam's constant must be below that.
+        clipped: Whether deltas are made of means of patients' clipped gradients (dp-sgd). A
+            coordinate of those is about a thousandth, so Adam's constant must be below that.
     """
+    if clipped:
+        return ADAM_FOR_CLIPPED
     if learner.DELTA == "difference":
         return SgdSettings(step_size=1.0)
-    return ADAM_FOR_CLIPPED if clipped else AdamSettings(step_size=5.0e-3)
+    return AdamSettings(step_size=5.0e-3)

@@ -3,7 +3,7 @@
 Abadi et al. 2016, arXiv:1607.00133, algorithm 1, with patients for examples:
 
     S = {p : U_p < q} over all patients
-    g_p = mean over at most m of the patient's own images of grad loss(phi), over body and head
+    g_p = mean over at most m of the patient's own images of grad loss(phi), over the body
     answer = (sum_S w_p g_p min(1, C / |g_p|) + N(0, (sigma C)^2 I)) / (q N0),   w_p in [0, 1]
 
 A patient adds one vector of norm at most C to each answer, whatever phi is; the divisor is public.
@@ -26,20 +26,13 @@ import torch
 from metaward.arrays import Tensors
 from metaward.errors import PrivacyError
 from metaward.learner_settings import Augment
-from metaward.meta.head import Head
 from metaward.meta.noised import ClassSums
 from metaward.meta.parameters import Parameters
 from metaward.models.body import Body
 from metaward_client.privacy.class_sums import PatientClassSums
 from metaward_client.privacy.cohort import Cohort, Sample
 from metaward_client.privacy.noised_sum import ClippedSum, NoisedSums
-from metaward_client.privacy.patient_gradients import (
-    HEAD,
-    HEAD_BIAS,
-    HEAD_WEIGHT,
-    patient_gradients,
-    refuse_shared_statistics,
-)
+from metaward_client.privacy.patient_gradients import patient_gradients, refuse_shared_statistics
 from metaward_client.privacy.poisson import poisson_sample
 from metaward_client.privacy.round_memory import RoundMemory, pooled
 
@@ -69,28 +62,12 @@ class PatientAnswers:
     def __post_init__(self) -> None:
         refuse_shared_statistics(self.body)
 
-    def gradient(self, at: Parameters, classes: Sequence[int]) -> Parameters:
+    def gradient(
+        self, at: Parameters, classes: Sequence[int], weights: torch.Tensor | None = None
+    ) -> Tensors:
         """Return a noised mean gradient; see :class:`metaward.meta.noised.NoisedAnswers`."""
-        answer = self._noised(at, classes, [*at.body, *HEAD], weights=None)
-        head = Head(answer.pop(HEAD_WEIGHT), answer.pop(HEAD_BIAS))
-        return Parameters(answer, head)
-
-    def body_gradient(
-        self, at: Parameters, classes: Sequence[int], weights: torch.Tensor
-    ) -> Tensors:
-        """Return the body's part alone; see :class:`metaward.meta.noised.NoisedAnswers`."""
-        return self._noised(at, classes, list(at.body), weights)
-
-    def _noised(
-        self,
-        at: Parameters,
-        classes: Sequence[int],
-        leaves: Sequence[str],
-        weights: torch.Tensor | None,
-    ) -> Tensors:
-        flat = {**at.body, HEAD_WEIGHT: at.head.weight, HEAD_BIAS: at.head.bias}
-        total = clipped_sum(self, flat, self.sample(), classes, leaves=leaves, weights=weights)
-        shapes = {name: tuple(flat[name].shape) for name in leaves}
+        total = clipped_sum(self, at, self.sample(), classes, weights=weights)
+        shapes = {name: tuple(leaf.shape) for name, leaf in at.body.items()}
         noised = self.sums.release(total, shapes)
         return {name: torch.from_numpy(leaf.astype(np.float32)) for name, leaf in noised.items()}
 
@@ -113,22 +90,19 @@ class PatientAnswers:
 
 def clipped_sum(
     site: PatientAnswers,
-    flat: Tensors,
+    at: Parameters,
     sample: Sample,
     classes: Sequence[int],
     *,
-    leaves: Sequence[str] | None = None,
     weights: torch.Tensor | None = None,
 ) -> ClippedSum:
     """Return the sum of the drawn patients' clipped gradients; the sum over nobody is zero.
 
     Args:
         site: Cohort and body.
-        flat: Parameters of body and head.
+        at: Where: parameters of the body, and a head that is held still.
         sample: Who is drawn.
         classes: Of the head's rows. A patient without an image of them adds nothing.
-        leaves: Names of the arrays that are summed; the others have no part in the clip. Left out:
-            all.
         weights: (n_way,) in [0, 1]; a patient's clipped vector is multiplied with their mean over
             the patient's images. Left out: 1.
 
@@ -138,13 +112,12 @@ def clipped_sum(
     """
     if weights is not None:
         _require_weights(weights, len(classes))
-    leaves = list(flat) if leaves is None else leaves
-    shapes = {name: tuple(flat[name].shape) for name in leaves}
+    shapes = {name: tuple(leaf.shape) for name, leaf in at.body.items()}
     total = ClippedSum.empty(shapes, site.sums.max_grad_norm)
     losses: list[float] = []
     for examples, images_of_each in sample.batches(site.cohort, classes):
-        gradients, loss = patient_gradients(site.body, flat, examples, images_of_each)
-        vectors = {name: gradients[name].numpy() for name in leaves}
+        gradients, loss = patient_gradients(site.body, at, examples, images_of_each)
+        vectors = {name: gradient.numpy() for name, gradient in gradients.items()}
         if weights is None:
             total.add(vectors)
         else:

@@ -14,14 +14,10 @@ import torch
 from metaward.arrays import Tensors
 from metaward.episodes import Examples
 from metaward.meta.noised import public_head
+from metaward.meta.parameters import Parameters
 from metaward.models.body import Body
 from metaward_client.privacy.class_sums import class_vectors
-from metaward_client.privacy.patient_gradients import (
-    HEAD_BIAS,
-    HEAD_WEIGHT,
-    filled,
-    patient_gradients,
-)
+from metaward_client.privacy.patient_gradients import filled, patient_gradients
 from metaward_client.privacy_audit.findings import Finding, verdict_of
 
 Vectors = Callable[[Examples], Tensors]
@@ -36,10 +32,10 @@ def product_vectors(body: Body) -> dict[str, Vectors]:
     """Return what patients add before it is clipped, as the product computes it."""
     theta = body.initial_parameters()
     head = public_head(body.features, range(N_LABELS), N_LABELS, 0)
-    flat = {**theta, HEAD_WEIGHT: head.weight, HEAD_BIAS: head.bias}
+    at = Parameters(theta, head)
 
     def gradients(examples: Examples) -> Tensors:
-        return patient_gradients(body, flat, examples, [1] * len(examples.labels))[0]
+        return patient_gradients(body, at, examples, [1] * len(examples.labels))[0]
 
     def sums(examples: Examples) -> Tensors:
         n = len(examples.labels)

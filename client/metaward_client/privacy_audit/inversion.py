@@ -27,12 +27,14 @@ STEP_SIZE = 0.1
 def gradient_of(
     body: Body, theta: Tensors, head: Head, image: torch.Tensor, label: int, *, keep: bool = False
 ) -> list[torch.Tensor]:
-    """Return the gradient of one image's loss; with ``keep`` it can itself be differentiated."""
+    """Return the body's gradient of one image's loss; with ``keep`` it can be differentiated.
+
+    The head's is not for an attacker to see: no head ever leaves.
+    """
     leaves = [leaf.detach().requires_grad_() for leaf in theta.values()]
-    head = head.detached()
     features = functional_call(body, dict(zip(theta, leaves, strict=True)), (image,))
     loss = F.cross_entropy(head(features), torch.tensor([label]))
-    return list(torch.autograd.grad(loss, [*leaves, head.weight, head.bias], create_graph=keep))
+    return list(torch.autograd.grad(loss, leaves, create_graph=keep))
 
 
 def private_gradient(

@@ -17,7 +17,7 @@ from metaward.models.body import Body
 from metaward.tasks import Task
 from metaward_client.privacy.noised_sum import Normals
 from metaward_client.privacy_audit.findings import Finding, Verdict
-from metaward_client.privacy_audit.released_sums import answers_without_noise, leaves_of
+from metaward_client.privacy_audit.released_sums import answers_without_noise, wide
 from metaward_client.privacy_audit.unit_release import Release
 
 NO_CLIP = 1.0e9
@@ -58,7 +58,7 @@ def patient_vectors(body: Body, task: Task) -> NDArray[np.float64]:
             labels,
         )
         answer = answers_without_noise(body, own, labels, NO_CLIP).gradient(at, classes)
-        vectors.append(np.concatenate([leaf.ravel() for leaf in leaves_of(answer).values()]))
+        vectors.append(np.concatenate([leaf.ravel() for leaf in wide(answer).values()]))
     return np.array(vectors)
 
 

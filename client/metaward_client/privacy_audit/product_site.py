@@ -67,7 +67,7 @@ def product_site(
             answer=answer,
             restart=restart,
             charged_steps=charged,
-            noised_steps=lambda: counted.drawn // _numbers_in_one_sum(body, task, mechanism),
+            noised_steps=lambda: counted.drawn // _numbers_in_one_sum(body),
             steps_per_round=policy.terms().steps,
         )
 
@@ -82,7 +82,5 @@ def _policy(mechanism: str, task: Task, folder: Path) -> ProtectedSettings:
     return BlockPolicy.model_validate({**limits, **places, "blocks": 2})
 
 
-def _numbers_in_one_sum(body: Body, task: Task, mechanism: str) -> int:
-    numbers = sum(int(np.prod(leaf.shape)) for leaf in body.parameters())
-    head = len(task.label_names) * (body.features + 1)
-    return numbers + head if mechanism == DP_SGD else numbers
+def _numbers_in_one_sum(body: Body) -> int:
+    return sum(int(np.prod(leaf.shape)) for leaf in body.parameters())

@@ -39,7 +39,6 @@ from metaward_client.privacy.class_sums import FEATURE_PART, FEATURES, PATIENT_P
 from metaward_client.privacy.cohort import Cohort
 from metaward_client.privacy.dp_sgd import PatientAnswers
 from metaward_client.privacy.noised_sum import NoisedSums
-from metaward_client.privacy.patient_gradients import HEAD_BIAS, HEAD_WEIGHT
 from metaward_client.privacy.terms import Terms
 from metaward_client.privacy_audit.randomness import NoNoise
 from metaward_client.privacy_audit.sensitivity import VectorSum
@@ -88,23 +87,14 @@ class QuestionsAsked:
     labels: tuple[str, ...]
     asked: list[VectorSum] = field(default_factory=list)
 
-    def gradient(self, at: Parameters, classes: Sequence[int]) -> Parameters:
-        """Return the sum of clipped gradients."""
-
-        def answer(world: Task) -> Parameters:
-            return answers_without_noise(self.body, world, self.labels).gradient(at, classes)
-
-        self.asked.append(lambda world: leaves_of(answer(world)))
-        return answer(self.task)
-
-    def body_gradient(
-        self, at: Parameters, classes: Sequence[int], weights: torch.Tensor
+    def gradient(
+        self, at: Parameters, classes: Sequence[int], weights: torch.Tensor | None = None
     ) -> Tensors:
-        """Return the sum of weighted clipped gradients of the body."""
+        """Return the sum of weighted clipped gradients."""
 
         def answer(world: Task) -> Tensors:
             answers = answers_without_noise(self.body, world, self.labels)
-            return answers.body_gradient(at, classes, weights)
+            return answers.gradient(at, classes, weights)
 
         self.asked.append(lambda world: wide(answer(world)))
         return answer(self.task)
@@ -157,11 +147,6 @@ def block_sum(body: Body, learner: LearnerSettings) -> VectorSum:
         return {name: leaf.astype(np.float64) for name, leaf in released.items()}
 
     return vector_sum
-
-
-def leaves_of(answer: Parameters) -> dict[str, NDArray[np.floating]]:
-    """Return body and head as float64 arrays."""
-    return wide({**answer.body, HEAD_WEIGHT: answer.head.weight, HEAD_BIAS: answer.head.bias})
 
 
 def wide(leaves: Tensors) -> dict[str, NDArray[np.floating]]:

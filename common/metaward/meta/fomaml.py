@@ -71,7 +71,7 @@ class Fomaml(Learner):
             body, theta, classes, work, lr=self.settings.inner_lr, steps=work.steps - 1
         )
         query = work.answers.gradient(adapted, classes)
-        return {name: -query.body[name] for name in theta}
+        return {name: -query[name] for name in theta}
 
     def require_fit(self, task: Task) -> None:
         """Check that the task gives episodes; see :class:`metaward.meta.learner.Learner`."""

@@ -3,7 +3,13 @@
 A private learner is given two functions, and no data: noised sums of clipped per-patient gradients,
 and noised sums of features by label, each over a public constant. Everything that it does with the
 answers is post-processing, so it can neither spend more than they cost nor reveal more than they
-do. The head starts at a public point or is made of noised sums, and is dropped at the end.
+do.
+
+The head is public, or made of noised sums, and no gradient moves it: it is dropped at the end of a
+round, so its part of a gradient would take from the clip what the body is asked for. A body that
+learns for a head held still: Oh et al. 2021 (BOIL, arXiv:2008.08882) in inner loops; Yang et al.
+2022, arXiv:2203.09081, and in federations Li et al. 2023 (FedETF, arXiv:2303.10058), for the very
+head of :func:`public_head`.
 """
 
 from collections.abc import Sequence
@@ -40,27 +46,16 @@ class ClassSums:
 class NoisedAnswers(Protocol):
     """The one way to the patients: each call is charged, and there are no more than reserved."""
 
-    def gradient(self, at: Parameters, classes: Sequence[int]) -> Parameters:
-        """Return the noised mean gradient of the cross-entropy over ``classes``.
-
-        Args:
-            at: Where. Rows of the head stand for ``classes``, in that order.
-            classes: Indices into the public list of labels; images of other labels count nothing.
-        """
-        ...
-
-    def body_gradient(
-        self, at: Parameters, classes: Sequence[int], weights: torch.Tensor
+    def gradient(
+        self, at: Parameters, classes: Sequence[int], weights: torch.Tensor | None = None
     ) -> Tensors:
-        """Return the same for the body alone, with the head held still.
-
-        A head that is not to be moved takes no part in the clip, and leaves more of it to the body.
+        """Return the body's noised mean gradient of the cross-entropy over ``classes``.
 
         Args:
-            at: As for :meth:`gradient`.
-            classes: As for :meth:`gradient`.
+            at: Where. Rows of the head, which is held still, stand for ``classes`` in that order.
+            classes: Indices into the public list of labels; images of other labels count nothing.
             weights: (n_way,) in [0, 1], for patients of each class: what the clipped gradient is
-                multiplied with.
+                multiplied with. Left out: 1.
         """
         ...
 
@@ -80,7 +75,7 @@ class NoisedWork:
         n_labels: Length of the site's public list of labels.
         steps: Answers to ask for in this round, no more and no fewer.
         answers: See :class:`NoisedAnswers`.
-        head_seed: Seed of the head's start: the same in every round of one site and study.
+        head_seed: Seed of the public head: the same in every round of one site and study.
         rng: Public randomness of this site and round, for the choice of classes.
     """
 
@@ -100,12 +95,11 @@ class NoisedLearner(Protocol):
 
 
 def public_head(n_features: int, classes: Sequence[int], n_labels: int, seed: int) -> Head:
-    """Return the head that a round starts from: rows of a random simplex, a function of no data.
+    """Return the head of a site's rounds: rows of a random simplex, a function of no data.
 
     The vectors of all labels are equally long and equally far apart (an equiangular tight frame,
     Yang et al. 2022, arXiv:2203.09081, equation 1) where there are at most as many labels as
-    features; otherwise they are random directions. With zeros the body's first gradient would be
-    zero, and a step that has been paid for would be lost.
+    features; otherwise they are random directions.
     """
     generator = torch.Generator().manual_seed(seed)
     directions = torch.randn(n_features, max(n_labels, 2), generator=generator)
@@ -128,5 +122,6 @@ def descend(
     head = public_head(body.features, classes, work.n_labels, work.head_seed)
     at = Parameters({name: leaf.detach().clone() for name, leaf in theta.items()}, head)
     for _ in range(steps):
-        at = at.stepped(work.answers.gradient(at, classes), lr)
+        slope = work.answers.gradient(at, classes)
+        at = Parameters({name: leaf - lr * slope[name] for name, leaf in at.body.items()}, head)
     return at

@@ -150,9 +150,7 @@ class Prototypical(Learner):
         sums = work.answers.class_sums(theta)
         at = Parameters(theta, distance_head(noised_prototypes(sums)))
         weights, everything = fair_weights(sums), range(work.n_labels)
-        answers = [
-            work.answers.body_gradient(at, everything, weights) for _ in range(work.steps - 1)
-        ]
+        answers = [work.answers.gradient(at, everything, weights) for _ in range(work.steps - 1)]
         return {
             name: -torch.stack([answer[name] for answer in answers]).mean(dim=0) for name in theta
         }

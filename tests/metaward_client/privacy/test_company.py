@@ -5,6 +5,9 @@ passes were filled up, a sample of one patient summed in another order than one 
 patient moved the answer by 1.88 C (class sums) and 2.02 C (gradients).
 """
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import product
 
@@ -14,7 +17,9 @@ import torch
 
 from metaward.arrays import Tensors
 from metaward.episodes import Examples
+from metaward.meta.head import Head
 from metaward.meta.noised import public_head
+from metaward.meta.parameters import Parameters
 from metaward.models.body import Body, build_body
 from metaward.study import ModelSettings
 from metaward.tasks import Task
@@ -22,6 +27,7 @@ from metaward_client.privacy.class_sums import FEATURE_PART, PATIENT_PART, Patie
 from metaward_client.privacy.cohort import Cohort, Sample
 from metaward_client.privacy.dp_sgd import PatientAnswers, clipped_sum
 from metaward_client.privacy.noised_sum import NoisedSums
+from metaward_client.privacy.patient_gradients import logits_of_each
 from metaward_client.privacy.terms import Terms
 from metaward_client.privacy_audit.company import company_finding, most_moved, product_vectors
 from metaward_client.privacy_audit.findings import Verdict
@@ -67,8 +73,7 @@ def gradient_sum(body: Body, cohort: Cohort, theta: Tensors, patients: list[int]
     """Return the same of gradients, over the head that a site draws in public."""
     head = public_head(body.features, range(4), 4, 0)
     site = PatientAnswers(body, cohort, sums(), 4, "none")
-    flat = {**theta, "head.weight": head.weight, "head.bias": head.bias}
-    found = clipped_sum(site, flat, sample(patients), range(4))
+    found = clipped_sum(site, Parameters(theta, head), sample(patients), range(4))
     return torch.cat([torch.from_numpy(leaf).flatten() for leaf in found.sums.values()])
 
 
@@ -140,6 +145,54 @@ def test_what_a_patient_adds_is_the_same_to_the_last_bit_in_any_company(
             assert most_moved(vectors, image, torch.Generator().manual_seed(0)) == 0, name
     finally:
         torch.set_num_threads(before)
+
+
+SMALLER_PROCESSORS = {
+    "AVX2": {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+    },
+    "SSE": {
+        "ATEN_CPU_CAPABILITY": "default",
+        "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+    },
+}
+MOST_MOVED = """
+import torch
+from metaward.models.body import build_body
+from metaward.study import ModelSettings
+from metaward_client.privacy_audit.company import most_moved, product_vectors
+
+for model in (ModelSettings(), ModelSettings(name="resnet", filters=8)):
+    for vectors in product_vectors(build_body(model, 0)).values():
+        print(most_moved(vectors, (1, 32, 32), torch.Generator().manual_seed(0)))
+"""
+
+
+@pytest.mark.parametrize("processor", SMALLER_PROCESSORS)
+def test_nor_does_it_change_on_a_smaller_processor(processor: str) -> None:
+    """Libraries choose their kernels when they are loaded, so each is a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", MOST_MOVED],
+        env=os.environ | SMALLER_PROCESSORS[processor],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["0.0"] * 4
+
+
+@pytest.mark.parametrize("n_way", [2, 3, 5, 10, 64])
+def test_a_logit_does_not_hang_on_the_rows_beside_it(n_way: int) -> None:
+    rng = torch.Generator().manual_seed(n_way)
+    features = torch.randn(64, 128, generator=rng)
+    head = Head(torch.randn(n_way, 128, generator=rng), torch.randn(n_way, generator=rng))
+    everybody = logits_of_each(features, head)
+    torch.testing.assert_close(everybody, head(features))
+    for n in range(8, 64, 8):
+        assert torch.equal(logits_of_each(features[:n], head), everybody[:n])
 
 
 def test_the_audit_sees_a_patient_who_moves_another() -> None:

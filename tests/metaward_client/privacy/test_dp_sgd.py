@@ -11,6 +11,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from metaward.errors import PrivacyError
+from metaward.meta.head import Head
 from metaward.meta.noised import ClassSums, public_head
 from metaward.meta.parameters import Parameters
 from metaward.models.body import Body, build_body
@@ -19,7 +20,6 @@ from metaward_client.privacy.clip_norm import ROUNDING_MARGIN
 from metaward_client.privacy.cohort import Cohort, Sample
 from metaward_client.privacy.dp_sgd import PatientAnswers, clipped_sum
 from metaward_client.privacy.noised_sum import ClippedSum, NoisedSums
-from metaward_client.privacy.patient_gradients import HEAD_BIAS, HEAD_WEIGHT
 from metaward_client.privacy.round_memory import PooledSums, RoundMemory
 from metaward_client.privacy.terms import Terms
 from private_site import BODY, STUDY, KnownSource, one_patient_more, task_of, twelve_patients
@@ -27,7 +27,6 @@ from private_site import BODY, STUDY, KnownSource, one_patient_more, task_of, tw
 LABELS = ("a", "b")
 HEAD = public_head(BODY.features, (0, 1), 2, seed=1)
 AT = Parameters(BODY.initial_parameters(), HEAD)
-FLAT = {**AT.body, HEAD_WEIGHT: HEAD.weight, HEAD_BIAS: HEAD.bias}
 
 
 def site(task: Task, *, norm: float = 1e6, m: int = 4, source: KnownSource | None = None,
@@ -47,7 +46,7 @@ def summed(
     n = at.cohort.n_patients
     who = np.arange(n) if drawn is None else np.asarray(drawn, dtype=np.int64)
     given = None if weights is None else torch.tensor(weights)
-    return clipped_sum(at, FLAT, sample(at, who, np.linspace(0.1, 0.9, 50)), classes, weights=given)
+    return clipped_sum(at, AT, sample(at, who, np.linspace(0.1, 0.9, 50)), classes, weights=given)
 
 
 def sample(at: PatientAnswers, drawn: np.ndarray, seeds: np.ndarray) -> Sample:
@@ -60,10 +59,9 @@ def flat(sums: ClippedSum) -> np.ndarray:
 
 def by_hand(task: Task, rows: list[int]) -> np.ndarray:
     """The gradient of the mean loss over some images, in one plain backward pass."""
-    leaves = {name: leaf.clone().requires_grad_() for name, leaf in FLAT.items()}
-    body = {name: leaf for name, leaf in leaves.items() if not name.startswith("head")}
-    features = functional_call(BODY, body, (task.take(np.array(rows)),))
-    logits = features @ leaves[HEAD_WEIGHT].T + leaves[HEAD_BIAS]
+    leaves = {name: leaf.clone().requires_grad_() for name, leaf in AT.body.items()}
+    features = functional_call(BODY, leaves, (task.take(np.array(rows)),))
+    logits = features @ HEAD.weight.T + HEAD.bias
     loss = F.cross_entropy(logits, torch.from_numpy(task.labels[rows]))
     gradients = torch.autograd.grad(loss, list(leaves.values()))
     return np.concatenate([gradient.double().numpy().ravel() for gradient in gradients])
@@ -75,7 +73,7 @@ def test_a_patient_counts_once_however_many_images_there_are() -> None:
     np.testing.assert_allclose(flat(summed(site(task))), expected, rtol=3e-4, atol=1e-6)
 
 
-def test_each_patients_vector_is_clipped_over_body_and_head_together() -> None:
+def test_each_patients_vector_is_clipped_over_all_arrays_of_the_body_together() -> None:
     task = task_of({"one": [0], "two": [1]})
     parts = [by_hand(task, [0]), by_hand(task, [1])]
     norm = 0.5 * min(np.linalg.norm(part) for part in parts)
@@ -102,6 +100,7 @@ def test_one_step_without_noise_equals_that_of_opacus() -> None:
             with torch.no_grad():
                 self.head.weight.copy_(HEAD.weight)
                 self.head.bias.copy_(HEAD.bias)
+            self.head.requires_grad_(requires_grad=False)
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             logits: torch.Tensor = self.head(self.body(images))
@@ -113,7 +112,9 @@ def test_one_step_without_noise_equals_that_of_opacus() -> None:
         model = GradSampleModule(Whole(), loss_reduction="sum")
         images, labels = task.take(np.arange(6)), torch.from_numpy(task.labels)
         F.cross_entropy(model(images), labels, reduction="sum").backward()
-    each = torch.cat([p.grad_sample.flatten(1) for p in model.parameters()], dim=1)  # type: ignore[arg-type]
+    each = torch.cat(
+        [p.grad_sample.flatten(1) for p in model.parameters() if p.requires_grad], dim=1
+    )  # type: ignore[arg-type]
     norm = float(each.norm(dim=1).median())
     clipped = (each * (norm / each.norm(dim=1, keepdim=True)).clamp(max=1)).sum(dim=0)
     ours = flat(summed(site(task, norm=norm)))
@@ -136,11 +137,11 @@ def test_a_patient_more_leaves_what_others_add_as_it_was_within_the_margin(
     numbers = np.array([1, 2, 3] if first else [0, 1, 2])
     x = 0 if first else 3
 
-    total = clipped_sum(before, FLAT, sample(before, np.array([0, 1, 2]), seeds), (0, 1))
-    others = clipped_sum(after, FLAT, sample(after, numbers, seeds_after), (0, 1))
+    total = clipped_sum(before, AT, sample(before, np.array([0, 1, 2]), seeds), (0, 1))
+    others = clipped_sum(after, AT, sample(after, numbers, seeds_after), (0, 1))
     np.testing.assert_allclose(flat(others), flat(total), rtol=0, atol=1e-6)
-    everybody = clipped_sum(after, FLAT, sample(after, np.arange(4), seeds_after), (0, 1))
-    alone = clipped_sum(after, FLAT, sample(after, np.array([x]), seeds_after), (0, 1))
+    everybody = clipped_sum(after, AT, sample(after, np.arange(4), seeds_after), (0, 1))
+    alone = clipped_sum(after, AT, sample(after, np.array([x]), seeds_after), (0, 1))
     moved = flat(everybody) - flat(total)
     np.testing.assert_allclose(moved, flat(alone), rtol=0, atol=1e-6)
     norm = before.sums.max_grad_norm
@@ -170,9 +171,11 @@ def test_an_image_that_is_no_image_makes_its_patient_add_zero(value: float) -> N
 
 
 def test_parameters_that_are_not_finite_make_everybody_add_zero() -> None:
-    wild = {name: torch.full_like(leaf, torch.inf) for name, leaf in FLAT.items()}
+    wild = {name: torch.full_like(leaf, torch.inf) for name, leaf in AT.body.items()}
     at = site(twelve_patients())
-    total = clipped_sum(at, wild, sample(at, np.arange(12), np.full(12, 0.5)), (0, 1))
+    total = clipped_sum(
+        at, Parameters(wild, HEAD), sample(at, np.arange(12), np.full(12, 0.5)), (0, 1)
+    )
     assert not flat(total).any()
 
 
@@ -215,23 +218,21 @@ def test_weights_that_could_exceed_the_norm_are_refused_whoever_is_drawn(
     with pytest.raises(PrivacyError, match=r"weights.*expected 2 numbers from 0 to 1"):
         summed(at, drawn=drawn, weights=weights)
     with pytest.raises(PrivacyError, match="weights"):
-        at.body_gradient(AT, (0, 1), torch.tensor(weights))
+        at.gradient(AT, (0, 1), torch.tensor(weights))
     assert at.sums.released == 0
 
 
 @pytest.mark.parametrize("norm", [1e6, 1e-3])
-def test_a_head_that_is_held_still_has_no_part_in_the_clip(norm: float) -> None:
+def test_the_head_is_held_still_and_has_no_part_in_the_clip(norm: float) -> None:
     """One patient of label b: the body's own gradient, of the full length C where it is clipped."""
     task = task_of({"p": [1, 1]})
-    n_head = HEAD.weight.numel() + HEAD.bias.numel()
-    body = by_hand(task, [0, 1])[:-n_head]
+    body = by_hand(task, [0, 1])
     at = site(task, norm=norm)
-    answer = at.body_gradient(AT, (0, 1), torch.tensor([1.0, 0.5]))
+    answer = at.gradient(AT, (0, 1), torch.tensor([1.0, 0.5]))
     assert answer.keys() == AT.body.keys()
     found = np.concatenate([leaf.double().numpy().ravel() for leaf in answer.values()]) * 10.0
     expected = 0.5 * body * min(1.0, norm / np.linalg.norm(body))
     np.testing.assert_allclose(found, expected, rtol=3e-4, atol=1e-5 * np.abs(expected).max())
-    assert np.linalg.norm(body) < np.linalg.norm(by_hand(task, [0, 1]))
 
 
 def test_at_most_m_images_of_a_patient_are_used() -> None:
@@ -240,7 +241,7 @@ def test_at_most_m_images_of_a_patient_are_used() -> None:
     found = set()
     for seed in np.linspace(0.01, 0.99, 30):
         at = site(task, m=1)
-        vector = flat(clipped_sum(at, FLAT, sample(at, np.array([0]), np.array([seed])), (0, 1)))
+        vector = flat(clipped_sum(at, AT, sample(at, np.array([0]), np.array([seed])), (0, 1)))
         distance = [np.abs(vector - each).max() for each in possible]
         assert min(distance) < 3e-4
         found.add(int(np.argmin(distance)))
@@ -268,16 +269,12 @@ def test_a_label_means_its_name_and_not_its_number_at_the_site() -> None:
 
 def test_rows_of_the_head_stand_for_the_classes_in_their_order() -> None:
     task = task_of({"p": [0], "q": [1]})
-    turned = {**FLAT, HEAD_WEIGHT: HEAD.weight.flip(0), HEAD_BIAS: HEAD.bias.flip(0)}
+    turned = Parameters(AT.body, Head(HEAD.weight.flip(0), HEAD.bias.flip(0)))
     at = site(task)
     total = clipped_sum(at, turned, sample(at, np.arange(2), np.full(2, 0.5)), (1, 0))
-    expected = summed(site(task))
-    np.testing.assert_allclose(
-        total.sums[HEAD_WEIGHT][::-1], expected.sums[HEAD_WEIGHT], rtol=1e-5, atol=1e-7
-    )
-    np.testing.assert_allclose(
-        total.sums["convs.0.weight"], expected.sums["convs.0.weight"], rtol=1e-3, atol=1e-7
-    )
+    np.testing.assert_allclose(flat(total), flat(summed(site(task))), rtol=1e-3, atol=1e-7)
+    unturned = clipped_sum(at, AT, sample(at, np.arange(2), np.full(2, 0.5)), (1, 0))
+    assert np.abs(flat(unturned) - flat(total)).max() > 1e-3
 
 
 def test_a_patient_without_an_image_of_the_classes_adds_nothing_and_is_in_the_draw() -> None:
@@ -301,15 +298,15 @@ def test_an_empty_sample_gives_noise_and_is_counted() -> None:
     at = site(twelve_patients(), norm=1.0, source=source)
     answer = at.gradient(AT, (0, 1))
     assert at.sums.released == 1
-    assert all(leaf.all() for leaf in answer.body.values())
+    assert all(leaf.all() for leaf in answer.values())
     assert np.isnan(at.loss)
 
 
 def test_a_site_without_any_image_answers_like_any_other() -> None:
     at = site(task_of({}), norm=1.0, source=KnownSource(scale=1.0))
     answer = at.gradient(AT, (0, 1))
-    assert answer.body.keys() == AT.body.keys()
-    assert all(leaf.all() for leaf in answer.body.values())
+    assert answer.keys() == AT.body.keys()
+    assert all(leaf.all() for leaf in answer.values())
 
 
 @pytest.mark.parametrize("uniform", [1e-9, 0.999])
@@ -319,7 +316,7 @@ def test_the_divisor_is_public_whoever_is_drawn(uniform: float) -> None:
     answer = at.gradient(AT, (0, 1))
     drawn = [] if uniform > 0.5 else list(range(12))
     expected = summed(site(task), drawn=drawn).sums["norms.0.weight"] / 10.0
-    np.testing.assert_allclose(answer.body["norms.0.weight"].numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(answer["norms.0.weight"].numpy(), expected, atol=1e-6)
 
 
 def test_class_sums_are_of_a_sample_of_their_own_and_counted_with_the_gradients() -> None:
@@ -332,19 +329,18 @@ def test_class_sums_are_of_a_sample_of_their_own_and_counted_with_the_gradients(
 
     at = site(twelve_patients(), norm=1.0, source=Halves(), steps=2)
     assert not at.class_sums(AT.body).patients.any()  # nobody is drawn
-    assert any(leaf.any() for leaf in at.gradient(AT, (0, 1)).body.values())
+    assert any(leaf.any() for leaf in at.gradient(AT, (0, 1)).values())
     assert at.sums.released == 2
     with pytest.raises(PrivacyError, match="number 3 of a round"):
         at.class_sums(AT.body)
 
 
-def test_an_answer_has_the_shapes_of_body_and_head_in_float32() -> None:
+def test_an_answer_has_the_shapes_of_the_body_in_float32() -> None:
     answer = site(twelve_patients()).gradient(AT, (0, 1))
-    assert {n: leaf.shape for n, leaf in answer.body.items()} == {
+    assert {n: leaf.shape for n, leaf in answer.items()} == {
         n: leaf.shape for n, leaf in AT.body.items()
     }
-    assert (answer.head.weight.shape, answer.head.bias.shape) == (HEAD.weight.shape, (2,))
-    assert {leaf.dtype for leaf in (*answer.body.values(), answer.head.weight)} == {torch.float32}
+    assert {leaf.dtype for leaf in answer.values()} == {torch.float32}
 
 
 def test_the_gradient_points_uphill() -> None:
@@ -352,7 +348,8 @@ def test_the_gradient_points_uphill() -> None:
     at = site(task, source=KnownSource())
     first = at.gradient(AT, (0, 1))
     before = at.loss
-    at.gradient(AT.stepped(first, 0.05), (0, 1))
+    lower = {name: leaf - 0.05 * first[name] for name, leaf in AT.body.items()}
+    at.gradient(Parameters(lower, HEAD), (0, 1))
     assert at.loss < before
 
 
@@ -365,8 +362,8 @@ def test_patients_are_drawn_anew_for_each_answer() -> None:
             return np.full(n, 0.9 if self.calls == 1 else 0.1)
 
     at = site(twelve_patients(), source=Halves())
-    assert not any(leaf.any() for leaf in at.gradient(AT, (0, 1)).body.values())
-    assert any(leaf.any() for leaf in at.gradient(AT, (0, 1)).body.values())
+    assert not any(leaf.any() for leaf in at.gradient(AT, (0, 1)).values())
+    assert any(leaf.any() for leaf in at.gradient(AT, (0, 1)).values())
 
 
 def test_class_sums_are_the_mean_with_those_of_earlier_rounds() -> None:

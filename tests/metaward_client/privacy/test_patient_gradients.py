@@ -11,11 +11,11 @@ from torch.nn import functional as F
 from metaward.arrays import Tensors
 from metaward.episodes import Examples
 from metaward.errors import PrivacyError
+from metaward.meta.head import Head
+from metaward.meta.parameters import Parameters
 from metaward.models.body import Body, build_body
 from metaward.study import ModelSettings
 from metaward_client.privacy.patient_gradients import (
-    HEAD_BIAS,
-    HEAD_WEIGHT,
     patient_gradients,
     refuse_shared_statistics,
     require_rules,
@@ -70,18 +70,16 @@ class Twice(Body):
         return hidden.flatten(1)
 
 
-def parameters_of(body: Body, seed: int = 1) -> Tensors:
+def parameters_of(body: Body, seed: int = 1) -> Parameters:
     """Parameters of body and head in float64, each moved off its start, zeros and ones too."""
     generator = torch.Generator().manual_seed(seed)
-    leaves = {
-        **body.initial_parameters(),
-        HEAD_WEIGHT: torch.zeros(N_WAY, body.features),
-        HEAD_BIAS: torch.zeros(N_WAY),
-    }
-    return {
-        name: leaf.double() + 0.3 * torch.randn(leaf.shape, generator=generator, dtype=torch.double)
-        for name, leaf in leaves.items()
-    }
+
+    def moved(leaf: torch.Tensor) -> torch.Tensor:
+        return leaf.double() + 0.3 * torch.randn(leaf.shape, generator=generator).double()
+
+    leaves = {name: moved(leaf) for name, leaf in body.initial_parameters().items()}
+    head = Head(moved(torch.zeros(N_WAY, body.features)), moved(torch.zeros(N_WAY)))
+    return Parameters(leaves, head)
 
 
 def images_of(counts: Sequence[int], channels: int, side: int) -> Examples:
@@ -91,34 +89,33 @@ def images_of(counts: Sequence[int], channels: int, side: int) -> Examples:
 
 
 def loss_of(
-    body: Body, leaves: Tensors, images: torch.Tensor, labels: torch.Tensor
+    body: Body, leaves: Tensors, head: Head, images: torch.Tensor, labels: torch.Tensor
 ) -> torch.Tensor:
-    own = {name: leaf for name, leaf in leaves.items() if name not in {HEAD_WEIGHT, HEAD_BIAS}}
-    features = functional_call(body, own, (images,))
-    return F.cross_entropy(features @ leaves[HEAD_WEIGHT].T + leaves[HEAD_BIAS], labels)
+    features = functional_call(body, leaves, (images,))
+    return F.cross_entropy(features @ head.weight.T + head.bias, labels)
 
 
 def by_autograd(
-    body: Body, flat: Tensors, examples: Examples, counts: Sequence[int]
+    body: Body, at: Parameters, examples: Examples, counts: Sequence[int]
 ) -> tuple[Tensors, torch.Tensor]:
     """One patient after the other, each in a plain backward pass."""
     gradients, losses = [], []
     for images, labels in zip(
         examples.images.split(list(counts)), examples.labels.split(list(counts)), strict=True
     ):
-        leaves = {name: leaf.clone().requires_grad_() for name, leaf in flat.items()}
-        loss = loss_of(body, leaves, images, labels)
+        leaves = {name: leaf.clone().requires_grad_() for name, leaf in at.body.items()}
+        loss = loss_of(body, leaves, at.head, images, labels)
         gradients.append(torch.autograd.grad(loss, list(leaves.values())))
         losses.append(loss.detach())
     stacked = [torch.stack(each) for each in zip(*gradients, strict=True)]
-    return dict(zip(flat, stacked, strict=True)), torch.stack(losses)
+    return dict(zip(at.body, stacked, strict=True)), torch.stack(losses)
 
 
 def require_equal(body: Body, examples: Examples, counts: Sequence[int]) -> None:
-    flat = parameters_of(body)
-    expected, expected_losses = by_autograd(body, flat, examples, counts)
-    found, losses = patient_gradients(body, flat, examples, counts)
-    assert found.keys() == flat.keys()
+    at = parameters_of(body)
+    expected, expected_losses = by_autograd(body, at, examples, counts)
+    found, losses = patient_gradients(body, at, examples, counts)
+    assert found.keys() == at.body.keys()
     torch.testing.assert_close(losses, expected_losses, rtol=1e-12, atol=0)
     for name, leaf in expected.items():
         assert leaf.abs().max() > 1e-6  # else nothing is compared
@@ -133,22 +130,16 @@ def test_one_pixel_one_weight() -> None:
 
     Image x = 2 through the 1x1 weight w = 3 is 6; logits (6, 0) for the head (1, 0). Label 1 has
     the probability 1 / (1 + e^6) = s, so the gradient at the logits is (1 - s, s - 1). At the
-    convolution's output: 1 - s; at w: (1 - s) x = 2 (1 - s). At the head: (1 - s) (6, -6).
-    The second patient has x = 0: logits (0, 0), gradient (1/2, -1/2), nothing at w or the head.
+    convolution's output: 1 - s; at w: (1 - s) x = 2 (1 - s).
+    The second patient has x = 0: logits (0, 0), a loss of log 2, and nothing at w.
     """
     body = Plain(nn.Conv2d(1, 1, 1, bias=False), features=1)
-    flat = {
-        "parts.0.weight": torch.full((1, 1, 1, 1), 3.0),
-        HEAD_WEIGHT: torch.tensor([[1.0], [0.0]]),
-        HEAD_BIAS: torch.zeros(2),
-    }
+    leaves = {"parts.0.weight": torch.full((1, 1, 1, 1), 3.0)}
+    at = Parameters(leaves, Head(torch.tensor([[1.0], [0.0]]), torch.zeros(2)))
     images = torch.tensor([2.0, 0.0]).view(2, 1, 1, 1)
-    found, losses = patient_gradients(body, flat, Examples(images, torch.tensor([1, 1]), 2), (1, 1))
+    found, losses = patient_gradients(body, at, Examples(images, torch.tensor([1, 1]), 2), (1, 1))
     rest = 1 - 1 / (1 + torch.tensor(6.0).exp())
     torch.testing.assert_close(found["parts.0.weight"].ravel(), torch.stack([2 * rest, 0 * rest]))
-    torch.testing.assert_close(found[HEAD_WEIGHT][0].ravel(), torch.stack([6 * rest, -6 * rest]))
-    assert not found[HEAD_WEIGHT][1].any()
-    torch.testing.assert_close(found[HEAD_BIAS][1], torch.tensor([0.5, -0.5]))
     torch.testing.assert_close(losses[1], torch.tensor(2.0).log())
 
 
@@ -185,14 +176,16 @@ def test_every_layer_with_a_rule_has_the_right_one(layer: nn.Module) -> None:
 def test_gradients_equal_those_of_vmap() -> None:
     model = MODELS["resnet"]
     body = build_body(model, seed=0)
-    flat = parameters_of(body)
+    at = parameters_of(body)
     examples = images_of((2, 2, 2), 1, 16)
     each = vmap(
-        grad(lambda images, labels, leaves: loss_of(body, leaves, images, labels), argnums=2),
+        grad(
+            lambda images, labels, leaves: loss_of(body, leaves, at.head, images, labels), argnums=2
+        ),
         in_dims=(0, 0, None),
     )
-    expected = each(examples.images.view(3, 2, 1, 16, 16), examples.labels.view(3, 2), flat)
-    found, _ = patient_gradients(body, flat, examples, (2, 2, 2))
+    expected = each(examples.images.view(3, 2, 1, 16, 16), examples.labels.view(3, 2), at.body)
+    found, _ = patient_gradients(body, at, examples, (2, 2, 2))
     for name, leaf in expected.items():
         torch.testing.assert_close(found[name], leaf, rtol=1e-9, atol=1e-12)
 
@@ -207,9 +200,11 @@ def test_a_layer_that_is_used_twice_counts_both_uses() -> None:
 def test_gradients_are_found_where_none_are_asked_for(inference: bool) -> None:
     """Callers may hold gradients off; and who has parameters with gradients gets none attached."""
     body = build_body(MODELS["stride"], seed=0)
-    flat = {name: leaf.requires_grad_(not inference) for name, leaf in parameters_of(body).items()}
+    at = parameters_of(body)
+    for leaf in at.leaves():
+        leaf.requires_grad_(not inference)
     with torch.set_grad_enabled(not inference):
-        found, losses = patient_gradients(body, flat, images_of(COUNTS, 1, 16), COUNTS)
+        found, losses = patient_gradients(body, at, images_of(COUNTS, 1, 16), COUNTS)
     assert all(leaf.any() for leaf in found.values())
     assert not any(leaf.requires_grad for leaf in (*found.values(), losses))
 
@@ -219,11 +214,11 @@ def test_gradients_are_found_where_none_are_asked_for(inference: bool) -> None:
 
 def test_an_image_that_is_no_image_touches_only_its_own_patients_gradient() -> None:
     body = build_body(MODELS["resnet"], seed=0)
-    flat, examples = parameters_of(body), images_of(COUNTS, 1, 16)
-    clean, _ = patient_gradients(body, flat, examples, COUNTS)
+    at, examples = parameters_of(body), images_of(COUNTS, 1, 16)
+    clean, _ = patient_gradients(body, at, examples, COUNTS)
     broken = examples.images.clone()
     broken[4, 0, 3, 3] = torch.nan  # the one image of the second patient
-    found, losses = patient_gradients(body, flat, Examples(broken, examples.labels, N_WAY), COUNTS)
+    found, losses = patient_gradients(body, at, Examples(broken, examples.labels, N_WAY), COUNTS)
     assert losses.isnan().tolist() == [False, True, False]
     for name, leaf in clean.items():
         assert not found[name][1].isfinite().all()
@@ -232,11 +227,11 @@ def test_an_image_that_is_no_image_touches_only_its_own_patients_gradient() -> N
 
 def test_another_patients_images_change_nothing() -> None:
     body = build_body(MODELS["pool"], seed=0)
-    flat, examples = parameters_of(body), images_of(COUNTS, 1, 32)
-    before, _ = patient_gradients(body, flat, examples, COUNTS)
+    at, examples = parameters_of(body), images_of(COUNTS, 1, 32)
+    before, _ = patient_gradients(body, at, examples, COUNTS)
     other = examples.images.clone()
     other[:4] = -3.0 * other[:4].flip(3)
-    after, _ = patient_gradients(body, flat, Examples(other, examples.labels, N_WAY), COUNTS)
+    after, _ = patient_gradients(body, at, Examples(other, examples.labels, N_WAY), COUNTS)
     for name, leaf in before.items():
         assert not torch.equal(after[name][0], leaf[0])
         torch.testing.assert_close(after[name][1:], leaf[1:], rtol=1e-12, atol=1e-15)
@@ -252,17 +247,17 @@ def hooks_of(body: nn.Module) -> int:
 def test_parameters_and_body_are_left_as_they_were() -> None:
     body = build_body(MODELS["resnet"], seed=0)
     own = body.initial_parameters()
-    flat, examples = parameters_of(body), images_of(COUNTS, 1, 16)
-    given = {name: leaf.clone() for name, leaf in flat.items()}
+    at, examples = parameters_of(body), images_of(COUNTS, 1, 16)
+    given = [leaf.clone() for leaf in at.leaves()]
     images = examples.images.clone()
-    patient_gradients(body, flat, examples, COUNTS)
+    patient_gradients(body, at, examples, COUNTS)
     assert hooks_of(body) == 0
     assert all(leaf.grad is None for leaf in body.parameters())
     assert all(leaf.requires_grad for leaf in body.parameters())
-    assert not any(leaf.requires_grad or leaf.grad is not None for leaf in flat.values())
+    assert not any(leaf.requires_grad or leaf.grad is not None for leaf in at.leaves())
     assert not examples.images.requires_grad
     assert torch.equal(examples.images, images)
-    assert all(torch.equal(flat[name], leaf) for name, leaf in given.items())
+    assert all(map(torch.equal, at.leaves(), given))
     assert all(torch.equal(leaf, own[name]) for name, leaf in body.named_parameters())
 
 
@@ -336,8 +331,3 @@ def test_a_network_with_a_buffer_is_refused() -> None:
     part.register_buffer("seen", torch.zeros(1))
     with pytest.raises(PrivacyError, match="buffers"):
         refuse_shared_statistics(nn.Sequential(part))
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_no_leaf_of_a_body_can_be_taken_for_the_heads(name: str) -> None:
-    assert not {HEAD_WEIGHT, HEAD_BIAS} & set(build_body(MODELS[name], 0).initial_parameters())
