@@ -122,7 +122,7 @@ def train(job: Job) -> Arrays:
     tasks = [load_task(job, site) for site in job.sites]
     if job.row == POOLED:
         steps = FINE_TUNED.local_steps * len(tasks)
-        return train_pooled(study, pooled_task(tasks), steps)
+        return train_pooled(study, pooled_task(tasks), steps, initial_theta(study))
     return federated(study, tasks)
 
 

@@ -217,7 +217,7 @@ def test_patients_and_blocks_are_drawn_as_poisson_samples_only() -> None:
         f"{PRIVACY}dp_sgd.py": {"sample"},
         f"{PRIVACY}block_release.py": {"block_release"},
     }
-    assert callers_of("sample")[f"{PRIVACY}dp_sgd.py"] == {"_noised", "class_sums"}
+    assert callers_of("sample")[f"{PRIVACY}dp_sgd.py"] == {"gradient", "class_sums"}
 
 
 @pytest.mark.parametrize("mechanism", ["dp_sgd", "block_release"])

@@ -38,6 +38,22 @@ MAX_CARD_DEPTH = 16
 """Nesting of a card's YAML; ours is 3."""
 
 
+class StartStatement(Settings):
+    """What is said of the model that training began from, and of the records behind it."""
+
+    study: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
+    parameters_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    promise: str = Field(max_length=2000, description="its own privacy statement, in words")
+
+    @property
+    def sentence(self) -> str:
+        """The statement in words."""
+        return (
+            f"Training began from the model of study {self.study} "
+            f"({self.parameters_sha256[:12]}…), of which is said: {self.promise}"
+        )
+
+
 class PrivacyStatement(Settings):
     """What is promised about the records that a model learned from.
 
@@ -51,6 +67,7 @@ class PrivacyStatement(Settings):
     accountant: str = ""
     epsilon: float | None = Field(None, ge=0, description="largest epsilon spent at any site")
     target_delta: float | None = Field(None, gt=0, lt=1)
+    start: StartStatement | None = Field(None, description="of the model that training began from")
 
     @property
     def is_private(self) -> bool:
@@ -60,6 +77,12 @@ class PrivacyStatement(Settings):
     @property
     def sentence(self) -> str:
         """The statement in words, with all that an epsilon means nothing without."""
+        if self.start is None:
+            return self._own_sentence
+        return f"{self._own_sentence} {self.start.sentence}"
+
+    @property
+    def _own_sentence(self) -> str:
         if not self.is_private:
             return "NOT PRIVATE: the deltas carried no differential privacy."
         loss = "unknown" if self.epsilon is None else f"{self.epsilon:.2f}"

@@ -211,6 +211,11 @@ class Study(Settings):
     aggregation: AggregationSettings = MeanSettings()
     outer: OuterSettings = AdamSettings()
     round: RoundSettings = RoundSettings()
+    start_sha256: str = Field(
+        "",
+        pattern=r"^([0-9a-f]{64})?$",
+        description="parameters of the model that training begins from; left out: an untrained one",
+    )
 
     @model_validator(mode="after")
     def _aggregation_can_work(self) -> "Study":

@@ -1,8 +1,9 @@
 """The coordinator's Flower ServerApp: reads the run's settings, opens the run, plays the rounds.
 
-Run settings: ``study`` (the study as JSON), ``run-dir`` (where the study is written down) and
-``nodes`` (nodes to wait for before the first round). A study that was begun in that folder goes on
-from its newest checkpoint; a second process for it waits until the first has ended.
+Run settings: ``study`` (the study as JSON), ``run-dir`` (where the study is written down, with the
+model that it begins from in ``start/``) and ``nodes`` (nodes to wait for before the first round). A
+study that was begun in that folder goes on from its newest checkpoint; a second process for it
+waits until the first has ended.
 """
 
 from pathlib import Path
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 
 from metaward.errors import ConfigError, MetawardError
 from metaward.services import only_one
+from metaward.start_model import START_FOLDER
 from metaward.study import Study
 from metaward.wire import largest_update, spec_of
 from metaward_server.bounded_replies import bound_replies
@@ -58,6 +60,7 @@ def main(grid: Grid, context: Context) -> None:
                 n_nodes=nodes,
                 resume=begun,
                 on_round=lambda _: None,
+                start=folder / START_FOLDER,
             )
         except MetawardError as error:
             write_failure(folder, error)

@@ -161,12 +161,17 @@ def run(
         int | None,
         typer.Option(min=1, help="Hospitals to wait for; by default all that are enrolled."),
     ] = None,
+    start_from: Annotated[
+        Path | None,
+        typer.Option("--start", help="Model, or run, that training begins from."),
+    ] = None,
     follow: Annotated[
         bool, typer.Option("--follow/--no-follow", help="Watch it; Ctrl-C ends the watching only.")
     ] = True,
 ) -> None:
     """Run a study over the enrolled hospitals; each takes part once it has approved it."""
     from metaward.config import load_settings
+    from metaward.run_directory import model_folder
     from metaward.study import Study
     from metaward_server.coordinator import hospitals, studies
     from metaward_server.coordinator.home import open_coordinator
@@ -174,8 +179,9 @@ def run(
     coordinator = open_coordinator(folder)
     wanted = load_settings(study, Study)
     n_enrolled = len(hospitals.enrolled(coordinator))
-    begun = studies.want(coordinator, wanted, nodes or max(1, n_enrolled))
-    typer.echo(f"Study {wanted.name}, digest {wanted.digest()}: {begun.path}")
+    start = None if start_from is None else model_folder(start_from)
+    begun = studies.want(coordinator, wanted, nodes or max(1, n_enrolled), start)
+    typer.echo(f"Study {wanted.name}, digest {begun.study.digest()}: {begun.path}")
     if follow:
         _follow(begun)
 

@@ -9,6 +9,7 @@ from metaward.arrays import Arrays, to_arrays
 from metaward.errors import ConfigError
 from metaward.meta.compose import initial_parameters
 from metaward.progress import RoundEvent
+from metaward.start_model import begun_from
 from metaward.study import Study
 from metaward_server.checkpoints import CheckpointStore, Progress
 from metaward_server.outer_optimizers import initial_state
@@ -27,6 +28,7 @@ def run_study(
     n_nodes: int,
     resume: bool,
     on_round: Callable[[RoundEvent], None],
+    start: Path | None = None,
 ) -> Arrays:
     """Play the study's rounds on a grid and return the final theta.
 
@@ -39,24 +41,25 @@ def run_study(
         n_nodes: Nodes to wait for before the first round.
         resume: Go on from the newest whole checkpoint in ``run_dir``.
         on_round: Called when a round is closed and on disk.
+        start: The model artefact that the study begins from, where it names one.
 
     Raises:
         ConfigError: ``resume`` without a checkpoint of this very study, or a start in a folder that
-            holds one.
+            holds one; or the model that it begins from is missing or another.
         FederationError: The sites did not give what the study needs, or what was written of a
             resumed study cannot be read.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     store = CheckpointStore(run_dir / CHECKPOINTS_FOLDER, study.digest())
     rounds = RoundsLog(run_dir / ROUNDS_FILE)
-    progress = store.load_newest() if resume else _first_progress(study, store)
+    progress = store.load_newest() if resume else _first_progress(study, store, start)
     rounds.cut_from(progress.next_round)
     strategy = MetaStrategy(study, StudyRecord(store, rounds, on_round), n_nodes=n_nodes)
     strategy.summary()
     return strategy.start(grid, progress).theta
 
 
-def _first_progress(study: Study, store: CheckpointStore) -> Progress:
+def _first_progress(study: Study, store: CheckpointStore, start: Path | None) -> Progress:
     if not store.is_empty():
         raise ConfigError(
             "the checkpoints of an earlier run",
@@ -64,12 +67,35 @@ def _first_progress(study: Study, store: CheckpointStore) -> Progress:
             where=str(store.folder),
             next_step="Resume that run with --resume, or use another run directory.",
         )
-    theta = dict(sorted(initial_theta(study).items()))
+    theta = dict(sorted(first_theta(study, start).items()))
     progress = Progress(0, theta, initial_state(study.outer, theta))
     store.save(progress)
     return progress
 
 
+def first_theta(study: Study, start: Path | None) -> Arrays:
+    """Return the meta-parameters before round 0.
+
+    Args:
+        study: What is run.
+        start: The model artefact that it begins from, where it names one.
+
+    Raises:
+        ConfigError: It names one and ``start`` is not that one.
+    """
+    untrained = initial_theta(study)
+    if not study.start_sha256:
+        return untrained
+    if start is None:
+        raise ConfigError(
+            f"a study that begins from a model ({study.start_sha256[:12]}…), and no such model",
+            expected="the folder of that model",
+            where=f"study {study.name}",
+            next_step="Name it with --start.",
+        )
+    return begun_from(study, untrained, start)
+
+
 def initial_theta(study: Study) -> Arrays:
-    """Return the meta-parameters before round 0; a function of the study alone."""
+    """Return untrained meta-parameters; a function of the study alone."""
     return to_arrays(initial_parameters(study.model, study.learner, study.seed))

@@ -41,6 +41,7 @@ def run_federation(
     device: str = ON_CPU,
     resume: bool = False,
     on_round: Callable[[RoundEvent], None] = lambda _: None,
+    start: Path | None = None,
 ) -> Arrays:
     """Run the study and return the final theta.
 
@@ -58,6 +59,7 @@ def run_federation(
         device: Where they do, in the place of what each site.yaml says.
         resume: Go on from the newest checkpoint, to the same bits.
         on_round: Called when a round is closed and on disk.
+        start: The model artefact that the study begins from, where it names one.
 
     Raises:
         ConfigError: No site, two sites of one name, nothing to resume, or Ray is not installed.
@@ -77,6 +79,7 @@ def run_federation(
                         n_nodes=len(sites),
                         resume=resume,
                         on_round=on_round,
+                        start=start,
                     )
             case "ray":
                 from metaward_sim.ray_grid import run_on_ray
@@ -89,6 +92,7 @@ def run_federation(
                         n_nodes=len(sites),
                         resume=resume,
                         on_round=on_round,
+                        start=start,
                     ),
                     node_configs,
                     n_workers=n_workers,

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from metaward.arrays import Arrays, to_arrays
-from metaward.meta.compose import build_learner, initial_parameters
+from metaward.meta.compose import build_learner
 from metaward.models.body import build_body
 from metaward.study import Study
 from metaward.tasks import Task
@@ -28,18 +29,19 @@ def pooled_task(tasks: Sequence[Task]) -> Task:
     )
 
 
-def train_pooled(study: Study, task: Task, steps_per_round: int) -> Arrays:
+def train_pooled(study: Study, task: Task, steps_per_round: int, begun: Arrays) -> Arrays:
     """Train a body on the pooled task for as many SGD steps as all hospitals took together.
 
     Args:
         study: The FedAvg study that this is the pooled counterpart of.
         task: From :func:`pooled_task`.
         steps_per_round: SGD steps between two new heads.
+        begun: Theta before round 0.
     """
     settings = study.learner.model_copy(update={"local_steps": steps_per_round})
     learner = build_learner(settings)
     body = build_body(study.model, study.seed)
-    theta = initial_parameters(study.model, settings, study.seed)
+    theta = {name: torch.from_numpy(leaf) for name, leaf in begun.items()}
     for round_index in range(study.rounds):
         rng = np.random.default_rng([study.seed, round_index])
         result = learner.local_delta(body, theta, task, rng)

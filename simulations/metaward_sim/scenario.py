@@ -31,7 +31,7 @@ from metaward.study import (
     check_enough_updates,
 )
 
-BaselineName: TypeAlias = Literal["fedavg", "local", "random", "pooled", "noise-only"]
+BaselineName: TypeAlias = Literal["fedavg", "local", "random", "pooled", "noise-only", "start"]
 BASELINES_OF_A_PRIVATE_RUN: tuple[BaselineName, ...] = ("noise-only", "local", "random")
 ADAM_FOR_CLIPPED = AdamSettings(step_size=1.0e-2, tau=1.0e-5)
 """Of steps 0.005 and 0.01 the better one at epsilon 8, on real and on synthetic hospitals."""
@@ -115,6 +115,12 @@ class Scenario(Settings):
     seed: SeedInt = 0
     hospitals: HospitalChoice = HospitalChoice()
     rounds: int = Field(90, ge=1)
+    start: Path | None = Field(
+        None, description="model, or run, that training begins from; left out: an untrained one"
+    )
+    start_sha256: str = Field(
+        "", pattern=r"^([0-9a-f]{64})?$", description="its parameters; a run writes it down"
+    )
     model: ModelSettings = ModelSettings()
     learner: LearnerSettings = PrototypicalSettings()
     aggregation: AggregationSettings = MeanSettings()
@@ -148,6 +154,15 @@ class Scenario(Settings):
         return self
 
     @model_validator(mode="after")
+    def _start_is_there(self) -> "Scenario":
+        if self.start is None:
+            if self.start_sha256:
+                raise ValueError("start_sha256 without start, the model that it is about")
+            if "start" in self.baselines.methods:
+                raise ValueError("baselines.methods: start is for runs that begin from a `start`")
+        return self
+
+    @model_validator(mode="after")
     def _what_suits_privacy(self) -> "Scenario":
         """Fill in what a private run needs where the file leaves it open; refuse what cannot be."""
         if self.privacy is None:
@@ -163,9 +178,18 @@ class Scenario(Settings):
                 raise ValueError(str(error)) from error
         if "filters" not in self.model.model_fields_set:
             self._fill("model", self.model.model_copy(update={"filters": FILTERS_OF_A_PRIVATE_RUN}))
-        if "methods" not in self.baselines.model_fields_set:
-            methods = {"methods": BASELINES_OF_A_PRIVATE_RUN}
-            self._fill("baselines", self.baselines.model_copy(update=methods))
+        return self
+
+    @model_validator(mode="after")
+    def _what_it_is_compared_with(self) -> "Scenario":
+        """Fill in the baselines where the file leaves them open."""
+        if "methods" in self.baselines.model_fields_set:
+            return self
+        private = self.privacy is not None
+        methods = BASELINES_OF_A_PRIVATE_RUN if private else self.baselines.methods
+        if self.start is not None:
+            methods = (*methods, "start")
+        self._fill("baselines", self.baselines.model_copy(update={"methods": methods}))
         return self
 
     @model_validator(mode="after")
@@ -192,6 +216,7 @@ class Scenario(Settings):
             aggregation=self.aggregation,
             outer=self.outer or recommended_outer(self.learner, clipped=self._clips_patients()),
             round=self.round,
+            start_sha256=self.start_sha256,
         )
 
     def _clips_patients(self) -> bool:
@@ -208,6 +233,7 @@ class Scenario(Settings):
             aggregation=self.aggregation,
             outer=SgdSettings(step_size=1.0),
             round=self.round,
+            start_sha256=self.start_sha256,
         )
 
 

@@ -38,7 +38,8 @@ from metaward.report.schema import (
     TrainingRound,
     write_report_json,
 )
-from metaward.run_directory import RunDirectory
+from metaward.run_directory import RunDirectory, model_folder
+from metaward.start_model import keep_start, read_start
 from metaward.tasks import Task
 from metaward.workers import WorkerPool, available_cores
 from metaward_sim.federation import PRELOADED
@@ -82,9 +83,16 @@ def begin(scenario: Scenario, out: Path, *, command: str, tensorboard: bool) -> 
     """Make the run directory and write the resolved scenario into it.
 
     Raises:
-        ConfigError: ``out`` is not an empty or a new folder.
+        ConfigError: ``out`` is not an empty or a new folder, or the scenario cannot begin from its
+            ``start``.
     """
+    start = None
+    if scenario.start is not None:
+        start = read_start(model_folder(scenario.start), scenario.study())
+        scenario = scenario.model_copy(update={"start_sha256": start.card.parameters_sha256})
     run = RunDirectory.create(out)
+    if start is not None:
+        keep_start(start, run.path)
     content = {
         "command": command,
         "commit": commit(),

@@ -45,6 +45,9 @@ def simulate(
     learner: Annotated[
         str | None, typer.Option(help="A learner, by its name in a scenario.")
     ] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Model, or run, that training begins from.")
+    ] = None,
     epsilon: Annotated[
         float | None,
         typer.Option(help="Protect patients: what each may lose in all rounds, e.g. 8."),
@@ -90,6 +93,7 @@ def simulate(
         "hospitals.held_out": None if held_out is None else _held_out(held_out),
         "rounds": rounds,
         "learner": None if learner is None else {"name": learner},
+        "start": None if start is None else str(start.absolute()),
         "privacy.mechanism": mechanism,
         "privacy.target_epsilon": epsilon,
         "hospitals.patients": patients,
@@ -128,19 +132,25 @@ def read_scenario(path: Path | None, given: dict[str, Any]) -> "Scenario":
         path: YAML file, or None for the defaults.
         given: Dotted key -> value. A learner that differs from the file's replaces it whole.
 
+    Where training begins from a model and the file leaves `model` out, it is that model's network.
+
     Raises:
         ConfigError: The file or an option is wrong; all problems are listed.
     """
     from metaward.config import load_settings, read_mapping, validate_settings
     from metaward.errors import ConfigError
+    from metaward.model_artefact import load_card
+    from metaward.run_directory import model_folder
     from metaward_sim.scenario import Scenario
 
     content: dict[str, Any] = {}
     if path is not None:
-        root = load_settings(path, Scenario).hospitals.root  # names the lines of its own problems
+        read = load_settings(path, Scenario)  # names the lines of its own problems
         content = read_mapping(path)
-        if root is not None:
-            content["hospitals"]["root"] = str(path.absolute().parent / root)
+        if read.hospitals.root is not None:
+            content["hospitals"]["root"] = str(path.absolute().parent / read.hospitals.root)
+        if read.start is not None:
+            content["start"] = str(path.absolute().parent / read.start)
     for key, value in given.items():
         *parents, last = key.split(".")
         place = content
@@ -149,6 +159,9 @@ def read_scenario(path: Path | None, given: dict[str, Any]) -> "Scenario":
         if key == "learner" and place.get(last, {}).get("name") == value["name"]:
             continue
         place[last] = value
+    if content.get("start") and "model" not in content:
+        card = load_card(model_folder(Path(content["start"])))
+        content["model"] = card.model.model_dump(mode="json")
     options = ", ".join(f"--{_option(key)}" for key in given)
     where = [text for text in ("" if path is None else str(path), options) if text]
     scenario = validate_settings(content, Scenario, where=" with ".join(where))

@@ -13,11 +13,12 @@ from metaward.report.assemble import training_round
 from metaward.report.methods import BASELINES, shared_model
 from metaward.report.schema import MethodSummary, TrainingRound
 from metaward.run_directory import RunDirectory
+from metaward.start_model import START_FOLDER, with_start
 from metaward.study import Study
 from metaward.tasks import Task
 from metaward.workers import WorkerPool
 from metaward_client.site import Site
-from metaward_server.study_run import CHECKPOINTS_FOLDER, initial_theta
+from metaward_server.study_run import CHECKPOINTS_FOLDER, first_theta, initial_theta
 from metaward_sim.federation import PRELOADED, SITES_FOLDER, GridName, run_federation
 from metaward_sim.live_view import LiveView
 from metaward_sim.pooled import pooled_task, train_pooled
@@ -46,6 +47,11 @@ class Trainer:
     view: LiveView
     on_round: OnRound
 
+    @property
+    def start(self) -> Path | None:
+        """The model artefact that every training of this run begins from."""
+        return None if self.scenario.start is None else self.run.path / START_FOLDER
+
     def train_method(self) -> tuple[Method, list[TrainingRound]]:
         """Train the method of the scenario; return all its rounds, also after a resume."""
         study, summary = self.scenario.study(), shared_model(self.scenario.learner)
@@ -71,6 +77,10 @@ class Trainer:
             case "random":
                 study = scenario.study()
                 return _method(summary, scenario.learner, study, initial_theta(study))
+            case "start":
+                study = scenario.study()
+                theta = first_theta(study, self.start)
+                return _method(summary, scenario.learner, study, theta)
             case "local":
                 adapting = FedAvgSettings(adapt=scenario.baselines.local)
                 return _method(summary, adapting, fedavg, initial_theta(fedavg))
@@ -129,6 +139,7 @@ class Trainer:
             device=self.scenario.device,
             resume=any((folder / CHECKPOINTS_FOLDER).glob("round-*")),
             on_round=on_round,
+            start=self.start,
         )
         self._save(artefact, summary, study, theta, weakest(statements(policies).values()))
         return theta
@@ -147,7 +158,8 @@ class Trainer:
         steps = study.learner.local_steps * len(self.sites)
         with WorkerPool(1, preload=PRELOADED) as pool:
             task = pooled_task([self.tasks[name] for name in self.sites])
-            theta = pool.submit(train_pooled, study, task, steps).result()
+            begun = first_theta(study, self.start)
+            theta = pool.submit(train_pooled, study, task, steps, begun).result()
         self._save(artefact, summary, study, theta, PrivacyStatement())
         return theta
 
@@ -159,6 +171,8 @@ class Trainer:
         theta: Arrays,
         privacy: PrivacyStatement,
     ) -> None:
+        if self.start is not None:
+            privacy = with_start(privacy, study, self.start)
         card = ModelCard.of_study(study, privacy, method=summary.name, label=summary.label)
         save_model(folder, card, theta)
 

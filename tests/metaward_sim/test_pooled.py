@@ -8,6 +8,7 @@ from metaward.meta.compose import build_learner
 from metaward.models.body import build_body
 from metaward.study import ModelSettings, SgdSettings, Study
 from metaward.tasks import Task
+from metaward_server.study_run import initial_theta
 from metaward_sim.pooled import pooled_task, train_pooled
 
 STUDY = Study(
@@ -49,7 +50,8 @@ def test_equal_numbers_at_two_hospitals_are_two_patients() -> None:
 
 
 def test_pooled_training_is_plain_training_for_all_rounds() -> None:
-    trained = train_pooled(STUDY, pooled_task([NORTH, WEST]), steps_per_round=2)
+    begun = initial_theta(STUDY)
+    trained = train_pooled(STUDY, pooled_task([NORTH, WEST]), 2, begun)
     learner = build_learner(
         FedAvgSettings(local_steps=2, batch_size=4, local_lr=0.1, augment="none")
     )
@@ -67,7 +69,7 @@ def test_more_steps_go_further() -> None:
     start = build_body(STUDY.model, STUDY.seed).initial_parameters()
 
     def way(steps: int) -> float:
-        theta = train_pooled(STUDY, pooled_task([NORTH, WEST]), steps_per_round=steps)
+        theta = train_pooled(STUDY, pooled_task([NORTH, WEST]), steps, initial_theta(STUDY))
         return float(sum(np.abs(theta[name] - start[name].numpy()).sum() for name in start))
 
     assert way(1) < way(4)

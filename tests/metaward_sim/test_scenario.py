@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from metaward.arrays import to_arrays
 from metaward.errors import ConfigError
 from metaward.learner_settings import (
     FedAvgSettings,
@@ -19,8 +20,23 @@ from metaward.learner_settings import (
     ReptileSettings,
     SiameseSettings,
 )
-from metaward.study import AdamSettings, MeanSettings, MultiKrumSettings, SgdSettings
-from metaward_sim.scenario import ADAM_FOR_CLIPPED, Scenario, recommended_outer
+from metaward.meta.compose import initial_parameters
+from metaward.model_artefact import ModelCard, PrivacyStatement, save_model
+from metaward.study import (
+    AdamSettings,
+    MeanSettings,
+    ModelSettings,
+    MultiKrumSettings,
+    SgdSettings,
+    Study,
+)
+from metaward_sim.scenario import (
+    ADAM_FOR_CLIPPED,
+    BaselineSettings,
+    PrivacyChoice,
+    Scenario,
+    recommended_outer,
+)
 from metaward_sim.simulate_command import read_scenario
 
 
@@ -252,3 +268,52 @@ def test_a_scenario_that_would_end_with_more_classes_than_slots_is_refused_at_on
     with pytest.raises(ConfigError, match=r"evaluation.n_way \(4\) is more than the label slots"):
         read_scenario(None, given)
     assert read_scenario(None, given | {"evaluation.n_way": 3}).evaluation.n_way == 3
+
+
+def test_a_run_with_a_start_is_compared_with_it_unless_the_file_says_otherwise() -> None:
+    start = Path("model")
+    assert Scenario(start=start).baselines.methods == ("fedavg", "local", "random", "start")
+    private = Scenario(start=start, privacy=PrivacyChoice(target_epsilon=8.0))
+    assert private.baselines.methods == ("noise-only", "local", "random", "start")
+    chosen = Scenario(start=start, baselines=BaselineSettings(methods=("random",)))
+    assert chosen.baselines.methods == ("random",)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("baselines: {methods: [start]}\n", "start is for runs that begin from a `start`"),
+        (f"start_sha256: {'a' * 64}\n", "start_sha256 without start"),
+    ],
+)
+def test_what_speaks_of_a_start_needs_one(tmp_path: Path, text: str, problem: str) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=problem):
+        read_scenario(tmp_path / "mine.yaml", {})
+
+
+def test_both_studies_of_a_run_begin_from_its_start() -> None:
+    scenario = Scenario(start=Path("model"), start_sha256="b" * 64)
+    assert scenario.study().start_sha256 == "b" * 64
+    assert scenario.fedavg_study().start_sha256 == "b" * 64
+
+
+def test_a_start_stands_beside_the_file_and_gives_the_network_that_the_file_leaves_out(
+    tmp_path: Path,
+) -> None:
+    model = ModelSettings(filters=8, image_size=16, groups=2)
+    study = Study(name="public", model=model)
+    card = ModelCard.of_study(study, PrivacyStatement())
+    theta = to_arrays(initial_parameters(model, study.learner, 0))
+    save_model(tmp_path / "public", card, theta)
+    (tmp_path / "mine.yaml").write_text("start: public\nprivacy: {target_epsilon: 8}\n")
+    scenario = read_scenario(tmp_path / "mine.yaml", {})
+    assert scenario.start == tmp_path / "public"
+    assert scenario.model == model
+    (tmp_path / "own.yaml").write_text("start: public\nmodel: {filters: 12}\n")
+    assert read_scenario(tmp_path / "own.yaml", {}).model == ModelSettings(filters=12)
+
+
+def test_clipped_deltas_of_every_learner_are_for_adam_to_scale() -> None:
+    for learner in (PrototypicalSettings(), FomamlSettings(), ReptileSettings(), FedAvgSettings()):
+        assert recommended_outer(learner, clipped=True) == ADAM_FOR_CLIPPED

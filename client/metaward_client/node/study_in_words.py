@@ -26,6 +26,9 @@ def print_study(study: Study, config: SiteConfig, console: Console) -> None:
         "Learner": f"{study.learner.name}, {study.rounds} rounds, outer step {study.outer.name}",
         "Model": f"{model.name}, {model.filters} filters, images of {model.image_size} x "
         f"{model.image_size} pixels, {model.channels} channel(s)",
+        "Begins": f"from a model with parameters {study.start_sha256}, made before this study"
+        if study.start_sha256
+        else "from an untrained model",
         "Leaves": SENT,
         "Code": f"metaward {version('metaward')} as installed here; bundle SHA-256 "
         f"{digest_of(bundle())[:16]}; any other is refused",

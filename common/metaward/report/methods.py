@@ -44,7 +44,16 @@ NOISE_ONLY = MethodSummary(
     description="the shared model's training with the same noise and without patients: what it "
     "gains, noise gives.",
 )
-BASELINES = {summary.name: summary for summary in (FEDAVG, LOCAL, RANDOM, POOLED, NOISE_ONLY)}
+START = MethodSummary(
+    name="start",
+    label="Start",
+    phrase="from the model that training began from",
+    description="the model that training began from, adapted in the same way: what is above it the "
+    "hospitals have taught.",
+)
+BASELINES = {
+    summary.name: summary for summary in (FEDAVG, LOCAL, RANDOM, POOLED, NOISE_ONLY, START)
+}
 """Every baseline, by name."""
 
 

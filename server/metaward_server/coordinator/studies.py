@@ -1,6 +1,7 @@
 """Studies that a coordinator runs: what is wanted, what has happened, and how it is kept going.
 
     studies/NAME/study.yaml     what is run; never changes
+    studies/NAME/start/         the model that it begins from, where it begins from one
     studies/NAME/state.yaml     wanted, running, finished or failed; and why
     studies/NAME/rounds.jsonl, checkpoints/, model/     as in every run directory
 
@@ -21,10 +22,11 @@ from pydantic import Field
 from metaward.bundle import APP_FOLDER
 from metaward.config import Settings, load_settings
 from metaward.errors import ConfigError
-from metaward.model_artefact import ModelCard, joint_statement, save_model
+from metaward.model_artefact import ModelArtefact, ModelCard, joint_statement, save_model
 from metaward.privacy_promise import PrivacyPromise
 from metaward.private_file import make_private_folder
 from metaward.run_directory import RunDirectory
+from metaward.start_model import START_FOLDER, keep_start, read_start, with_start
 from metaward.study import Study
 from metaward.whole_file import write_atomically
 from metaward_server.checkpoints import CheckpointStore
@@ -86,12 +88,21 @@ class StudyFolder:
         return 0 if store.is_empty() else store.load_newest().next_round
 
 
-def want(coordinator: Coordinator, study: Study, nodes: int) -> StudyFolder:
+def want(
+    coordinator: Coordinator, study: Study, nodes: int, start: Path | None = None
+) -> StudyFolder:
     """Write down that a study shall run.
 
+    Args:
+        coordinator: Where.
+        study: What shall run.
+        nodes: Hospitals to wait for before the first round.
+        start: The model artefact that it begins from, where it names one.
+
     Raises:
-        ConfigError: There is one of that name.
+        ConfigError: There is one of that name; or ``start`` is not what the study begins from.
     """
+    begun = _start_of(study, start)
     folder = StudyFolder(coordinator.studies / study.name)
     if folder.path.exists():
         raise ConfigError(
@@ -102,10 +113,37 @@ def want(coordinator: Coordinator, study: Study, nodes: int) -> StudyFolder:
             "`name` in the study.",
         )
     make_private_folder(folder.path)
+    if begun is not None:
+        keep_start(begun, folder.path)
     text = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False)
     write_atomically(folder.path / STUDY_FILE, text)
     folder.write(StudyState(nodes=nodes))  # last: without it, it is not there
     return folder
+
+
+def _start_of(study: Study, folder: Path | None) -> ModelArtefact | None:
+    """Return the model that a study begins from; the study must say so itself.
+
+    Hospitals approve the study's file, so what it begins from cannot be added on the way.
+    """
+    if folder is None:
+        if not study.start_sha256:
+            return None
+        raise ConfigError(
+            f"start_sha256 ({study.start_sha256[:12]}…) without that model",
+            expected="the folder of the model that the study begins from",
+            where=f"study {study.name}",
+            next_step="Name it with --start, or leave start_sha256 out.",
+        )
+    start = read_start(folder, study)
+    if not study.start_sha256:
+        raise ConfigError(
+            "a model to begin from, and a study that does not name it",
+            expected=f"start_sha256: {start.card.parameters_sha256}",
+            where=f"study {study.name}",
+            next_step="Write that line into the study's file, which hospitals approve.",
+        )
+    return start
 
 
 def want_again(coordinator: Coordinator, name: str) -> StudyFolder:
@@ -192,5 +230,6 @@ def _has_ended(coordinator: Coordinator, run: str) -> bool:
 def _write_model(folder: StudyFolder) -> None:
     study = folder.study
     store = CheckpointStore(folder.path / CHECKPOINTS_FOLDER, study.digest())
-    card = ModelCard.of_study(study, joint_statement(one for _, one in folder.promises()))
+    promised = joint_statement(one for _, one in folder.promises())
+    card = ModelCard.of_study(study, with_start(promised, study, folder.path / START_FOLDER))
     save_model(folder.path / MODEL_FOLDER, card, store.load_newest().theta)

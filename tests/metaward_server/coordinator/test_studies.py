@@ -1,5 +1,6 @@
 """What is wanted stands in files; the keeper brings a SuperLink to it, whatever was killed."""
 
+import shutil
 import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,10 +11,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from metaward.enrolment import new_request
 from metaward.errors import ConfigError, FederationError
-from metaward.model_artefact import load_model
+from metaward.model_artefact import (
+    ModelCard,
+    PrivacyStatement,
+    load_card,
+    load_model,
+    save_model,
+)
 from metaward.privacy_promise import PrivacyPromise
 from metaward.progress import RoundEvent
 from metaward.services import only_one
+from metaward.start_model import START_FOLDER
 from metaward.study import ModelSettings, Study
 from metaward_server.checkpoints import CheckpointStore, Progress
 from metaward_server.coordinator import hospitals, studies
@@ -22,7 +30,7 @@ from metaward_server.coordinator.keeper import keep_once
 from metaward_server.coordinator.standing import print_standing, standing
 from metaward_server.failure_note import write_failure
 from metaward_server.rounds_log import RoundsLog
-from metaward_server.study_run import initial_theta
+from metaward_server.study_run import first_theta, initial_theta
 
 STUDY = Study(name="chest", rounds=3, model=ModelSettings(filters=8, image_size=16, groups=2))
 
@@ -302,3 +310,49 @@ def test_where_things_stand_is_told_without_a_superlink(
     keep_once(coordinator)
     [north] = standing(coordinator, datetime.now(UTC))["hospitals"]
     assert (north["status"], north["last_seen"]) == ("online", "now")
+
+
+@pytest.fixture
+def public_model(tmp_path: Path) -> Path:
+    save_model(
+        tmp_path / "public",
+        ModelCard.of_study(STUDY.model_copy(update={"name": "public"}), PrivacyStatement()),
+        initial_theta(STUDY.model_copy(update={"seed": 8})),
+    )
+    return tmp_path / "public"
+
+
+def test_a_study_begins_from_the_model_that_it_names_and_the_card_says_so(
+    coordinator: Coordinator, superlink: FakeSuperLink, public_model: Path
+) -> None:
+    sha256 = load_card(public_model).parameters_sha256
+    named = STUDY.model_copy(update={"start_sha256": sha256})
+    folder = studies.want(coordinator, named, 1, public_model)
+    assert folder.study == named  # hospitals approve the very file
+    shutil.rmtree(public_model)
+    start = load_model(folder.path / START_FOLDER).theta
+    begun = first_theta(folder.study, folder.path / START_FOLDER)
+    assert all(begun[name].tobytes() == leaf.tobytes() for name, leaf in start.items())
+    studies.look_after(coordinator, folder)
+    CheckpointStore(folder.path / "checkpoints", named.digest()).save(Progress(3, begun, {}))
+    superlink.runs["1"] = "finished:completed"
+    studies.look_after(coordinator, folder)
+    assert folder.state.state == "finished"
+    said = load_model(folder.path / "model").card.privacy
+    assert said.start is not None
+    assert (said.start.study, said.start.parameters_sha256) == ("public", sha256)
+
+
+def test_a_study_and_a_start_that_do_not_name_each_other_are_refused_and_nothing_is_written(
+    coordinator: Coordinator, public_model: Path
+) -> None:
+    sha256 = load_card(public_model).parameters_sha256
+    with pytest.raises(ConfigError, match=f"expected start_sha256: {sha256}"):
+        studies.want(coordinator, STUDY, 1, public_model)
+    with pytest.raises(ConfigError, match=r"without that model.*--start"):
+        studies.want(coordinator, STUDY.model_copy(update={"start_sha256": sha256}), 1)
+    other = STUDY.model_copy(update={"start_sha256": "0" * 64})
+    with pytest.raises(ConfigError, match="from which the study begins"):
+        studies.want(coordinator, other, 1, public_model)
+    assert not studies.all_studies(coordinator)
+    assert not (coordinator.studies / STUDY.name).exists()
