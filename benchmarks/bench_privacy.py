@@ -53,7 +53,7 @@ from metaward_server.outer_optimizers import initial_state, outer_step
 from metaward_server.study_run import initial_theta
 from metaward_sim.demo_data import write_demo
 from metaward_sim.privacy_of_run import policies_of, set_up, statements, weakest
-from metaward_sim.scenario import PrivacyChoice, recommended_outer
+from metaward_sim.scenario import ADAM_FOR_SHORT, PrivacyChoice, recommended_outer
 
 EPSILONS = (None, 8.0, 3.0, 1.0)
 NEAREST_MEAN = AdaptSettings(head="prototypes", steps=0)
@@ -129,7 +129,7 @@ def run(job: Job) -> dict[str, Any]:
     }
     training = {Path(site).name: tasks[Path(site).name] for site in job.sites}
     model = ModelSettings(filters=job.row.filters, image_size=size, channels=channels)
-    clipped = job.row.mechanism == "dp-sgd" and (job.epsilon is not None or job.clipped_outer)
+    clipped = job.clipped_outer or (job.epsilon is not None and job.row.mechanism == "dp-sgd")
     study = Study(
         name="bench",
         seed=job.seed,
@@ -230,7 +230,7 @@ def jobs_of(root: Path, arguments: argparse.Namespace) -> list[Job]:
         jobs.append(replace(seeded, rounds=0))
         for row, epsilon in itertools.product(chosen, budgets):
             jobs.append(replace(seeded, row=row, epsilon=epsilon))
-            if epsilon is None and row.mechanism == "dp-sgd":
+            if epsilon is None and recommended_outer(row.learner) != ADAM_FOR_SHORT:
                 jobs.append(replace(seeded, row=row, epsilon=None, clipped_outer=True))
             if epsilon is not None:
                 jobs.append(replace(seeded, row=row, epsilon=epsilon, noise_only=True))

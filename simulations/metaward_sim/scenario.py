@@ -26,15 +26,15 @@ from metaward.study import (
     OuterSettings,
     RoundSettings,
     SeedInt,
-    SgdSettings,
     Study,
     check_enough_updates,
 )
 
 BaselineName: TypeAlias = Literal["fedavg", "local", "random", "pooled", "noise-only", "start"]
 BASELINES_OF_A_PRIVATE_RUN: tuple[BaselineName, ...] = ("noise-only", "local", "random")
-ADAM_FOR_CLIPPED = AdamSettings(step_size=1.0e-2, tau=1.0e-5)
-"""Of steps 0.005 and 0.01 the better one at epsilon 8, on real and on synthetic hospitals."""
+ADAM_FOR_SHORT = AdamSettings(step_size=1.0e-2, tau=1.0e-5)
+"""For deltas whose coordinates are about a thousandth (docs/design/0002-fedavg-baseline.md). Of
+steps 0.005 and 0.01 the better one at epsilon 8 too, on real and on synthetic hospitals."""
 FILTERS_OF_A_PRIVATE_RUN = 16
 """Noise grows with the number of parameters, so a private model is small unless a file says so."""
 SiteName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
@@ -73,6 +73,10 @@ class FedAvgBaseline(Settings):
         None, ge=1, description="left out: as many as the method, which is about as much work"
     )
     learner: FedAvgSettings = FedAvgSettings()
+    outer: OuterSettings = Field(
+        ADAM_FOR_SHORT,
+        description="how the mean delta moves theta; sgd with 1.0 is plain averaging",
+    )
 
 
 class BaselineSettings(Settings):
@@ -231,7 +235,7 @@ class Scenario(Settings):
             model=self.model,
             learner=self.baselines.fedavg.learner,
             aggregation=self.aggregation,
-            outer=SgdSettings(step_size=1.0),
+            outer=self.baselines.fedavg.outer,
             round=self.round,
             start_sha256=self.start_sha256,
         )
@@ -240,17 +244,13 @@ class Scenario(Settings):
 def recommended_outer(learner: LearnerSettings, *, clipped: bool = False) -> OuterSettings:
     """Return the outer optimiser that suits a learner's deltas.
 
-    Deltas that are gradients, such as a prototypical network's and FOMAML's, are for Adam to
-    scale. Reptile's and FedAvg's are differences of parameters, to be taken as they are; but for
-    clipped ones, which are too short to get anywhere in the rounds that a budget allows.
+    All are for Adam to scale (FedAdam, Reddi et al. 2021). Reptile's and FedAvg's are differences
+    of parameters, which a few inner steps leave short; so are means of clipped gradients.
 
     Args:
         learner: The learner.
-        clipped: Whether deltas are made of means of patients' clipped gradients (dp-sgd). A
-            coordinate of those is about a thousandth, so Adam's constant must be below that.
+        clipped: Whether deltas are made of clipped gradients (dp-sgd).
     """
-    if clipped:
-        return ADAM_FOR_CLIPPED
-    if learner.DELTA == "difference":
-        return SgdSettings(step_size=1.0)
+    if clipped or learner.DELTA == "difference":
+        return ADAM_FOR_SHORT
     return AdamSettings(step_size=5.0e-3)

@@ -31,7 +31,7 @@ from metaward.study import (
     Study,
 )
 from metaward_sim.scenario import (
-    ADAM_FOR_CLIPPED,
+    ADAM_FOR_SHORT,
     BaselineSettings,
     PrivacyChoice,
     Scenario,
@@ -132,23 +132,34 @@ def test_the_longest_name_still_names_both_studies() -> None:
 
 
 @pytest.mark.parametrize(
-    ("learner", "kind"),
+    ("learner", "outer"),
     [
-        (PrototypicalSettings(), AdamSettings),
-        (MatchingSettings(), AdamSettings),
-        (RelationSettings(), AdamSettings),
-        (SiameseSettings(), AdamSettings),
-        (FomamlSettings(), AdamSettings),
-        (MamlSettings(), AdamSettings),
-        (ReptileSettings(), SgdSettings),
-        (FedAvgSettings(), SgdSettings),
+        (PrototypicalSettings(), AdamSettings(step_size=5.0e-3)),
+        (MatchingSettings(), AdamSettings(step_size=5.0e-3)),
+        (RelationSettings(), AdamSettings(step_size=5.0e-3)),
+        (SiameseSettings(), AdamSettings(step_size=5.0e-3)),
+        (FomamlSettings(), AdamSettings(step_size=5.0e-3)),
+        (MamlSettings(), AdamSettings(step_size=5.0e-3)),
+        (ReptileSettings(), ADAM_FOR_SHORT),
+        (FedAvgSettings(), ADAM_FOR_SHORT),
     ],
 )
-def test_gradients_go_through_adam_and_differences_as_they_are(
-    learner: LearnerSettings, kind: type
+def test_the_servers_adam_is_set_for_the_length_of_a_learners_deltas(
+    learner: LearnerSettings, outer: AdamSettings
 ) -> None:
-    assert isinstance(recommended_outer(learner), kind)
-    assert isinstance(Scenario(learner=learner).study().outer, kind)
+    assert recommended_outer(learner) == outer
+    assert Scenario(learner=learner).study().outer == outer
+
+
+def test_the_fedavg_baseline_has_the_servers_adam_unless_plain_averaging_is_chosen(
+    tmp_path: Path,
+) -> None:
+    assert Scenario().fedavg_study().outer == ADAM_FOR_SHORT
+    (tmp_path / "plain.yaml").write_text(
+        "baselines: {fedavg: {outer: {name: sgd, step_size: 1.0}}}\n"
+    )
+    plain = read_scenario(tmp_path / "plain.yaml", {})
+    assert plain.fedavg_study().outer == SgdSettings(step_size=1.0)
 
 
 def test_an_outer_optimiser_that_is_chosen_is_used() -> None:
@@ -202,10 +213,10 @@ def test_epsilon_on_the_command_line_makes_a_run_private() -> None:
     assert scenario.privacy is not None
     assert scenario.privacy.target_epsilon == 3.0
     assert isinstance(scenario.learner, PrototypicalSettings)
-    assert scenario.study().outer == ADAM_FOR_CLIPPED
+    assert scenario.study().outer == ADAM_FOR_SHORT
     block = read_scenario(None, {"privacy.target_epsilon": 3.0, "privacy.mechanism": "block"})
     assert isinstance(block.learner, PrototypicalSettings)
-    assert block.study().outer == recommended_outer(block.learner) != ADAM_FOR_CLIPPED
+    assert block.study().outer == recommended_outer(block.learner) != ADAM_FOR_SHORT
 
 
 @pytest.mark.parametrize(
@@ -316,4 +327,4 @@ def test_a_start_stands_beside_the_file_and_gives_the_network_that_the_file_leav
 
 def test_clipped_deltas_of_every_learner_are_for_adam_to_scale() -> None:
     for learner in (PrototypicalSettings(), FomamlSettings(), ReptileSettings(), FedAvgSettings()):
-        assert recommended_outer(learner, clipped=True) == ADAM_FOR_CLIPPED
+        assert recommended_outer(learner, clipped=True) == ADAM_FOR_SHORT

@@ -243,9 +243,7 @@ def test_a_run_begins_from_the_model_of_another_and_compares_itself_with_it(
     source = tmp_path / "source"
     shutil.copytree(tiny_run.path / "model", source)
     baselines = {"methods": ["start", "fedavg"]}
-    run = simulate_tiny(
-        tmp_path / "run", start=str(source), rounds=2, baselines=baselines, seed=4
-    )
+    run = simulate_tiny(tmp_path / "run", start=str(source), rounds=2, baselines=baselines, seed=4)
     assert run.code == 0, run.err
     began = json.loads((run.path / "rounds.jsonl").read_text().splitlines()[0])
     assert began["round_index"] == 0
