@@ -26,15 +26,18 @@ from metaward.study import (
     OuterSettings,
     RoundSettings,
     SeedInt,
+    SgdSettings,
     Study,
     check_enough_updates,
 )
 
-BaselineName: TypeAlias = Literal["fedavg", "local", "random", "pooled", "noise-only", "start"]
+BaselineName: TypeAlias = Literal[
+    "fedavg", "fedadam", "local", "random", "pooled", "noise-only", "start"
+]
 BASELINES_OF_A_PRIVATE_RUN: tuple[BaselineName, ...] = ("noise-only", "local", "random")
 ADAM_FOR_SHORT = AdamSettings(step_size=1.0e-2, tau=1.0e-5)
-"""For deltas whose coordinates are about a thousandth (docs/design/0002-fedavg-baseline.md). Of
-steps 0.005 and 0.01 the better one at epsilon 8 too, on real and on synthetic hospitals."""
+"""For deltas whose coordinates are about a thousandth. Of steps 0.005 and 0.01 the better one at
+epsilon 8, on real and on synthetic hospitals."""
 FILTERS_OF_A_PRIVATE_RUN = 16
 """Noise grows with the number of parameters, so a private model is small unless a file says so."""
 SiteName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
@@ -73,17 +76,20 @@ class FedAvgBaseline(Settings):
         None, ge=1, description="left out: as many as the method, which is about as much work"
     )
     learner: FedAvgSettings = FedAvgSettings()
-    outer: OuterSettings = Field(
-        ADAM_FOR_SHORT,
-        description="how the mean delta moves theta; sgd with 1.0 is plain averaging",
-    )
+
+
+class FedAdamBaseline(Settings):
+    """The same with the server's Adam in the place of the plain average (Reddi et al. 2021)."""
+
+    outer: AdamSettings = Field(ADAM_FOR_SHORT, description="the server's step")
 
 
 class BaselineSettings(Settings):
     """What the method is compared with."""
 
-    methods: tuple[BaselineName, ...] = ("fedavg", "local", "random")
+    methods: tuple[BaselineName, ...] = ("fedavg", "fedadam", "local", "random")
     fedavg: FedAvgBaseline = FedAvgBaseline()
+    fedadam: FedAdamBaseline = FedAdamBaseline()
     local: AloneSettings = Field(
         TRAINING_ALONE,
         description="training at the new hospital alone, from random weights",
@@ -235,22 +241,32 @@ class Scenario(Settings):
             model=self.model,
             learner=self.baselines.fedavg.learner,
             aggregation=self.aggregation,
-            outer=self.baselines.fedavg.outer,
+            outer=SgdSettings(step_size=1.0),
             round=self.round,
             start_sha256=self.start_sha256,
+        )
+
+    def fedadam_study(self) -> Study:
+        """Return the study that the FedAdam baseline is trained in."""
+        return self.fedavg_study().model_copy(
+            update={"name": f"{self.name[:56]}-fedadam", "outer": self.baselines.fedadam.outer}
         )
 
 
 def recommended_outer(learner: LearnerSettings, *, clipped: bool = False) -> OuterSettings:
     """Return the outer optimiser that suits a learner's deltas.
 
-    All are for Adam to scale (FedAdam, Reddi et al. 2021). Reptile's and FedAvg's are differences
-    of parameters, which a few inner steps leave short; so are means of clipped gradients.
+    Deltas that are gradients, such as a prototypical network's and FOMAML's, are for Adam to
+    scale. Reptile's and FedAvg's are differences of parameters, to be taken as they are; but for
+    clipped ones, which are too short to get anywhere in the rounds that a budget allows.
 
     Args:
         learner: The learner.
-        clipped: Whether deltas are made of clipped gradients (dp-sgd).
+        clipped: Whether deltas are made of means of patients' clipped gradients (dp-sgd). A
+            coordinate of those is about a thousandth, so Adam's constant must be below that.
     """
-    if clipped or learner.DELTA == "difference":
+    if clipped:
         return ADAM_FOR_SHORT
+    if learner.DELTA == "difference":
+        return SgdSettings(step_size=1.0)
     return AdamSettings(step_size=5.0e-3)

@@ -191,7 +191,7 @@ def _prepare(simulation: Simulation, view: LiveView) -> tuple[Hospitals, dict[st
     refuse_shared_patients(sites)
     training = [tasks[name] for name in hospitals.training]
     refuse_unfit_sites(scenario.study(), training)
-    if "fedavg" in scenario.baselines.methods:
+    if {"fedavg", "fedadam"} & set(scenario.baselines.methods):
         refuse_unfit_sites(scenario.fedavg_study(), training)
     for name in hospitals.held_out:
         design_for(tasks[name], scenario.evaluation.plan(scenario.seed))

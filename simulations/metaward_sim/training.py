@@ -72,7 +72,7 @@ class Trainer:
     def baseline(self, name: BaselineName) -> Method:
         """Return a baseline, trained where it has something to train."""
         scenario, summary = self.scenario, BASELINES[name]
-        fedavg = scenario.fedavg_study()
+        fedavg = scenario.fedadam_study() if name == "fedadam" else scenario.fedavg_study()
         match name:
             case "random":
                 study = scenario.study()
@@ -84,13 +84,13 @@ class Trainer:
             case "local":
                 adapting = FedAvgSettings(adapt=scenario.baselines.local)
                 return _method(summary, adapting, fedavg, initial_theta(fedavg))
-            case "fedavg":
+            case "fedavg" | "fedadam":
                 theta = self._federated(
                     fedavg,
                     summary,
                     self.run.path / BASELINE_RUNS_FOLDER / name,
                     self.run.baseline(name),
-                    "Baseline: FedAvg",
+                    f"Baseline: {summary.label.split()[0]}",
                     name,
                 )
             case "noise-only":

@@ -140,26 +140,27 @@ def test_the_longest_name_still_names_both_studies() -> None:
         (SiameseSettings(), AdamSettings(step_size=5.0e-3)),
         (FomamlSettings(), AdamSettings(step_size=5.0e-3)),
         (MamlSettings(), AdamSettings(step_size=5.0e-3)),
-        (ReptileSettings(), ADAM_FOR_SHORT),
-        (FedAvgSettings(), ADAM_FOR_SHORT),
+        (ReptileSettings(), SgdSettings(step_size=1.0)),
+        (FedAvgSettings(), SgdSettings(step_size=1.0)),
     ],
 )
-def test_the_servers_adam_is_set_for_the_length_of_a_learners_deltas(
-    learner: LearnerSettings, outer: AdamSettings
+def test_gradients_go_through_adam_and_differences_as_they_are(
+    learner: LearnerSettings, outer: AdamSettings | SgdSettings
 ) -> None:
     assert recommended_outer(learner) == outer
     assert Scenario(learner=learner).study().outer == outer
 
 
-def test_the_fedavg_baseline_has_the_servers_adam_unless_plain_averaging_is_chosen(
-    tmp_path: Path,
-) -> None:
-    assert Scenario().fedavg_study().outer == ADAM_FOR_SHORT
-    (tmp_path / "plain.yaml").write_text(
-        "baselines: {fedavg: {outer: {name: sgd, step_size: 1.0}}}\n"
-    )
-    plain = read_scenario(tmp_path / "plain.yaml", {})
-    assert plain.fedavg_study().outer == SgdSettings(step_size=1.0)
+def test_fedadam_is_fedavg_but_for_the_servers_step(tmp_path: Path) -> None:
+    baselines = {"fedavg": {"rounds": 7}, "fedadam": {"outer": {"name": "adam", "step_size": 0.1}}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"name": "mine", "baselines": baselines}))
+    scenario = read_scenario(tmp_path / "mine.yaml", {})
+    plain, adam = scenario.fedavg_study(), scenario.fedadam_study()
+    assert plain.outer == SgdSettings(step_size=1.0)
+    assert adam.outer == AdamSettings(step_size=0.1)
+    assert (plain.name, adam.name, adam.rounds) == ("mine-fedavg", "mine-fedadam", 7)
+    assert adam.model_copy(update={"name": plain.name, "outer": plain.outer}) == plain
+    assert Scenario().fedadam_study().outer == ADAM_FOR_SHORT
 
 
 def test_an_outer_optimiser_that_is_chosen_is_used() -> None:
@@ -283,7 +284,13 @@ def test_a_scenario_that_would_end_with_more_classes_than_slots_is_refused_at_on
 
 def test_a_run_with_a_start_is_compared_with_it_unless_the_file_says_otherwise() -> None:
     start = Path("model")
-    assert Scenario(start=start).baselines.methods == ("fedavg", "local", "random", "start")
+    assert Scenario(start=start).baselines.methods == (
+        "fedavg",
+        "fedadam",
+        "local",
+        "random",
+        "start",
+    )
     private = Scenario(start=start, privacy=PrivacyChoice(target_epsilon=8.0))
     assert private.baselines.methods == ("noise-only", "local", "random", "start")
     chosen = Scenario(start=start, baselines=BaselineSettings(methods=("random",)))

@@ -242,7 +242,7 @@ def test_a_run_begins_from_the_model_of_another_and_compares_itself_with_it(
     first = load_model(tiny_run.path / "model")
     source = tmp_path / "source"
     shutil.copytree(tiny_run.path / "model", source)
-    baselines = {"methods": ["start", "fedavg"]}
+    baselines = {"methods": ["start", "fedavg", "fedadam"]}
     run = simulate_tiny(tmp_path / "run", start=str(source), rounds=2, baselines=baselines, seed=4)
     assert run.code == 0, run.err
     began = json.loads((run.path / "rounds.jsonl").read_text().splitlines()[0])
@@ -250,13 +250,20 @@ def test_a_run_begins_from_the_model_of_another_and_compares_itself_with_it(
     scenario = yaml.safe_load((run.path / "config.yaml").read_text())["scenario"]
     assert scenario["start_sha256"] == first.card.parameters_sha256
     assert weights(run.path)["start"] == weights(tiny_run.path)["model"]
-    for name in ("model", "baselines/fedavg"):
+    models = weights(run.path)
+    assert models["baselines/fedavg"] != models["baselines/fedadam"]
+    for name in ("model", "baselines/fedavg", "baselines/fedadam"):
         card = load_model(run.path / name).card
         assert card.privacy.start is not None
         assert card.privacy.start.parameters_sha256 == first.card.parameters_sha256
     assert "Training began from the model of study tiny" in " ".join(run.out.split())
     assert "Training began from the model of study tiny" in (run.path / "report.html").read_text()
-    assert {method["name"] for method in run.report["methods"]} == {"meta", "start", "fedavg"}
+    assert {method["name"] for method in run.report["methods"]} == {
+        "meta",
+        "start",
+        "fedavg",
+        "fedadam",
+    }
     shutil.rmtree(source)
     resumed = metaward("simulate", "--resume", run.path)
     assert resumed.code == 0, resumed.err

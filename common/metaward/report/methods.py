@@ -17,6 +17,13 @@ FEDAVG = MethodSummary(
     description="ordinary federated training (FedAvg) with the same images, then fine-tuned on "
     "the labelled images.",
 )
+FEDADAM = MethodSummary(
+    name="fedadam",
+    label="FedAdam + fine-tune",
+    phrase="with FedAdam and fine-tuning",
+    description="the same federated training, but the server takes Adam's step in the place of the "
+    "plain average.",
+)
 LOCAL = MethodSummary(
     name="local",
     label="Hospital alone",
@@ -52,7 +59,7 @@ START = MethodSummary(
     "hospitals have taught.",
 )
 BASELINES = {
-    summary.name: summary for summary in (FEDAVG, LOCAL, RANDOM, POOLED, NOISE_ONLY, START)
+    summary.name: summary for summary in (FEDAVG, FEDADAM, LOCAL, RANDOM, POOLED, NOISE_ONLY, START)
 }
 """Every baseline, by name."""
 
