@@ -11,6 +11,7 @@ from flwr.app import Context, Error, Message, RecordDict
 
 from metaward.arrays import Arrays
 from metaward.errors import ConfigError, FederationError
+from metaward.model_artefact import ModelCard, PrivacyStatement, save_model
 from metaward.progress import RoundEvent
 from metaward.study import AdamSettings, ModelSettings, RoundSettings, Study
 from metaward_server import study_run
@@ -185,3 +186,43 @@ def test_run_settings_that_are_wrong_are_said(
     config = {k: v for k, v in (config | change).items() if v is not None}
     with pytest.raises(ConfigError, match=match):
         app(scripted_grid({1: honest_node}), Context(1, 0, {}, RecordDict(), config))
+
+
+def test_a_study_begins_from_the_model_that_its_folder_holds(
+    tmp_path: Path, scripted_grid: Any
+) -> None:
+    """Looked at before the first round is closed."""
+
+    def cut(_: Message) -> None:
+        raise PowerCut
+
+    model = ModelSettings(filters=8, image_size=16, groups=2)
+    public = Study(name="public", model=model, seed=9)
+    start = initial_theta(public)
+    folder = tmp_path / "run"
+    card = save_model(folder / "start", ModelCard.of_study(public, PrivacyStatement()), start)
+    study = Study(model=model, rounds=1, start_sha256=card.parameters_sha256)
+    config = {"study": study.model_dump_json(), "run-dir": str(folder), "nodes": 1}
+    with pytest.raises(PowerCut):
+        app(scripted_grid({1: cut}), Context(1, 0, {}, RecordDict(), config))
+    begun = CheckpointStore(folder / "checkpoints", study.digest()).load_newest().theta
+    assert {n: a.tobytes() for n, a in begun.items()} == {n: a.tobytes() for n, a in start.items()}
+
+
+def test_a_study_that_begins_from_a_model_does_not_begin_without_it(
+    tmp_path: Path, scripted_grid: Any, honest_node: Node
+) -> None:
+    study = Study(model=ModelSettings(filters=8, image_size=16, groups=2), start_sha256="a" * 64)
+    grid = scripted_grid({1: honest_node})
+    for start in (None, tmp_path / "nothing"):
+        with pytest.raises(ConfigError):
+            run_study(
+                grid,
+                study,
+                tmp_path / "run",
+                n_nodes=1,
+                resume=False,
+                on_round=lambda _: None,
+                start=start,
+            )
+    assert not list((tmp_path / "run").rglob("round-*"))

@@ -136,6 +136,19 @@ def test_approve_shows_the_study_in_words_and_writes_who_agreed(
     approved_only(site / "node" / "approvals", site / "node" / "proposals")(STUDY)
 
 
+def test_approve_says_what_a_study_begins_from(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = study_file(site)
+    assert run(["site", "approve", str(site), str(study), "--by", "A. Officer", "--yes"]) == 0
+    assert "from an untrained model" in capsys.readouterr().out
+    named = STUDY.model_copy(update={"start_sha256": "ab" * 32})
+    study.write_text(yaml.safe_dump(named.model_dump(mode="json")))
+    assert run(["site", "approve", str(site), str(study), "--by", "A. Officer", "--yes"]) == 0
+    assert f"from a model with parameters {'ab' * 32}" in capsys.readouterr().out
+    assert len(list((site / "node" / "approvals").iterdir())) == 2  # another study
+
+
 def test_a_study_that_nobody_confirmed_is_not_approved(
     site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
