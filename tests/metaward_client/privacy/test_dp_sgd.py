@@ -84,7 +84,6 @@ def test_each_patients_vector_is_clipped_over_all_arrays_of_the_body_together() 
     assert alone <= norm
 
 
-@pytest.mark.slow
 def test_one_step_without_noise_equals_that_of_opacus() -> None:
     import warnings
 
@@ -101,6 +100,9 @@ def test_one_step_without_noise_equals_that_of_opacus() -> None:
                 self.head.weight.copy_(HEAD.weight)
                 self.head.bias.copy_(HEAD.bias)
             self.head.requires_grad_(requires_grad=False)
+            for part in self.body.modules():
+                if isinstance(part, torch.nn.Conv2d):  # Opacus 1.6 is wrong for channels_last
+                    part.register_forward_pre_hook(lambda _, given: (given[0].contiguous(),))
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             logits: torch.Tensor = self.head(self.body(images))
