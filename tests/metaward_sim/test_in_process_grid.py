@@ -286,6 +286,6 @@ def test_200_nodes_take_no_more_memory_the_more_rounds_are_played(
             family = [psutil.Process(), *map(psutil.Process, pool.process_ids())]
             used.append(sum(process.memory_info().rss for process in family))
 
-        grid = InProcessGrid(APP, [{"mood": "honest"}] * 200, pool)
+        grid = InProcessGrid(APP, [{"large": True}] * 200, pool)
         run("many", grid, STUDY.model_copy(update={"rounds": 30}), on_round=watch)
     assert max(used[20:]) < 1.05 * max(used[5:15])

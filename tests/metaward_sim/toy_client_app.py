@@ -16,6 +16,8 @@ from metaward.arrays import Arrays
 from metaward.wire import RoundOrder, Update, decode_order, encode_update
 
 SPEC = {"w": (3,), "b": (2, 2)}
+LARGE = {"w": (112_000,)}
+"""As many numbers as conv4 with 64 filters has; for nodes with the setting ``large``."""
 app = ClientApp()
 
 
@@ -37,7 +39,8 @@ def towards(target: float, order: RoundOrder, noise: Arrays) -> Arrays:
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    order = decode_order(message.content, lambda _: SPEC)
+    spec = LARGE if "large" in context.node_config else SPEC
+    order = decode_order(message.content, lambda _: spec)
     if "marks" in context.node_config:
         mark = Path(str(context.node_config["marks"])) / f"{order.round_index}-{context.node_id}"
         mark.write_text(str(os.getpid()))
