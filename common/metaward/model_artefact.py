@@ -38,12 +38,16 @@ MAX_CARD_DEPTH = 16
 """Nesting of a card's YAML; ours is 3."""
 
 
+MAX_PROMISE = 4000
+"""Characters of what is said of a start; what was said of that one's own start is part of it."""
+
+
 class StartStatement(Settings):
     """What is said of the model that training began from, and of the records behind it."""
 
     study: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
     parameters_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    promise: str = Field(max_length=2000, description="its own privacy statement, in words")
+    promise: str = Field(max_length=MAX_PROMISE, description="its own privacy statement, in words")
 
     @property
     def sentence(self) -> str:

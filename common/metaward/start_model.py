@@ -9,10 +9,12 @@ directory, so that a resumed run needs nothing else.
 """
 
 from pathlib import Path
+from textwrap import shorten
 
 from metaward.arrays import Arrays
 from metaward.errors import ConfigError
 from metaward.model_artefact import (
+    MAX_PROMISE,
     ModelArtefact,
     ModelCard,
     PrivacyStatement,
@@ -85,7 +87,7 @@ def with_start(statement: PrivacyStatement, study: Study, folder: Path) -> Priva
     start = StartStatement(
         study=card.study,
         parameters_sha256=card.parameters_sha256,
-        promise=card.privacy.sentence,
+        promise=shorten(card.privacy.sentence, MAX_PROMISE, placeholder=" […]"),
     )
     return statement.model_copy(update={"start": start})
 

@@ -108,3 +108,16 @@ def test_the_promise_says_what_is_said_of_the_start(tmp_path: Path) -> None:
     assert "Training began from the model of study public" in statement.sentence
     assert statement.sentence.endswith("NOT PRIVATE: the deltas carried no differential privacy.")
     assert with_start(private, Study(model=MODEL), folder) == private
+
+
+def test_a_long_line_of_starts_still_ends_in_a_card(tmp_path: Path) -> None:
+    """Each model says what was said of the one before it; training must not be lost for that."""
+    folder, theta = saved(tmp_path / "0")
+    for number in range(1, 40):
+        study = study_from(folder, name=f"study-{number}")
+        statement = with_start(PrivacyStatement(), study, folder)
+        folder = tmp_path / str(number)
+        save_model(folder, ModelCard.of_study(study, statement), theta)
+    said = load_card(folder).privacy.sentence
+    assert said.count("Training began from") > 20
+    assert said.endswith("[…]")
