@@ -23,7 +23,7 @@ from metaward.cli import build_app
 from metaward.config import Settings, load_settings
 from metaward.device import DEVICE_PATTERN
 from metaward.enrolment import ADDRESS
-from metaward.learner_settings import FomamlSettings, PrototypicalSettings, ReptileSettings
+from metaward.learner_settings import PrototypicalSettings, RelationSettings, ReptileSettings
 from metaward.study import Study
 from metaward_client.site_config import SiteConfig
 from metaward_server.coordinator.home import CoordinatorSettings
@@ -203,7 +203,7 @@ def test_every_key_is_documented_with_its_type_and_default_and_no_other(
 
 def test_the_outer_optimisers_that_suit_the_learners_are_documented() -> None:
     text = CONFIGURATION.read_text(encoding="utf-8")
-    for learner in (PrototypicalSettings(), FomamlSettings(), ReptileSettings()):
+    for learner in (PrototypicalSettings(), RelationSettings(), ReptileSettings()):
         outer = recommended_outer(learner)
         assert f"{outer.name} with `step_size: {outer.step_size}`" in text
 

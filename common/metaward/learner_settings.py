@@ -127,7 +127,10 @@ class RelationSettings(Settings):
 
     name: Literal["relation"] = "relation"
     filters: int = Field(32, ge=4, le=512, description="channels of the comparing network's maps")
-    class_map: Literal["sum", "mean"] = "sum"
+    loss: Literal["cross-entropy", "squared"] = Field(
+        "cross-entropy", description="squared: the paper's, which is slow to leave chance"
+    )
+    class_map: Literal["sum", "mean"] = Field("mean", description="of a class; sum: the paper's")
     n_way: int = Field(5, ge=2, description=WAYS)
     n_shot: int = Field(5, ge=1)
     n_query: int = Field(5, ge=1, description="query images per class")

@@ -257,7 +257,8 @@ def recommended_outer(learner: LearnerSettings, *, clipped: bool = False) -> Out
     """Return the outer optimiser that suits a learner's deltas.
 
     Deltas that are gradients, such as a prototypical network's and FOMAML's, are for Adam to
-    scale. Reptile's and FedAvg's are differences of parameters, to be taken as they are; but for
+    scale; with small steps for a relation network, whose comparing part larger ones put to silence
+    for good. Reptile's and FedAvg's are differences of parameters, to be taken as they are; but for
     clipped ones, which are too short to get anywhere in the rounds that a budget allows.
 
     Args:
@@ -269,4 +270,4 @@ def recommended_outer(learner: LearnerSettings, *, clipped: bool = False) -> Out
         return ADAM_FOR_SHORT
     if learner.DELTA == "difference":
         return SgdSettings(step_size=1.0)
-    return AdamSettings(step_size=5.0e-3)
+    return AdamSettings(step_size=1.0e-3 if learner.name == "relation" else 5.0e-3)

@@ -25,8 +25,9 @@ from metric_cases import (
     random_episode,
 )
 
-RELATION = RelationSettings(filters=4)
-MEAN = RelationSettings(filters=4, class_map="mean")
+PAPER = RelationSettings(filters=4, loss="squared", class_map="sum")
+MEAN = RelationSettings(filters=4, loss="squared", class_map="mean")
+DEFAULT = RelationSettings(filters=4)
 EPS = 1e-5  # of a GroupNorm
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -67,7 +68,7 @@ def by_hand(class_pixel: float, query_pixel: float) -> float:
 
 
 @pytest.mark.parametrize(
-    ("learner", "classes"), [(RELATION, (3.0, 5.0)), (MEAN, (1.5, 5.0))], ids=["sum", "mean"]
+    ("learner", "classes"), [(PAPER, (3.0, 5.0)), (MEAN, (1.5, 5.0))], ids=["sum", "mean"]
 )
 def test_the_relations_are_those_worked_by_hand(
     learner: RelationSettings, classes: tuple[float, float]
@@ -97,8 +98,8 @@ def written_out(own: Tensors, pair: torch.Tensor) -> torch.Tensor:
             maps = maps[:, : 2 * half, : 2 * half].unflatten(1, (half, 2)).unflatten(3, (half, 2))
             maps = maps.amax(dim=(2, 4))
     hidden = own["learner.hidden.weight"] @ maps.flatten() + own["learner.hidden.bias"]
-    score = own["learner.score.weight"] @ hidden.clamp_min(0) + own["learner.score.bias"]
-    return score[0]
+    score = own["learner.score.weight"] @ hidden.clamp_min(0)
+    return score[0] + own.get("learner.score.bias", torch.zeros(1))[0]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,7 @@ def written_out(own: Tensors, pair: torch.Tensor) -> torch.Tensor:
     ids=lambda model: f"{model.name}-{model.image_size}",
 )
 def test_the_delta_is_minus_the_gradient_of_the_papers_formula(model: ModelSettings) -> None:
-    body, theta = float64_theta(RELATION, model)
+    body, theta = float64_theta(PAPER, model)
     episode = random_episode(size=model.image_size)
     leaves = {name: leaf.clone().requires_grad_() for name, leaf in theta.items()}
     support = body.maps_with(leaves, episode.support.images)
@@ -124,13 +125,33 @@ def test_the_delta_is_minus_the_gradient_of_the_papers_formula(model: ModelSetti
             of_class = support[episode.support.labels == c].sum(0)
             r = torch.sigmoid(written_out(leaves, torch.cat([of_class, asked])))
             squares.append((r - float(label == c)) ** 2)
-    result = relation.task_delta(body, theta, episode, RELATION)
+    result = relation.task_delta(body, theta, episode, PAPER)
     assert_minus_gradient(result, leaves, torch.stack(squares).mean())
 
 
+def test_by_default_the_loss_is_the_cross_entropy_of_the_scores_against_mean_maps() -> None:
+    body, theta = float64_theta(DEFAULT)
+    episode = random_episode()
+    leaves = {name: leaf.clone().requires_grad_() for name, leaf in theta.items()}
+    support = body.maps_with(leaves, episode.support.images)
+    query = body.maps_with(leaves, episode.query.images)
+    surprises = []
+    for asked, label in zip(query, episode.query.labels.tolist(), strict=True):
+        of_classes = [support[episode.support.labels == c].mean(0) for c in range(WAYS)]
+        scores = [written_out(leaves, torch.cat([of_class, asked])) for of_class in of_classes]
+        surprises.append(torch.stack(scores).exp().sum().log() - scores[label])
+    result = relation.task_delta(body, theta, episode, DEFAULT)
+    assert_minus_gradient(result, leaves, torch.stack(surprises).mean())
+
+
+def test_what_a_softmax_would_not_see_is_no_leaf() -> None:
+    assert "learner.score.bias" in float64_theta(PAPER)[1]
+    assert "learner.score.bias" not in float64_theta(DEFAULT)[1]
+
+
 def test_probabilities_are_what_the_relations_say_once_exactly_one_holds() -> None:
-    (body, theta), episode = float64_theta(RELATION), random_episode()
-    z = build_learner(RELATION).adapt(body, theta, episode.support)(episode.query.images)
+    (body, theta), episode = float64_theta(PAPER), random_episode()
+    z = build_learner(PAPER).adapt(body, theta, episode.support)(episode.query.images)
     r = torch.sigmoid(z).numpy()
     alone = np.stack([r[:, k] * np.delete(1 - r, k, axis=1).prod(1) for k in range(WAYS)], axis=1)
     np.testing.assert_allclose(
@@ -143,7 +164,7 @@ def test_showing_each_image_twice_changes_a_sum_and_not_a_mean() -> None:
     twice = type(episode.support)(
         episode.support.images.repeat(2, 1, 1, 1), episode.support.labels.repeat(2), WAYS
     )
-    for learner, same in ((RELATION, False), (MEAN, True)):
+    for learner, same in ((PAPER, False), (MEAN, True)):
         body, theta = float64_theta(learner)
         one, other = (
             build_learner(learner).adapt(body, theta, support)(episode.query.images)
@@ -153,7 +174,7 @@ def test_showing_each_image_twice_changes_a_sum_and_not_a_mean() -> None:
 
 
 def test_the_comparing_network_keeps_no_statistics_of_patients() -> None:
-    network = RelationNetwork(channels=8, side=2, filters=8)
+    network = RelationNetwork(channels=8, side=2, filters=8, offset=True)
     assert list(network.buffers()) == []
     pairs = torch.randn(5, 16, 2, 2, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(network(pairs)[2:3], network(pairs[2:3]))
@@ -161,7 +182,7 @@ def test_the_comparing_network_keeps_no_statistics_of_patients() -> None:
 
 @pytest.mark.parametrize("n_way", [2, 5, 20])
 def test_before_training_each_class_is_as_likely_as_it_is_by_chance(n_way: int) -> None:
-    settings = RelationSettings(n_way=n_way)
+    settings = RelationSettings(n_way=n_way, loss="squared")
     theta = initial_parameters(MODEL, settings, seed=0)
     bias = float(theta["learner.score.bias"])
     assert 1 / (1 + math.exp(-bias)) == pytest.approx(1 / n_way)

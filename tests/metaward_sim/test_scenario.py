@@ -136,7 +136,7 @@ def test_the_longest_name_still_names_both_studies() -> None:
     [
         (PrototypicalSettings(), AdamSettings(step_size=5.0e-3)),
         (MatchingSettings(), AdamSettings(step_size=5.0e-3)),
-        (RelationSettings(), AdamSettings(step_size=5.0e-3)),
+        (RelationSettings(), AdamSettings(step_size=1.0e-3)),
         (SiameseSettings(), AdamSettings(step_size=5.0e-3)),
         (FomamlSettings(), AdamSettings(step_size=5.0e-3)),
         (MamlSettings(), AdamSettings(step_size=5.0e-3)),

@@ -8,16 +8,24 @@ Sung et al. 2018, arXiv:1711.06025, equations 1 and 2; F(x) is the body's map, n
 
     delta = - mean over episodes of grad_theta L
 
+That is ``loss: squared`` with ``class_map: sum``. By default c_k is the mean, and
+
+    L = mean over the query of -log( softmax over k of g( c_k, F(x) ) )_y
+
+Of N relations one is true. The answer 1 / N for all of them has a squared loss that is hard to
+leave; a softmax takes no notice of what all of them have in common.
+
 g is two blocks of 3x3 convolution, GroupNorm, ReLU and 2x2 max-pool, and two linear layers with 8
 hidden numbers between them. The paper has BatchNorm in the place of GroupNorm, which would mix
 patients. One group, since maps are small: after a pool a channel may be a single pixel, which
 several groups could leave next to nothing to norm. A map of a single pixel is not pooled.
 
 The paper sums over a class's images (section 3.2), so a class with more of them has a larger map:
-meant for as many as in training. With ``class_map: mean`` their number does not count.
+meant for as many as in training. With a mean their number does not count.
 
-The logit of a class is g's output, in front of the sigmoid. If the r_k were the probabilities of
-independent events, its softmax would be what they say once it is known that exactly one holds:
+The logit of a class is g's output, in front of the sigmoid. After a training with the squared loss
+too: if the r_k were the probabilities of independent events, its softmax would be what they say
+once it is known that exactly one holds:
 
     P(k alone) ~ r_k prod_{j != k} (1 - r_j) ~ r_k / (1 - r_k) = exp(logit_k)
 
@@ -47,9 +55,16 @@ HIDDEN = 8
 
 
 class RelationNetwork(nn.Module):
-    """From two maps, one above the other, to one number: g in front of its sigmoid."""
+    """From two maps, one above the other, to one number: g in front of its sigmoid.
 
-    def __init__(self, channels: int, side: int, filters: int) -> None:
+    Args:
+        channels: Of one map.
+        side: Pixels of its sides.
+        filters: Channels of g's own maps.
+        offset: Whether a number is added to every score; a softmax over scores would not see it.
+    """
+
+    def __init__(self, channels: int, side: int, filters: int, *, offset: bool) -> None:
         super().__init__()
         fans = (2 * channels, filters)
         self.convs = nn.ModuleList(nn.Conv2d(n, filters, 3, padding=1, bias=False) for n in fans)
@@ -57,7 +72,7 @@ class RelationNetwork(nn.Module):
         for _ in fans:
             side = max(side // 2, 1)
         self.hidden = nn.Linear(filters * side * side, HIDDEN)
-        self.score = nn.Linear(HIDDEN, 1)
+        self.score = nn.Linear(HIDDEN, 1, bias=offset)
 
     def forward(self, pairs: torch.Tensor) -> torch.Tensor:
         """Return (n,) from (n, 2 channels, side, side)."""
@@ -78,9 +93,11 @@ def task_delta(
     support, query = episode.support, episode.query
     maps = body.maps_with(leaves, torch.cat([support.images, query.images]))
     seen, asked = maps.tensor_split([len(support.labels)])
-    relations = torch.sigmoid(logits(leaves, class_maps(seen, support, settings), asked, settings))
-    true = F.one_hot(query.labels, query.n_way).to(relations.dtype)
-    return downhill(leaves, F.mse_loss(relations, true))
+    scores = logits(leaves, class_maps(seen, support, settings), asked, settings)
+    if settings.loss == "cross-entropy":
+        return downhill(leaves, F.cross_entropy(scores, query.labels))
+    true = F.one_hot(query.labels, query.n_way).to(scores.dtype)
+    return downhill(leaves, F.mse_loss(torch.sigmoid(scores), true))
 
 
 def class_maps(maps: torch.Tensor, support: Examples, settings: RelationSettings) -> torch.Tensor:
@@ -111,9 +128,13 @@ def logits(
         dim=2,
     )
     with torch.device("meta"):  # the leaves are given: the module's own need no memory
-        network = RelationNetwork(form[0], form[1], settings.filters)
+        network = _network(form[0], form[1], settings)
     scores: torch.Tensor = functional_call(network, own_leaves(theta), (pairs.flatten(0, 1),))
     return scores.view(n_query, n_way)
+
+
+def _network(channels: int, side: int, settings: RelationSettings) -> RelationNetwork:
+    return RelationNetwork(channels, side, settings.filters, offset=settings.loss == "squared")
 
 
 @dataclass(frozen=True)
@@ -123,14 +144,15 @@ class Relation(Learner):
     settings: RelationSettings
 
     def own_parameters(self, body: Body, seed: int) -> Tensors:
-        """Return the leaves of g; its last bias says at first that each class is as likely.
+        """Return the leaves of g; what is added to its scores says that each class is as likely.
 
-        Of n_way relations one is true. From a bias of 0 training first moves all of them together,
-        from a half to 1 / n_way, and on that way units of g may stop answering for good.
+        Of n_way relations one is true. From an offset of 0 a squared loss first moves all of them
+        together, from a half to 1 / n_way, and on that way units of g may stop answering for good.
         """
         with seeded(seed):
-            network = RelationNetwork(body.map_channels, body.map_side, self.settings.filters)
-        nn.init.constant_(network.score.bias, -math.log(self.settings.n_way - 1))
+            network = _network(body.map_channels, body.map_side, self.settings)
+        if self.settings.loss == "squared":
+            nn.init.constant_(network.score.bias, -math.log(self.settings.n_way - 1))
         return own_of_module(network)
 
     def local_delta(
