@@ -5,9 +5,10 @@
 The folder holds hospitals as `metaward data import` writes them. A domain is one hospital, or
 several that show the same kind of image. Each domain is left out in turn: all others train in a
 federation, and every learner, at its default settings, adapts to 1, 5, 10 and 20 images per finding
-of the domain that is left out. Beside them stand what the literature says is hard to beat, a body
-trained by supervision on all images in one place and then fine-tuned (Guo et al. 2020,
-arXiv:1912.07200), and a body that was not trained at all. All see the same episodes.
+of the domain that is left out. Beside them stand FedAvg with the server's Adam, a body that was not
+trained at all, and what the literature says is hard to beat, a body trained by supervision on all
+images in one place and then fine-tuned (Guo et al. 2020, arXiv:1912.07200). All see the same
+episodes.
 
 Without --data there are synthetic hospitals, each a domain of its own: they show that the benchmark
 runs, not how well a learner does.
@@ -45,9 +46,10 @@ from metaward_server.outer_optimizers import initial_state, outer_step
 from metaward_server.study_run import initial_theta
 from metaward_sim.demo_data import write_demo
 from metaward_sim.pooled import pooled_task, train_pooled
-from metaward_sim.scenario import recommended_outer
+from metaward_sim.scenario import FedAdamBaseline, recommended_outer
 
 SHOTS = (1, 5, 10, 20)
+FEDADAM = "FedAdam"
 POOLED, UNTRAINED = "pooled + fine-tune", "untrained + fine-tune"
 PRELOADED = ("torch", "metaward.evaluation", "metaward_client.site", "metaward_sim.pooled")
 LEARNERS: dict[str, LearnerSettings] = {
@@ -78,7 +80,7 @@ class Job:
             rounds=self.rounds,
             model=self.model,
             learner=learner,
-            outer=recommended_outer(learner),
+            outer=FedAdamBaseline().outer if self.row == FEDADAM else recommended_outer(learner),
         )
 
 
@@ -145,7 +147,7 @@ def jobs_of(root: Path, domains: list[tuple[str, ...]], base: Job, seeds: int) -
     for seed in range(seeds):
         for left_out in domains:
             others = tuple(site for domain in domains if domain != left_out for site in domain)
-            for row in (*LEARNERS, POOLED, UNTRAINED):
+            for row in (*LEARNERS, FEDADAM, POOLED, UNTRAINED):
                 yield replace(
                     base, row=row, root=str(root), sites=others, left_out=left_out, seed=seed
                 )

@@ -27,7 +27,13 @@ from metaward.workers import WorkerPool
 from omniglot.characters import TRAINED_ON, load_characters
 from omniglot.clients import federation, some_clients
 from omniglot.federated_lines import lines_of
-from omniglot.federated_rows import CLIENTS_PER_ROUND, QUICK_ROUNDS, FederatedPlan, plans
+from omniglot.federated_rows import (
+    BASELINE,
+    CLIENTS_PER_ROUND,
+    QUICK_ROUNDS,
+    FederatedPlan,
+    plans,
+)
 from omniglot.jobs import trained_and_scored
 from omniglot.scoring import client_accuracies
 
@@ -107,7 +113,7 @@ def chosen_plans(options: argparse.Namespace) -> list[FederatedPlan]:
 
 
 def print_table(lines: list[dict[str, Any]]) -> None:
-    table = Table("learner", "shots", "accuracy", "against FedAvg + fine-tune", "CPU s")
+    table = Table("learner", "shots", "accuracy", f"against {BASELINE}", "CPU s")
     for line in lines:
         gain = line["gain"]
         against = "" if gain is None else f"{gain['accuracy']:+.2f} ± {gain['reach']:.2f}"
@@ -156,6 +162,7 @@ def main() -> None:
         "scored_clients": of_clients["clients"][1],
         "clients_per_round": CLIENTS_PER_ROUND,
         "validation": options.validate,
+        "baseline": BASELINE,
         "chance": round(100 * statistics.fmean(of_clients["chance"]), 2),
         "draws_per_client": EPISODES,
         "query_images_per_class": N_QUERY,

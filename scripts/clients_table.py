@@ -8,7 +8,7 @@ def clients_table(content: dict[str, Any]) -> str:
     results = content["results"]
     lines = results["lines"]
     shots = sorted({line["shots"] for line in lines})
-    heads = [f"{k}-shot | against FedAvg + fine-tune" for k in shots]
+    heads = [f"{k}-shot | against {results['baseline']}" for k in shots]
     table = [
         "| learner | " + " | ".join(heads) + " | CPU s |",
         "| --- " * (2 + 2 * len(shots)) + "|",

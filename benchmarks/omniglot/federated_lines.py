@@ -1,4 +1,4 @@
-"""From results of trainings to the lines of the federated table, each beside fine-tuned FedAvg."""
+"""From results of trainings to the lines of the federated table, each beside fine-tuned FedAdam."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -218,7 +218,7 @@ REPTILE = Row(
     quick=(
         plan(
             _reptile(5, inner_batch=10, inner_steps=8), FIVE_WAY, SMALL, FAST_ADAM,
-            steps=600, meta_batch=4, anneal=True, budget_s=300,
+            steps=1000, meta_batch=4, anneal=True, budget_s=400,
         ),
     ),
     full=tuple(
@@ -294,19 +294,19 @@ RELATION = Row(
     published=("relation",),
     quick=(
         plan(
-            RelationSettings(n_way=5, n_shot=1, n_query=5, episodes=1, augment="none"),
-            FIVE_WAY, SMALL_STRIDED, ADAM, steps=7000, budget_s=240,
+            RelationSettings(n_way=20, n_shot=1, n_query=5, episodes=1, augment="none"),
+            FIVE_WAY, SMALL_STRIDED, ADAM, steps=6000, anneal=True, budget_s=240,
         ),
     ),
     full=tuple(
         plan(
             RelationSettings(
-                n_way=column.n_way, n_shot=column.n_shot, n_query=10, filters=64, episodes=1,
-                augment="none",
+                n_way=20, n_shot=n_shot, n_query=10, filters=64, episodes=1, augment="none"
             ),
-            [column], STRIDED, ADAM, steps=20_000, halve_every=5000, budget_s=20_000,
+            [column for column in SETTINGS if column.n_shot == n_shot],
+            STRIDED, ADAM, steps=20_000, halve_every=5000, budget_s=20_000,
         )
-        for column in SETTINGS
+        for n_shot in (1, 5)
     ),
 )  # fmt: skip
 
