@@ -28,6 +28,7 @@ from metaward.errors import PrivacyError
 from metaward.meta.head import Head
 from metaward.meta.parameters import Parameters
 from metaward.models.body import Body
+from metaward.models.group_norm import GroupNorm
 
 FILLED_TO = 8
 """A pass has a multiple of so many images, to its end; the rest are blank and nobody's.
@@ -184,7 +185,7 @@ def _rule_for(layer: nn.Module) -> Rule:
             padding=(int(above), int(left)), groups=1, dilation=(1, 1), padding_mode="zeros"
         ) if kind is nn.Conv2d:
             return partial(_convolution, layer, (above, left))
-        case nn.GroupNorm() if kind is nn.GroupNorm:
+        case nn.GroupNorm() if kind in (nn.GroupNorm, GroupNorm):
             return partial(_group_norm, layer)
         case _:
             raise PrivacyError(

@@ -7,6 +7,7 @@ L is the mean cross-entropy. Nothing is changed in place: ``theta`` is left as i
 """
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ from metaward.meta.head import Head, first_head
 from metaward.meta.minibatches import minibatches
 from metaward.meta.parameters import Parameters
 from metaward.models.body import Body
+from metaward.models.group_norm import gradients_are_differentiated
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ def loss_and_gradient(
         examples: Images and labels that the loss is the mean over.
         create_graph: Whether the gradient can be differentiated in turn.
     """
-    loss = episode_loss(body, at.body, at.head, examples)
+    with gradients_are_differentiated() if create_graph else nullcontext():
+        loss = episode_loss(body, at.body, at.head, examples)
     gradient = torch.autograd.grad(loss, at.leaves(), create_graph=create_graph)
     return loss, at.holding(gradient)
 

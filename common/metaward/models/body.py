@@ -15,6 +15,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from metaward.arrays import Tensors
+from metaward.models.group_norm import GroupNorm, group_norm
 from metaward.study import ModelSettings
 from metaward.theta import body_leaves
 
@@ -31,10 +32,12 @@ class Body(nn.Module):
         features: Numbers per image.
         map_channels: Channels of the map.
         map_side: Its height and width in pixels.
+        largest_map: Numbers of one image in the largest map; 0, if the body does not say.
         groups_tasks: Whether side by side is one convolution for all tasks, which gains on a CPU
             too.
     """
 
+    largest_map: int = 0
     groups_tasks: bool = False
     features: int
     map_channels: int
@@ -56,14 +59,12 @@ class Body(nn.Module):
         if images.ndim == 5:
             together = self.apply_with(theta, images.flatten(0, 1))
             return together.view(*images.shape[:2], -1)
-        features: torch.Tensor = functional_call(self, body_leaves(theta), (images,))
-        return features
+        return _in_passes(self, body_leaves(theta), images, self.largest_map)
 
     def maps_with(self, theta: Tensors, images: torch.Tensor) -> torch.Tensor:
         """Return the maps of ``images`` under the body's leaves of ``theta``."""
         leaves = {f"body.{name}": leaf for name, leaf in body_leaves(theta).items()}
-        maps: torch.Tensor = functional_call(_Maps(self), leaves, (images,))
-        return maps
+        return _in_passes(_Maps(self), leaves, images, self.largest_map)
 
     def apply_each(self, phi: Tensors, images: torch.Tensor) -> torch.Tensor:
         """Return the features of several tasks' images, each under parameters of its own.
@@ -93,6 +94,37 @@ class Body(nn.Module):
     def initial_parameters(self) -> Tensors:
         """Return a copy of the parameters that this module was built with."""
         return {name: leaf.detach().clone() for name, leaf in self.named_parameters()}
+
+
+MOST_NUMBERS = 1 << 21
+"""Numbers in the largest map of a pass on a CPU, at most: 8 MiB in float32."""
+PASS_NUMBERS = 1 << 20
+"""Numbers in the largest map of each part of a larger one."""
+PASS_IMAGES = 8
+"""Images of a pass are a multiple of it: rounding may differ in passes that are not
+(metaward_client.privacy.patient_gradients)."""
+
+
+def images_of_a_pass(largest_map: int) -> int:
+    """Return how many images a CPU should take at once.
+
+    Memory for larger maps is fetched from the system and given back at every layer, page by page,
+    which takes longer than some of what is computed on them.
+
+    >>> images_of_a_pass(32 * 28 * 28), images_of_a_pass(64 * 128 * 128)
+    (40, 8)
+    """
+    return max(PASS_NUMBERS // largest_map // PASS_IMAGES, 1) * PASS_IMAGES
+
+
+def _in_passes(
+    module: nn.Module, leaves: Tensors, images: torch.Tensor, largest_map: int
+) -> torch.Tensor:
+    """Return what the module makes of the images, on a CPU a part of them after the other."""
+    in_parts = images.device.type == "cpu" and len(images) * largest_map > MOST_NUMBERS
+    parts = torch.split(images, images_of_a_pass(largest_map)) if in_parts else (images,)
+    found = [functional_call(module, leaves, (part,)) for part in parts]
+    return found[0] if len(found) == 1 else torch.cat(found)
 
 
 SMALL_STEP = 400
@@ -136,10 +168,11 @@ class Conv4(Body):
             nn.Conv2d(fan_in, fan_out, 3, stride=1 if pooled else 2, padding=1, bias=False)
             for fan_in, fan_out in pairwise(channels)
         )
-        self.norms = nn.ModuleList(nn.GroupNorm(settings.groups, width, NORM_EPS) for _ in range(4))
+        self.norms = nn.ModuleList(GroupNorm(settings.groups, width, NORM_EPS) for _ in range(4))
         self.pooled = pooled
         self.groups = settings.groups
         side = settings.image_size
+        self.largest_map = width * (side if pooled else math.ceil(side / 2)) ** 2
         for _ in range(4):
             side = side // 2 if pooled else math.ceil(side / 2)
         self.map_channels, self.map_side = width, side
@@ -178,7 +211,7 @@ class Conv4(Body):
             stride = 1 if self.pooled else 2
             hidden = F.conv2d(hidden, kernel, None, stride, padding=1, groups=n_tasks)
             scale, shift = leaves[f"norms.{block}.weight"], leaves[f"norms.{block}.bias"]
-            hidden = F.group_norm(
+            hidden = group_norm(
                 hidden, n_tasks * self.groups, scale.flatten(), shift.flatten(), NORM_EPS
             )
             if self.pooled:
@@ -228,9 +261,9 @@ class ResidualBlock(nn.Module):
     def __init__(self, fan_in: int, fan_out: int, stride: int, groups: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(fan_in, fan_out, 3, stride=stride, padding=1, bias=False)
-        self.norm1 = nn.GroupNorm(groups, fan_out)
+        self.norm1 = GroupNorm(groups, fan_out)
         self.conv2 = nn.Conv2d(fan_out, fan_out, 3, padding=1, bias=False)
-        self.norm2 = nn.GroupNorm(groups, fan_out)
+        self.norm2 = GroupNorm(groups, fan_out)
         self.shortcut = nn.Conv2d(fan_in, fan_out, 1, stride=stride, bias=False)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -246,7 +279,7 @@ class SmallResNet(Body):
         super().__init__()
         width, groups = settings.filters, settings.groups
         self.stem = nn.Conv2d(settings.channels, width, 3, padding=1, bias=False)
-        self.stem_norm = nn.GroupNorm(groups, width)
+        self.stem_norm = GroupNorm(groups, width)
         self.blocks = nn.Sequential(
             ResidualBlock(width, width, 2, groups),
             ResidualBlock(width, 2 * width, 2, groups),
@@ -254,6 +287,7 @@ class SmallResNet(Body):
         )
         self.map_channels, self.map_side = 4 * width, settings.last_norm_side()
         self.features = 4 * width
+        self.largest_map = width * settings.image_size**2
 
     def maps(self, images: torch.Tensor) -> torch.Tensor:
         """Return (n, 4 filters, side, side) from (n, channels, size, size)."""
