@@ -165,37 +165,3 @@ def test_a_conv4_computes_in_channels_last_also_from_grey_images(
         norm.register_forward_hook(lambda _, __, out: layouts.append(out.stride()[1]))
     body(torch.randn(2, channels, 32, 32))
     assert layouts == [1] * 4
-
-
-@pytest.mark.parametrize("settings", EVERY_BODY)
-def test_the_largest_map_is_as_large_as_the_body_says(settings: ModelSettings) -> None:
-    body, sizes = build_body(settings, seed=0), []
-    hooks = [
-        module.register_forward_hook(lambda _, __, out: sizes.append(out[0].numel()))
-        for module in body.modules()
-        if isinstance(module, nn.Conv2d)
-    ]
-    body(images(settings, n=1))
-    for hook in hooks:
-        hook.remove()
-    assert body.largest_map == max(sizes)
-
-
-@pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("settings", EVERY_BODY)
-def test_many_images_are_taken_in_parts_with_the_same_features_and_gradients(
-    settings: ModelSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole, (body, seen) = [], (build_body(settings, seed=0), images(settings, n=21))
-    passes: list[int] = []
-    body.register_forward_pre_hook(lambda _, entered: passes.append(len(entered[0])))
-    for most in (1 << 30, body.largest_map * 20):
-        monkeypatch.setattr("metaward.models.body.MOST_NUMBERS", most)
-        monkeypatch.setattr("metaward.models.body.PASS_NUMBERS", body.largest_map * 11)
-        theta = {name: leaf.requires_grad_() for name, leaf in body.initial_parameters().items()}
-        features = body.apply_with(theta, seen)
-        gradients = torch.autograd.grad(features.square().sum(), list(theta.values()))
-        whole.append((features, *gradients))
-    assert passes == [21, 8, 8, 5]
-    for one, parts in zip(*whole, strict=True):
-        torch.testing.assert_close(one, parts, rtol=1e-4, atol=1e-4)

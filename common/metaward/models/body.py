@@ -32,12 +32,10 @@ class Body(nn.Module):
         features: Numbers per image.
         map_channels: Channels of the map.
         map_side: Its height and width in pixels.
-        largest_map: Numbers of one image in the largest map; 0, if the body does not say.
         groups_tasks: Whether side by side is one convolution for all tasks, which gains on a CPU
             too.
     """
 
-    largest_map: int = 0
     groups_tasks: bool = False
     features: int
     map_channels: int
@@ -59,12 +57,14 @@ class Body(nn.Module):
         if images.ndim == 5:
             together = self.apply_with(theta, images.flatten(0, 1))
             return together.view(*images.shape[:2], -1)
-        return _in_passes(self, body_leaves(theta), images, self.largest_map)
+        features: torch.Tensor = functional_call(self, body_leaves(theta), (images,))
+        return features
 
     def maps_with(self, theta: Tensors, images: torch.Tensor) -> torch.Tensor:
         """Return the maps of ``images`` under the body's leaves of ``theta``."""
         leaves = {f"body.{name}": leaf for name, leaf in body_leaves(theta).items()}
-        return _in_passes(_Maps(self), leaves, images, self.largest_map)
+        maps: torch.Tensor = functional_call(_Maps(self), leaves, (images,))
+        return maps
 
     def apply_each(self, phi: Tensors, images: torch.Tensor) -> torch.Tensor:
         """Return the features of several tasks' images, each under parameters of its own.
@@ -94,37 +94,6 @@ class Body(nn.Module):
     def initial_parameters(self) -> Tensors:
         """Return a copy of the parameters that this module was built with."""
         return {name: leaf.detach().clone() for name, leaf in self.named_parameters()}
-
-
-MOST_NUMBERS = 1 << 21
-"""Numbers in the largest map of a pass on a CPU, at most: 8 MiB in float32."""
-PASS_NUMBERS = 1 << 20
-"""Numbers in the largest map of each part of a larger one."""
-PASS_IMAGES = 8
-"""Images of a pass are a multiple of it: rounding may differ in passes that are not
-(metaward_client.privacy.patient_gradients)."""
-
-
-def images_of_a_pass(largest_map: int) -> int:
-    """Return how many images a CPU should take at once.
-
-    Memory for larger maps is fetched from the system and given back at every layer, page by page,
-    which takes longer than some of what is computed on them.
-
-    >>> images_of_a_pass(32 * 28 * 28), images_of_a_pass(64 * 128 * 128)
-    (40, 8)
-    """
-    return max(PASS_NUMBERS // largest_map // PASS_IMAGES, 1) * PASS_IMAGES
-
-
-def _in_passes(
-    module: nn.Module, leaves: Tensors, images: torch.Tensor, largest_map: int
-) -> torch.Tensor:
-    """Return what the module makes of the images, on a CPU a part of them after the other."""
-    in_parts = images.device.type == "cpu" and len(images) * largest_map > MOST_NUMBERS
-    parts = torch.split(images, images_of_a_pass(largest_map)) if in_parts else (images,)
-    found = [functional_call(module, leaves, (part,)) for part in parts]
-    return found[0] if len(found) == 1 else torch.cat(found)
 
 
 SMALL_STEP = 400
@@ -172,7 +141,6 @@ class Conv4(Body):
         self.pooled = pooled
         self.groups = settings.groups
         side = settings.image_size
-        self.largest_map = width * (side if pooled else math.ceil(side / 2)) ** 2
         for _ in range(4):
             side = side // 2 if pooled else math.ceil(side / 2)
         self.map_channels, self.map_side = width, side
@@ -287,7 +255,6 @@ class SmallResNet(Body):
         )
         self.map_channels, self.map_side = 4 * width, settings.last_norm_side()
         self.features = 4 * width
-        self.largest_map = width * settings.image_size**2
 
     def maps(self, images: torch.Tensor) -> torch.Tensor:
         """Return (n, 4 filters, side, side) from (n, channels, size, size)."""
