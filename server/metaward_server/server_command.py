@@ -1,6 +1,7 @@
 """`metaward server`: what the coordinator's engineer runs."""
 
 import json
+import math
 import sys
 import time
 from datetime import UTC, datetime
@@ -28,6 +29,8 @@ EXAMPLES = {
 Folder = Annotated[Path, typer.Argument(help="The coordinator's folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 POLL_S = 1.0
+PATIENCE_S = 30.0
+"""After so long without a round, who watches a study is told what it waits for."""
 
 
 def register(app: typer.Typer) -> None:
@@ -229,10 +232,16 @@ def _follow(folder: "StudyFolder") -> None:
     from metaward.errors import FederationError
     from metaward.run_directory import RunDirectory
 
-    shown = 0
+    shown, silent_from = 0, time.monotonic()
     while True:
         state = folder.state
         events = RunDirectory(folder.path).read_rounds()
+        if not events and time.monotonic() - silent_from > PATIENCE_S:
+            typer.echo(
+                f"No round has closed yet. The first begins when {state.nodes} hospitals are "
+                "online, or with fewer after round.deadline_s; metaward server status says who is."
+            )
+            silent_from = math.inf  # once is enough
         for event in events[shown:]:
             refused = ", ".join(f"{reason}: {n}" for reason, n in event.refused.items())
             void = "  VOID, the model stays as it was" if event.void else ""

@@ -1,0 +1,52 @@
+"""Who watches a study from the command line is told what happens, and why nothing does."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from metaward.progress import RoundEvent
+from metaward_server import server_command
+from metaward_server.coordinator.studies import StudyState
+from metaward_server.rounds_log import RoundsLog
+
+WAITING = "No round has closed yet. The first begins when 3 hospitals are online"
+
+
+@dataclass
+class Watched:
+    """A study's folder that is found running a few times, and then finished."""
+
+    path: Path
+    looks: int = 4
+
+    @property
+    def state(self) -> StudyState:
+        self.looks -= 1
+        return StudyState(state="running" if self.looks else "finished", nodes=3)
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_command, "POLL_S", 0.0)
+    monkeypatch.setattr(server_command, "PATIENCE_S", -1.0)
+
+
+def test_while_no_hospital_is_there_it_is_said_once_what_a_study_waits_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server_command._follow(Watched(tmp_path))  # type: ignore[arg-type]  # a stand-in
+    said = capsys.readouterr().out
+    assert said.count(WAITING) == 1
+    assert said.endswith("model\n")
+
+
+def test_nothing_is_said_of_waiting_once_a_round_has_closed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    event = RoundEvent(0, 9, asked=4, admitted=3, refused={}, refused_nodes={}, delta_norm=0.5)
+    RoundsLog(tmp_path / "rounds.jsonl").append(event)
+    server_command._follow(Watched(tmp_path))  # type: ignore[arg-type]  # a stand-in
+    said = capsys.readouterr().out
+    assert "round 1/" in said
+    assert WAITING not in said
