@@ -2,6 +2,7 @@
 
     python benchmarks/bench_privacy.py --data HOSPITALS --held-out a,b [--seeds 3] [--rounds 60]
     python benchmarks/bench_privacy.py            synthetic hospitals of 1,000 patients and more
+    python benchmarks/bench_privacy.py --data HOSPITALS --start RUN    from a model of public images
 
 Every update goes through the same door, mechanism and ledger as at a hospital; only Flower is left
 out. Each private figure stands beside its control: the same noise without patients. Accuracy is
@@ -40,6 +41,9 @@ from metaward.learner_settings import (
     PrototypicalSettings,
     ReptileSettings,
 )
+from metaward.model_artefact import load_card
+from metaward.run_directory import model_folder
+from metaward.start_model import begun_from
 from metaward.study import ModelSettings, Study
 from metaward.tasks import Task
 from metaward.workers import WorkerPool
@@ -85,6 +89,13 @@ class Job:
     seed: int
     clipped_outer: bool = False
     """Without privacy: take the outer step of private training."""
+    start: Path | None = None
+    """A model artefact that training begins from."""
+
+    def first_theta(self, study: Study) -> Arrays:
+        """Return theta before round 0."""
+        untrained = initial_theta(study)
+        return untrained if self.start is None else begun_from(study, untrained, self.start)
 
 
 def rows() -> list[Row]:
@@ -138,7 +149,7 @@ def run(job: Job) -> dict[str, Any]:
         learner=job.row.learner,
         outer=recommended_outer(job.row.learner, clipped=clipped),
     )
-    theta, said = initial_theta(study), {}
+    theta, said = job.first_theta(study), {}
     if job.rounds:
         with tempfile.TemporaryDirectory() as folder:
             theta, said = train(study, training, job, Path(folder))
@@ -174,7 +185,7 @@ def train(
     noise = {
         "noise_multiplier": getattr(next(iter(policies.values())), "noise_multiplier", None),
     }
-    theta = initial_theta(study)
+    theta = job.first_theta(study)
     state = initial_state(study.outer, theta)
     source = os_noise()
     for round_index in range(study.rounds):
@@ -218,6 +229,7 @@ def jobs_of(root: Path, arguments: argparse.Namespace) -> list[Job]:
         rounds=2 if arguments.quick else arguments.rounds,
         episodes=10 if arguments.quick else arguments.episodes,
         seed=0,
+        start=arguments.start and model_folder(arguments.start),
     )
     budgets = EPSILONS[:2] if arguments.quick else EPSILONS
     if arguments.epsilon:
@@ -241,14 +253,17 @@ def measure(root: Path, arguments: argparse.Namespace) -> None:
     """Run all jobs; the figures are written after each, because all of them take an hour."""
     jobs = jobs_of(root, arguments)
     name = f"bench_{arguments.name}.py" if arguments.name else __file__
-    results = []
+    results: list[dict[str, Any]] = []
+    said: dict[str, Any] = {"of": len(jobs), "runs": results}
+    if jobs[0].start is not None:
+        said["start_sha256"] = load_card(jobs[0].start).parameters_sha256
     with WorkerPool(arguments.workers, preload=PRELOADED) as pool:
         for result in pool.map(run, jobs):
             results.append(result)
-            save(name, {"of": len(jobs), "runs": results}, quiet=True)
+            save(name, said, quiet=True)
             Console(stderr=True).print(result["learner"], result["mechanism"], result["accuracy"])
     print_table(results)
-    save(name, {"of": len(jobs), "runs": results})
+    save(name, said)
 
 
 def print_table(results: list[dict[str, Any]]) -> None:
@@ -298,6 +313,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="how many trainings of each kind")
     parser.add_argument("--name", default="", help="of the file with the figures")
     parser.add_argument("--rows", default="", help="learner/mechanism,...; left out: all")
+    parser.add_argument("--start", type=Path, help="model, or run, that training begins from")
     parser.add_argument("--epsilon", type=float, help="this one alone, and without privacy")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="2 rounds, epsilon 8 only")

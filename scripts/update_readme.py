@@ -102,11 +102,13 @@ def privacy_table(content: dict[str, Any]) -> str:
         lines.append(f"| {learner} | {mechanism} | " + " | ".join(cells) + " |")
     untrained = [100 * run["accuracy"] for run in runs if not run["rounds"]]
     trained = next(run for run in runs if run["rounds"])
+    begun = content["results"].get("start_sha256")
+    before = f"the start as it came ({begun[:12]})" if begun else "untrained"
     return "\n".join(
         [
             *lines,
             "",
-            f"5-shot accuracy in per cent, mean over {', '.join(trained['sites'])}; untrained: "
+            f"5-shot accuracy in per cent, mean over {', '.join(trained['sites'])}; {before}: "
             f"{fmean(untrained):.1f}. {_seeds(accuracies)}, {trained['rounds']} rounds, "
             f"{trained['filters']} filters. `{content['command']}`, commit "
             f"`{content['commit'][:12]}`, {content['machine']}.",
