@@ -11,6 +11,7 @@ have answered before with the same bytes, at no cost), and writes the model of w
 """
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -104,7 +105,7 @@ def want(
     """
     begun = _start_of(study, start)
     folder = StudyFolder(coordinator.studies / study.name)
-    if folder.path.exists():
+    if (folder.path / STATE_FILE).exists():
         raise ConfigError(
             f"there is a study {study.name} already",
             expected="a name of its own for each study",
@@ -112,6 +113,8 @@ def want(
             next_step=f"metaward server resume {coordinator.folder} {study.name}, or change "
             "`name` in the study.",
         )
+    if folder.path.exists():  # of a command that was killed on its way: nothing was begun
+        shutil.rmtree(folder.path)
     make_private_folder(folder.path)
     if begun is not None:
         keep_start(begun, folder.path)

@@ -128,6 +128,20 @@ def test_a_wanted_study_is_submitted_once(
     assert folder.study == STUDY
 
 
+@pytest.mark.parametrize("files", [(), (studies.STUDY_FILE,), (studies.STUDY_FILE, "start/card")])
+def test_a_study_that_was_killed_while_it_was_written_down_can_be_wanted_again(
+    coordinator: Coordinator, files: tuple[str, ...]
+) -> None:
+    folder = coordinator.studies / STUDY.name
+    folder.mkdir(parents=True)
+    for name in files:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("half", encoding="utf-8")
+    begun = studies.want(coordinator, STUDY, nodes=2)
+    assert begun.study == STUDY
+    assert sorted(path.name for path in folder.iterdir()) == ["state.yaml", "study.yaml"]
+
+
 def test_a_study_that_stands_in_the_settings_is_the_one_that_is_wanted(
     coordinator: Coordinator, superlink: FakeSuperLink
 ) -> None:
