@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from metaward.models.body import build_body
 from metaward.models.group_norm import GroupNorm, gradients_are_differentiated, group_norm
+from metaward.study import ModelSettings
 
 EPS = 1.0e-5
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
@@ -94,13 +96,29 @@ def test_the_layer_is_torchs_with_the_same_leaves() -> None:
     assert torch.equal(one(maps), other(maps))
 
 
-def test_tasks_may_stand_side_by_side() -> None:
+@pytest.mark.parametrize("name", ["conv4", "resnet"])
+def test_second_derivatives_of_tasks_side_by_side_are_those_of_each(name: str) -> None:
+    settings = ModelSettings.model_validate(
+        {"name": name, "filters": 8, "groups": 2, "image_size": 16}
+    )
+    body, found = build_body(settings, seed=0), []
     generator = torch.Generator().manual_seed(1)
-    maps = torch.randn(4, 3, 6, 4, 4, generator=generator)
-    scale, shift = torch.randn(2, 4, 6, generator=generator)
-    with gradients_are_differentiated():
-        found = torch.func.vmap(lambda *own: group_norm(own[0], 3, own[1], own[2], EPS))(
-            maps, scale, shift
-        )
-    each = [torchs(*own) for own in zip(maps, scale, shift, strict=True)]
-    torch.testing.assert_close(found, torch.stack(each))
+    images = torch.randn(3, 5, 1, 16, 16, generator=generator, dtype=torch.float64)
+    for at_once in (True, False):
+        phi = {
+            leaf: torch.stack([value.double() * (1 + task / 10) for task in range(3)])
+            for leaf, value in body.initial_parameters().items()
+        }
+        phi = {leaf: value.requires_grad_() for leaf, value in phi.items()}
+        with gradients_are_differentiated():
+            if at_once:
+                features = body.apply_side_by_side(phi, images)
+            else:
+                each = [{leaf: value[task] for leaf, value in phi.items()} for task in range(3)]
+                pairs = zip(each, images, strict=True)
+                features = torch.stack([body.apply_with(*own) for own in pairs])
+        first = torch.autograd.grad(features.square().sum(), list(phi.values()), create_graph=True)
+        total = torch.stack([leaf.cos().sum() for leaf in first]).sum()
+        found.append(torch.autograd.grad(total, list(phi.values())))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)

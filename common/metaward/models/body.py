@@ -15,7 +15,11 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from metaward.arrays import Tensors
-from metaward.models.group_norm import GroupNorm, group_norm
+from metaward.models.group_norm import (
+    GroupNorm,
+    gradients_are_differentiated,
+    group_norm,
+)
 from metaward.study import ModelSettings
 from metaward.theta import body_leaves
 
@@ -88,7 +92,8 @@ class Body(nn.Module):
 
     def apply_side_by_side(self, leaves: Tensors, images: torch.Tensor) -> torch.Tensor:
         """Return what :meth:`apply_each` does, always at once."""
-        features: torch.Tensor = torch.func.vmap(self.apply_with)(leaves, images)
+        with gradients_are_differentiated(False):
+            features: torch.Tensor = torch.func.vmap(self.apply_with)(leaves, images)
         return features
 
     def initial_parameters(self) -> Tensors:

@@ -40,12 +40,13 @@ _DIFFERENTIATED = ContextVar("gradients are differentiated", default=False)
 
 
 @contextmanager
-def gradients_are_differentiated() -> Iterator[None]:
+def gradients_are_differentiated(yes: bool = True) -> Iterator[None]:
     """Let the gradients of what is computed in this context be cheap to differentiate in turn.
 
-    Taken once they are the same to the bit, and cost a tenth more.
+    Taken once they are the same to the bit, and cost a tenth more. Inside of ``torch.func.vmap``,
+    which cannot tell what layout maps have, it has to be ``False``.
     """
-    token = _DIFFERENTIATED.set(True)
+    token = _DIFFERENTIATED.set(yes)
     try:
         yield
     finally:
@@ -79,8 +80,6 @@ def group_norm(
 
 
 class _Norm(torch.autograd.Function):
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(
         maps: Maps, groups: int, scale: torch.Tensor, shift: torch.Tensor, eps: float
@@ -107,8 +106,6 @@ class _Norm(torch.autograd.Function):
 
 
 class _NormBackward(torch.autograd.Function):
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(
         at_output: Maps,
