@@ -27,6 +27,7 @@ from metaward.model_artefact import ModelArtefact, ModelCard, joint_statement, s
 from metaward.privacy_promise import PrivacyPromise
 from metaward.private_file import make_private_folder
 from metaward.run_directory import RunDirectory
+from metaward.services import only_one
 from metaward.start_model import START_FOLDER, keep_start, read_start, with_start
 from metaward.study import Study
 from metaward.whole_file import write_atomically
@@ -37,6 +38,8 @@ from metaward_server.failure_note import read_failure
 from metaward_server.study_run import CHECKPOINTS_FOLDER
 
 STUDY_FILE, STATE_FILE, MODEL_FOLDER = "study.yaml", "state.yaml", "model"
+TURN_FOLDER = ".turn"
+"""Who writes a study down holds its lock; no study has such a name."""
 RUNS_LISTED = "1000"
 """Newest runs that Flower is asked for."""
 ATTEMPTS = 5
@@ -105,23 +108,39 @@ def want(
     """
     begun = _start_of(study, start)
     folder = StudyFolder(coordinator.studies / study.name)
-    if (folder.path / STATE_FILE).exists():
-        raise ConfigError(
-            f"there is a study {study.name} already",
-            expected="a name of its own for each study",
-            where=str(folder.path),
-            next_step=f"metaward server resume {coordinator.folder} {study.name}, or change "
-            "`name` in the study.",
-        )
-    if folder.path.exists():  # of a command that was killed on its way: nothing was begun
-        shutil.rmtree(folder.path)
-    make_private_folder(folder.path)
-    if begun is not None:
-        keep_start(begun, folder.path)
-    text = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False)
-    write_atomically(folder.path / STUDY_FILE, text)
-    folder.write(StudyState(nodes=nodes))  # last: without it, it is not there
+    turn = coordinator.studies / TURN_FOLDER
+    turn.mkdir(exist_ok=True)
+    with only_one(turn, "the beginning of a study", wait=True):
+        if folder.path.exists() and not _is_half_written(folder.path):
+            raise ConfigError(
+                f"there is a study {study.name} already",
+                expected="a name of its own for each study",
+                where=str(folder.path),
+                next_step=f"metaward server resume {coordinator.folder} {study.name}, or change "
+                "`name` in the study.",
+            )
+        if folder.path.exists():
+            shutil.rmtree(folder.path)
+        make_private_folder(folder.path)
+        if begun is not None:
+            keep_start(begun, folder.path)
+        text = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False)
+        write_atomically(folder.path / STUDY_FILE, text)
+        folder.write(StudyState(nodes=nodes))  # last: without it, it is not there
     return folder
+
+
+def _is_half_written(folder: Path) -> bool:
+    """Return whether a command was killed while it wrote a study down, and nothing else is there.
+
+    The state comes last. Where anything stands that a study leaves while it runs, nothing is ours
+    to throw away, whatever became of the state.
+    """
+    beginnings = {STUDY_FILE, START_FOLDER}
+    return folder.is_dir() and all(
+        path.name in beginnings or path.name.startswith((f".{STUDY_FILE}.", f".{STATE_FILE}."))
+        for path in folder.iterdir()
+    )
 
 
 def _start_of(study: Study, folder: Path | None) -> ModelArtefact | None:

@@ -142,6 +142,18 @@ def test_a_study_that_was_killed_while_it_was_written_down_can_be_wanted_again(
     assert sorted(path.name for path in folder.iterdir()) == ["state.yaml", "study.yaml"]
 
 
+@pytest.mark.parametrize("left", ["rounds.jsonl", "checkpoints", "model", "notes.txt"])
+def test_a_study_that_lost_its_state_loses_nothing_else(
+    coordinator: Coordinator, left: str
+) -> None:
+    folder = studies.want(coordinator, STUDY, nodes=2)
+    (folder.path / studies.STATE_FILE).unlink()
+    (folder.path / left).write_text("a day's work", encoding="utf-8")
+    with pytest.raises(ConfigError, match="a study chest already"):
+        studies.want(coordinator, STUDY, nodes=2)
+    assert (folder.path / left).read_text(encoding="utf-8") == "a day's work"
+
+
 def test_a_study_that_stands_in_the_settings_is_the_one_that_is_wanted(
     coordinator: Coordinator, superlink: FakeSuperLink
 ) -> None:
