@@ -6,6 +6,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from metaward.episodes import Examples
+from metaward.meta.head import zero_head
+from metaward.meta.inner_loop import loss_and_gradient
+from metaward.meta.parameters import Parameters
 from metaward.models.body import build_body
 from metaward.models.group_norm import GroupNorm, gradients_are_differentiated, group_norm
 from metaward.study import ModelSettings
@@ -87,6 +91,28 @@ def test_without_the_context_the_gradient_is_torchs_own() -> None:
     assert inside.grad_fn is not None
     assert outside.grad_fn is not None
     assert outside.grad_fn.name() == "NativeGroupNormBackward0" != inside.grad_fn.name()
+
+
+@pytest.mark.parametrize("create_graph", [True, False])
+def test_an_inner_step_that_is_differentiated_has_this_norm_and_no_other_step(
+    create_graph: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def noting(self: GroupNorm, maps: torch.Tensor) -> torch.Tensor:
+        normed = group_norm(maps, self.num_groups, self.weight, self.bias, self.eps)
+        assert normed.grad_fn is not None
+        asked.append(normed.grad_fn.name() != "NativeGroupNormBackward0")
+        return normed
+
+    monkeypatch.setattr(GroupNorm, "forward", noting)
+    settings = ModelSettings(filters=8, groups=2, image_size=16)
+    body = build_body(settings, seed=0)
+    images, labels = torch.randn(4, 1, 16, 16), torch.tensor([0, 1, 0, 1])
+    head = zero_head(body.features, 2, like=images, tasks=())
+    at = Parameters(body.initial_parameters(), head).detached()
+    loss_and_gradient(body, at, Examples(images, labels, 2), create_graph=create_graph)
+    assert asked == [create_graph] * 4
 
 
 def test_the_layer_is_torchs_with_the_same_leaves() -> None:

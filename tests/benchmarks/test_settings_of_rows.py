@@ -1,0 +1,41 @@
+"""What a row of a benchmark says it is, it is trained as."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+import bench_medical
+import bench_privacy
+from metaward.learner_settings import FedAvgSettings, PrototypicalSettings
+from metaward.model_artefact import ModelCard, PrivacyStatement, save_model
+from metaward.study import AdamSettings, ModelSettings, SgdSettings, Study
+from metaward_server.study_run import initial_theta
+
+MODEL = ModelSettings(filters=8, image_size=16, groups=2)
+
+
+def test_fedavg_stands_in_the_medical_table_with_a_plain_average_and_with_the_servers_adam() -> (
+    None
+):
+    job = bench_medical.Job("FedAvg", "", (), (), MODEL, rounds=1, episodes=1, seed=0)
+    plain, adaptive = job.study(), replace(job, row=bench_medical.FEDADAM).study()
+    assert isinstance(plain.outer, SgdSettings)
+    assert isinstance(adaptive.outer, AdamSettings)
+    assert isinstance(plain.learner, FedAvgSettings)
+    assert plain.learner == adaptive.learner
+
+
+def test_private_training_begins_from_the_model_that_is_named(tmp_path: Path) -> None:
+    study = Study(model=MODEL, learner=PrototypicalSettings())
+    untrained = initial_theta(study)
+    trained = {name: leaf + 1 for name, leaf in untrained.items()}
+    save_model(tmp_path / "m", ModelCard.of_study(study, PrivacyStatement()), trained)
+    job = bench_privacy.Job(
+        row=bench_privacy.rows()[0], epsilon=8.0, noise_only=False, sites=(), held_out=(),
+        image=(16, 1), rounds=1, episodes=1, seed=0,
+    )  # fmt: skip
+    begun = replace(job, start=tmp_path / "m").first_theta(study)
+    for name, leaf in untrained.items():
+        np.testing.assert_array_equal(job.first_theta(study)[name], leaf)
+        np.testing.assert_array_equal(begun[name], trained[name])
