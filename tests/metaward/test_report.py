@@ -1,6 +1,7 @@
 """Promises of the report. All figures here are synthetic: drawn from a formula, not measured."""
 
 import io
+import itertools
 import re
 from html.parser import HTMLParser
 
@@ -413,6 +414,15 @@ def test_the_curve_of_the_mean_never_changes_its_hospitals(page):
     assert "% at 10" in mean
     assert "% at 20" not in mean
     assert "Only 1 of 2 hospitals" in page
+
+
+def test_labels_of_a_curve_never_lie_over_one_another(page):
+    panel = next(svg for svg in page.split("<svg")[1:] if 'id="curve-1' in svg)
+    texts = re.findall(r'<text style="([^"]*)" x="[^"]*" y="([^"]*)"[^>]*>([^<]+)</text>', panel)
+    labels = {text: float(y) for style, y, text in texts if "8.8px" in style and "%" in text}
+    assert "guessing 20%" in labels
+    assert len(labels) > 2
+    assert min(b - a for a, b in itertools.pairwise(sorted(labels.values()))) > 8.8
 
 
 def test_the_same_report_gives_the_same_bytes(report, page, tmp_path):

@@ -148,8 +148,7 @@ def _curve_panel(report: Report, title: str, curves: Curves, limits: Interval, n
         axes.grid(axis="y", color=LINE, linewidth=0.6)
         axes.set_axisbelow(True)
         axes.tick_params(length=0)
-        _draw_chance(axes, report, title)
-        ends: list[tuple[float, str, str]] = []
+        ends = _draw_chance(axes, report, title)
         for index, method in reversed(list(enumerate(report.methods))):
             curve = curves[method.name]
             if curve:
@@ -183,30 +182,27 @@ def _draw_curve(
     )
 
 
-def _draw_chance(axes: "Axes", report: Report, title: str) -> None:
+def _draw_chance(axes: "Axes", report: Report, title: str) -> list[tuple[float, str, str]]:
+    """Draw what guessing gives, where that is one level; return the line's label, if there is one.
+
+    The label stands beside those of the methods, where none is written over another.
+    """
     chances = {
         row.chance
         for row in report.evaluation
         if row.metric == "accuracy" and title in (row.site, MEAN)
     }
-    if len(chances) == 1:
-        level = 100 * chances.pop()
-        axes.axhline(level, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
-        axes.annotate(
-            "guessing",
-            (0.0, level),
-            xycoords=("axes fraction", "data"),
-            xytext=(2, 2),
-            textcoords="offset points",
-            fontsize=7.5,
-            color=MUTED,
-        )
+    if len(chances) != 1:
+        return []
+    level = 100 * chances.pop()
+    axes.axhline(level, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
+    return [(level, "guessing", MUTED)]
 
 
 def _label_ends(
     axes: "Axes", ends: Sequence[tuple[float, str, str]], limits: Interval, *, bold: str
 ) -> None:
-    """Write each method's name and last value at the end of its line, none over another."""
+    """Write each line's name and last value at its end, none over another."""
     low, high = limits
     gap = LABEL_GAP * (high - low)
     heights = _spread([end[0] for end in ends], gap, low, high)
