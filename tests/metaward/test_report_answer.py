@@ -1,0 +1,114 @@
+"""What a report says in words: a gain, a loss or no clear difference, each as plainly."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from metaward.report.answer import answer
+from metaward.report.html import render_html
+from metaward.report.terminal import print_report
+from report_cases import handmade, synthetic_evaluation, synthetic_report
+
+
+@pytest.fixture(scope="module")
+def report():
+    return synthetic_report()
+
+
+def test_a_gain_is_told_in_one_sentence():
+    said = answer(handmade((71, 67, 75), (55, 51, 59), (16, 12, 20)))
+    assert said.verdict == "gain"
+    assert said.sentence == (
+        "With 5 labelled images per finding, the shared model was right in 71% (95% interval 67 "
+        "to 75) of cases at hospital X, against 55% (51 to 59) when the hospital trains alone: a "
+        "gain of 16 points (12 to 20)."
+    )
+    assert said.more[0] == (
+        "Each case is one of 5 findings, equally often; guessing would be right in 20%."
+    )
+    assert "took 210 ms" in said.more[-1]
+
+
+def test_a_loss_is_told_as_plainly_as_a_gain():
+    said = answer(handmade((50, 46, 54), (58, 53, 63), (-8, -12, -4)))
+    assert said.verdict == "loss"
+    assert said.heading == "The shared model does not help: it does worse"
+    assert said.sentence.endswith("a loss of 8 points (4 to 12).")
+
+
+def test_a_difference_whose_interval_holds_zero_is_not_called_a_gain():
+    said = answer(handmade((57, 52, 62), (55, 51, 59), (2, -3, 7)))
+    assert said.verdict == "unclear"
+    assert said.heading == "No clear difference"
+    assert said.sentence.endswith("a difference of +2 points (\u22123 to +7), which may be chance.")
+
+
+def test_a_baseline_that_wins_is_named_the_better_choice():
+    extra = [("fedavg", (-3, -5, -1))]
+    said = answer(handmade((71, 67, 75), (55, 51, 59), (16, 12, 20), extra=extra))
+    assert (
+        "Compared with FedAvg + fine-tune: 3 points worse (1 to 5). FedAvg + fine-tune is the "
+        "better choice at these hospitals." in said.more
+    )
+
+
+def test_figures_that_would_not_add_up_get_a_decimal():
+    # 70.6 - 55.4 = 15.2: whole numbers would read 71 - 55 = 15.
+    said = answer(handmade((70.6, 67, 75), (55.4, 51, 59), (15.2, 12, 20)))
+    assert "70.6%" in said.sentence
+    assert "gain of 15.2 points (12.0 to 20.0)" in said.sentence
+
+
+def test_an_interval_that_starts_just_above_zero_is_not_shown_as_zero():
+    said = answer(handmade((57, 52, 62), (55, 51, 59), (2, 0.2, 3.8)))
+    assert "gain of 2.0 points (0.2 to 3.8)" in said.sentence
+
+
+def test_one_image_is_singular_and_the_nearest_shot_count_speaks():
+    evaluation = synthetic_evaluation("riverside", shots=(1, 20))
+    said = answer(synthetic_report((evaluation,)))
+    assert said.shots == 1
+    assert said.sentence.startswith("With 1 labelled image per finding,")
+
+
+def test_several_hospitals_are_averaged_and_the_worst_is_named(report):
+    said = answer(report)
+    assert "on average over the 2 hospitals that took no part in the training" in said.sentence
+    assert any(text.startswith("It did worst at st-anne-children: ") for text in said.more)
+
+
+def test_without_a_baseline_only_the_figure_is_told():
+    plain = handmade((71, 67, 75), (55, 51, 59), (16, 12, 20), baseline=None)
+    assert answer(plain).verdict == "no comparison"
+    assert answer(plain).sentence.endswith("of cases at hospital X.")
+
+
+def test_nothing_measured_is_said_with_the_reason():
+    empty = synthetic_report(())
+    said = answer(empty)
+    assert said.verdict == "nothing measured"
+    assert said.shots is None
+    render_html(empty)
+    print_report(empty, Console(file=io.StringIO(), width=80))
+
+
+def printed(report, width=80):
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    print_report(report, console)
+    return console.file.getvalue()
+
+
+def test_the_terminal_starts_with_the_answer_and_fits_in_eighty_columns(report):
+    text = printed(report)
+    assert text.startswith("The shared model helps\nWith 5 labelled images per finding,")
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert "76 (72-81)" in text
+    assert "NOT PRIVATE" in text
+    assert "synthetic" in text
+    assert "Not measured: st-anne-children, 20 images" in text
+
+
+def test_names_on_the_terminal_are_not_markup():
+    text = printed(synthetic_report((synthetic_evaluation("[bold]x[/]"),)))
+    assert any(line.startswith("[bold]x[/]") for line in text.splitlines())
