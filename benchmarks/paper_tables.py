@@ -1,7 +1,8 @@
 """The papers' tables: every learner on Omniglot, beside what its paper reports.
 
     python benchmarks/paper_tables.py --data omniglot [--quick] [--resume] [--rows prototypical,...]
-                                      [--seeds 1] [--split vinyals] [--workers 2] [--device cuda]
+                                      [--seeds 1] [--times 1] [--split vinyals] [--workers 2]
+                                      [--device cuda]
 
 Trains each row of `omniglot/rows.py` in one place and scores it on episodes of characters that
 nobody trained on. Prints a table, and writes docs/results/omniglot.json (--quick:
@@ -31,14 +32,15 @@ from omniglot.characters import Split, load_characters
 from omniglot.episodes import both_sides, drawn_tasks, whole_task
 from omniglot.jobs import trained_and_scored
 from omniglot.lines import figure_text, lines_of
-from omniglot.rows import ROWS, Plan, Row
+from omniglot.recipe import Plan, Row
+from omniglot.rows import ROWS
 from omniglot.scoring import episode_accuracies
 from omniglot.training import Training
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 PRELOADED = ("torch", "metaward.meta.compose", "metaward_server.checkpoints")
-EPISODES, QUICK_EPISODES = 1000, 600
-"""Test episodes of each column: Snell et al. 2017 take 1,000, Finn et al. 2017 take 600."""
+EPISODES = 600
+"""Test episodes of each column, as Finn et al. 2017 take; Snell et al. 2017 take 1,000."""
 N_QUERY = 10
 """Query images per class."""
 
@@ -88,14 +90,13 @@ def run(job: Job) -> dict[str, Any]:
 
 def jobs_of(rows: Iterable[Row], options: argparse.Namespace, work: Path) -> list[Job]:
     """Return the jobs, the longest first so that the cores end together."""
-    episodes = options.episodes or (QUICK_EPISODES if options.quick else EPISODES)
     found = [
         Job(
             row.name,
-            replace(plan, training=within(plan.training.with_seed(seed), options.seconds)),
+            replace(plan, training=asked_for(plan.training.with_seed(seed), options)),
             options.data,
             options.split,
-            episodes,
+            options.episodes,
             work / f"{options.split}-{row.name}-{number}-{seed}",
             options.device,
         )
@@ -106,9 +107,11 @@ def jobs_of(rows: Iterable[Row], options: argparse.Namespace, work: Path) -> lis
     return sorted(found, key=lambda job: -job.plan.training.budget_s)
 
 
-def within(training: Training, seconds: float | None) -> Training:
-    """Return the training with another budget, if one is given."""
-    return training if seconds is None else training.model_copy(update={"budget_s": seconds})
+def asked_for(training: Training, options: argparse.Namespace) -> Training:
+    """Return the training as long as the options say."""
+    longer = training.with_steps(options.times * training.study.rounds)
+    seconds = options.seconds or options.times * training.budget_s
+    return longer.model_copy(update={"budget_s": seconds})
 
 
 def print_table(lines: list[dict[str, Any]]) -> None:
@@ -130,7 +133,8 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="go on after an interruption")
     parser.add_argument("--rows", default="", help="names of rows, by comma; default: all")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each kind")
-    parser.add_argument("--episodes", type=int, default=0, help="test episodes of a column")
+    parser.add_argument("--times", type=int, default=1, help="outer steps of each, times this")
+    parser.add_argument("--episodes", type=int, default=EPISODES, help="test episodes of a column")
     parser.add_argument("--split", choices=("vinyals", "background"), default="vinyals")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--device", default="cpu", help="such as cuda; see docs/paper-tables.md")

@@ -53,26 +53,30 @@ def _machine(content: dict[str, Any]) -> str:
 
 
 def short_table(content: dict[str, Any]) -> str:
-    """Return a row for each learner, ours beside the papers' in each column, and the source."""
+    """Return a row for each learner, ours and in brackets the papers', and the source."""
     lines = content["results"]["lines"]
     columns = list(dict.fromkeys(line["column"] for line in lines))
     table = [
-        "| learner | " + " | ".join(f"{column} | published" for column in columns) + " |",
-        "| --- " * (1 + 2 * len(columns)) + "|",
+        "| learner | " + " | ".join(columns) + " |",
+        "| --- " * (1 + len(columns)) + "|",
     ]
     for title in dict.fromkeys(line["title"] for line in lines):
-        cells = []
-        for column in columns:
-            found = [one for one in lines if (one["title"], one["column"]) == (title, column)]
-            cells += [f"{one['accuracy']:.1f} ± {one['reach']:.1f}" for one in found] or [""]
-            cells.append(
-                "; ".join(_published(figure) for one in found for figure in one["published"])
-            )
+        found = [line for line in lines if line["title"] == title]
+        cells = [
+            "".join(_short(line) for line in found if line["column"] == column)
+            for column in columns
+        ]
         table.append(f"| {title} | " + " | ".join(cells) + " |")
     return "\n".join(
         [*table, "", f"`{content['command']}`, commit `{content['commit'][:12]}`, "
          f"{content['machine']}. {_in_all(content['results'])}"]
     )  # fmt: skip
+
+
+def _short(line: dict[str, Any]) -> str:
+    """Return ours with its interval, and the published figures without theirs."""
+    published = ", ".join(_published(figure | {"reach": None}) for figure in line["published"])
+    return f"{line['accuracy']:.1f} ± {line['reach']:.1f} ({published})"
 
 
 def _in_all(results: dict[str, Any]) -> str:

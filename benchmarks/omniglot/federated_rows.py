@@ -26,7 +26,7 @@ from metaward.learner_settings import (
 )
 from metaward.study import ModelSettings, OuterSettings, SgdSettings, Study
 from omniglot.clients import MOST
-from omniglot.rows import ADAM, FAST_ADAM, SMALL, SMALL_STRIDED
+from omniglot.recipe import ADAM, FAST_ADAM, SMALL, SMALL_STRIDED
 from omniglot.training import Training
 
 SHOTS = (1, 5)

@@ -5,7 +5,7 @@ from typing import Any
 
 from omniglot.episodes import Setting
 from omniglot.published import PUBLISHED, SETTINGS
-from omniglot.rows import Row
+from omniglot.recipe import Row
 from omniglot.scoring import mean_and_reach
 
 

@@ -47,7 +47,6 @@ class Training(Settings):
 
     study: Study = Field(description="model, learner, outer optimiser, seed; rounds: outer steps")
     meta_batch: int = Field(1, ge=1, description="tasks per outer step")
-    halve_every: int = Field(0, ge=0, description="steps that halve the step size; 0: never")
     anneal: bool = Field(False, description="step size goes to 0 in a straight line")
     budget_s: float = Field(
         gt=0,
@@ -66,8 +65,6 @@ class Training(Settings):
         """Return the outer optimiser with the step size of outer step ``step``, from 0."""
         outer = self.study.outer
         factor = 1 - step / self.study.rounds if self.anneal else 1.0
-        if self.halve_every:
-            factor *= 0.5 ** (step // self.halve_every)
         return outer.model_copy(update={"step_size": outer.step_size * factor})
 
 

@@ -14,7 +14,8 @@ from omniglot import jobs
 from omniglot.episodes import Setting
 from omniglot.lines import beside, lines_of, verdict
 from omniglot.published import PUBLISHED, SETTINGS
-from omniglot.rows import ROWS, Plan, Row
+from omniglot.recipe import Plan, Row
+from omniglot.rows import ROWS
 from paper_table import paper_table, short_table
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -141,10 +142,16 @@ def test_the_page_of_an_accelerator_names_it_and_tells_no_cpu_seconds() -> None:
     assert "CPU" not in text
 
 
-def test_a_budget_may_be_given_for_all_trainings() -> None:
-    training = a_training(steps=3)
-    assert paper_tables.within(training, None) == training
-    assert paper_tables.within(training, 7.0) == training.model_copy(update={"budget_s": 7.0})
+@pytest.mark.parametrize(
+    ("said", "steps", "seconds"),
+    [([], 3, 600.0), (["--seconds", "7"], 3, 7.0), (["--times", "4"], 12, 2400.0)],
+)
+def test_all_trainings_may_be_cut_short_or_be_longer(
+    said: list[str], steps: int, seconds: float
+) -> None:
+    options = paper_tables.options_of(["--data", "x", *said])
+    asked = paper_tables.asked_for(a_training(steps=3), options)
+    assert asked == a_training(steps=3).with_steps(steps).model_copy(update={"budget_s": seconds})
 
 
 def test_the_readme_has_a_row_for_each_learner() -> None:
@@ -154,9 +161,9 @@ def test_the_readme_has_a_row_for_each_learner() -> None:
     }  # fmt: skip
     content = {"command": "python x", "commit": "0123456789abcdef", "machine": "2 cores"}
     assert short_table(content | {"results": summary}).splitlines() == [
-        "| learner | 5-way 1-shot | published |",
-        "| --- | --- | --- |",
-        "| Tiny network | 60.0 ± 22.6 | 98.8 |",
+        "| learner | 5-way 1-shot |",
+        "| --- | --- |",
+        "| Tiny network | 60.0 ± 22.6 (98.8) |",
         "",
         "`python x`, commit `0123456789ab`, 2 cores. All of it took 50 CPU s and 30 s on 2 "
         "processes.",
