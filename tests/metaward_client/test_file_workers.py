@@ -1,5 +1,7 @@
+import errno
 import math
 import os
+import pickle
 import time
 
 import pytest
@@ -93,3 +95,19 @@ def test_a_worker_that_cannot_start_is_said_so(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(file_workers.sys, "executable", "/bin/true")
     with FileWorkers(1) as workers, pytest.raises(DataError, match="could not start"):
         dict(workers.run(math.sqrt, [1.0]))
+
+
+def test_a_system_without_room_for_a_process_is_said_so_and_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(file_workers.subprocess, "Popen", full)
+    with FileWorkers(1) as workers, pytest.raises(DataError, match="temporarily unavailable"):
+        dict(workers.run(math.sqrt, [1.0]))
+
+
+def test_a_request_that_cannot_be_sent_ends_the_run() -> None:
+    with FileWorkers(1) as workers, pytest.raises((AttributeError, pickle.PicklingError)):
+        dict(workers.run(lambda request: request, [1.0]))

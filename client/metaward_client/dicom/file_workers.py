@@ -131,7 +131,7 @@ class FileWorkers:
                 for slot in self._slots:
                     slot.kill_if_silent(self._patience_s)
                 continue
-            if isinstance(result, DataError):
+            if isinstance(result, Exception):  # a thread's own: a worker never sends one
                 raise result
             return index, result
 
@@ -161,7 +161,7 @@ class _Slot:
         try:
             while (chunk := self._todo.get()) is not None and not self.closed:
                 self._work_off(chunk)
-        except DataError as error:
+        except Exception as error:  # noqa: BLE001 (raised where the results are waited for)
             self._results.put((-1, error))
         finally:
             if self._process is not None:
@@ -211,14 +211,21 @@ class _Slot:
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is not None:
             return self._process
-        process = subprocess.Popen(
-            # -P: a file named like a module in the current folder must not be imported.
-            [sys.executable, "-P", "-m", "metaward_client.dicom.file_worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-        )
+        try:
+            process = subprocess.Popen(
+                # -P: a file named like a module in the current folder must not be imported.
+                [sys.executable, "-P", "-m", "metaward_client.dicom.file_worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            )
+        except OSError as error:
+            raise DataError(
+                f"a worker process could not start: {error.strerror}",
+                expected="room for one more process: memory, and the user's limit of processes",
+                next_step="Make room, or run with fewer --workers, and try again.",
+            ) from error
         self._process = process
         if self.closed:  # meanwhile
             process.kill()
