@@ -2,6 +2,7 @@ import errno
 import math
 import os
 import pickle
+import threading
 import time
 
 import pytest
@@ -106,6 +107,20 @@ def test_a_system_without_room_for_a_process_is_said_so_and_not_waited_for(
     monkeypatch.setattr(file_workers.subprocess, "Popen", full)
     with FileWorkers(1) as workers, pytest.raises(DataError, match="temporarily unavailable"):
         dict(workers.run(math.sqrt, [1.0]))
+
+
+def test_a_system_without_room_for_a_thread_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, started = threading.Thread.start, []
+
+    def full(thread: threading.Thread) -> None:
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", full)
+    with FileWorkers(2) as workers, pytest.raises(DataError, match="can't start new thread"):
+        dict(workers.run(math.sqrt, [1.0, 4.0]))
 
 
 def test_a_request_that_cannot_be_sent_ends_the_run() -> None:

@@ -107,12 +107,13 @@ class FileWorkers:
             rows = range(start, min(start + size, len(requests)))
             self._todo.put(_Chunk(function, [(row, requests[row]) for row in rows]))
         if not self._threads:
-            self._threads = [
-                threading.Thread(target=slot.serve, name="metaward-worker", daemon=True)
-                for slot in self._slots
-            ]
-            for thread in self._threads:
-                thread.start()
+            for slot in self._slots:
+                thread = threading.Thread(target=slot.serve, name="metaward-worker", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:  # threads count as processes
+                    raise _no_room(str(error)) from error
+                self._threads.append(thread)
         left = len(requests)
         try:
             while left:
@@ -221,11 +222,7 @@ class _Slot:
                 env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             )
         except OSError as error:
-            raise DataError(
-                f"a worker process could not start: {error.strerror}",
-                expected="room for one more process: memory, and the user's limit of processes",
-                next_step="Make room, or run with fewer --workers, and try again.",
-            ) from error
+            raise _no_room(error.strerror or "") from error
         self._process = process
         if self.closed:  # meanwhile
             process.kill()
@@ -250,3 +247,11 @@ class _Slot:
                 with contextlib.suppress(OSError):
                     stream.close()
         process.wait()
+
+
+def _no_room(reason: str) -> DataError:
+    return DataError(
+        f"a worker process could not start: {reason}",
+        expected="an installed Python, and room for one more process: memory, the user's limit",
+        next_step="Mend what is said, or run with fewer --workers.",
+    )
