@@ -89,7 +89,8 @@ def run(job: Job) -> dict[str, Any]:
 
 
 def jobs_of(rows: Iterable[Row], options: argparse.Namespace, work: Path) -> list[Job]:
-    """Return the jobs, the longest first so that the cores end together."""
+    """Return the jobs, those that may take longest first, so that the cores end together."""
+    times = f"-{options.times}-times" if options.times > 1 else ""
     found = [
         Job(
             row.name,
@@ -97,7 +98,7 @@ def jobs_of(rows: Iterable[Row], options: argparse.Namespace, work: Path) -> lis
             options.data,
             options.split,
             options.episodes,
-            work / f"{options.split}-{row.name}-{number}-{seed}",
+            work / (f"{options.split}-{row.name}-{number}-{seed}" + times),
             options.device,
         )
         for row in rows
@@ -110,7 +111,7 @@ def jobs_of(rows: Iterable[Row], options: argparse.Namespace, work: Path) -> lis
 def asked_for(training: Training, options: argparse.Namespace) -> Training:
     """Return the training as long as the options say."""
     longer = training.with_steps(options.times * training.study.rounds)
-    seconds = options.seconds or options.times * training.budget_s
+    seconds = options.times * training.budget_s if options.seconds is None else options.seconds
     return longer.model_copy(update={"budget_s": seconds})
 
 
@@ -133,7 +134,7 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="go on after an interruption")
     parser.add_argument("--rows", default="", help="names of rows, by comma; default: all")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each kind")
-    parser.add_argument("--times", type=int, default=1, help="outer steps of each, times this")
+    parser.add_argument("--times", type=at_least_one, default=1, help="outer steps, times this")
     parser.add_argument("--episodes", type=int, default=EPISODES, help="test episodes of a column")
     parser.add_argument("--split", choices=("vinyals", "background"), default="vinyals")
     parser.add_argument("--workers", type=int, default=2)
@@ -146,6 +147,13 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"no row {', '.join(sorted(unknown))}; there are: "
                      + ", ".join(row.name for row in ROWS))  # fmt: skip
     return options
+
+
+def at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number}, which is below 1")
+    return number
 
 
 def main() -> None:
@@ -167,7 +175,7 @@ def main() -> None:
     }
     out, lines = options.out or RESULTS / f"{name}.json", []
     with WorkerPool(options.workers, preload=PRELOADED) as pool:
-        for result in pool.map(run, jobs):  # written as they come: a day's work, at the longest
+        for result in pool.map(run, jobs):  # written as they come: hours of work
             results.append(result)
             print(f"{result['row']}, seed {result['seed']}: {result['steps']} steps", flush=True)
             lines = table_lines(rows, results)

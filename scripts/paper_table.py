@@ -7,7 +7,9 @@ from typing import Any
 def paper_table(content: dict[str, Any]) -> str:
     """Return ours beside the papers' as a Markdown table, then where the figures come from."""
     results = content["results"]
-    cost, said = ("cpu_s", "CPU s") if "cpu_s" in results else ("device_s", "training s")
+    on_cpu = "cpu_s" in results
+    cost, said = ("cpu_s", "CPU s") if on_cpu else ("device_s", "training s")
+    seconds = "CPU" if on_cpu else "Training"
     lines = [
         f"| learner | setting | ours | published | difference | outer steps | {said} | wall s |",
         "| --- " * 8 + "|",
@@ -34,7 +36,7 @@ def paper_table(content: dict[str, Any]) -> str:
             + (" ?: not seen in the paper's own table." if unchecked else ""),
             f"{_seeds_said(results['seeds'])}; {episodes} test episodes with "
             f"{results['query_images_per_class']} queries per class; split "
-            f"{results['split']}. {said.removesuffix(' s').capitalize()} seconds are those of the "
+            f"{results['split']}. {seconds} seconds are those of the "
             "training, wall seconds those from its last start to the end of its scoring, beside "
             f"whatever else the machine did. {_in_all(results)}",
             "",
@@ -69,14 +71,15 @@ def short_table(content: dict[str, Any]) -> str:
         table.append(f"| {title} | " + " | ".join(cells) + " |")
     return "\n".join(
         [*table, "", f"`{content['command']}`, commit `{content['commit'][:12]}`, "
-         f"{content['machine']}. {_in_all(content['results'])}"]
+         f"{_machine(content)}. {_in_all(content['results'])}"]
     )  # fmt: skip
 
 
 def _short(line: dict[str, Any]) -> str:
     """Return ours with its interval, and the published figures without theirs."""
     published = ", ".join(_published(figure | {"reach": None}) for figure in line["published"])
-    return f"{line['accuracy']:.1f} ± {line['reach']:.1f} ({published})"
+    beside = f" ({published})" if published else ""
+    return f"{line['accuracy']:.1f} ± {line['reach']:.1f}{beside}"
 
 
 def _in_all(results: dict[str, Any]) -> str:

@@ -129,7 +129,7 @@ def _maml(n_shot: int, adapt: AdaptSettings) -> MamlSettings:
 
 
 LARGE_STEP = AdaptSettings(head="zeros", steps=1, lr=0.4)
-"""Finn et al. 2017, appendix A, 5-way. More such steps do harm where there are five images."""
+"""Finn et al. 2017, appendix A, 5-way, in training. More such steps do harm with five images."""
 
 MAML = Row(
     name="maml",

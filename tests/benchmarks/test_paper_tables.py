@@ -154,6 +154,12 @@ def test_all_trainings_may_be_cut_short_or_be_longer(
     assert asked == a_training(steps=3).with_steps(steps).model_copy(update={"budget_s": seconds})
 
 
+def test_no_training_is_none_times_as_long(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        paper_tables.options_of(["--data", "x", "--times", "0"])
+    assert "below 1" in capsys.readouterr().err
+
+
 def test_the_readme_has_a_row_for_each_learner() -> None:
     summary = {
         "seeds": 1, "workers": 2, "wall_s": 30.0, "cpu_s": 50.0,
