@@ -1,5 +1,7 @@
 """The rows of the learners that adapt by gradient steps: MAML, FOMAML and Reptile."""
 
+from functools import partial
+
 from metaward.learner_settings import (
     AdaptSettings,
     FomamlSettings,
@@ -10,13 +12,12 @@ from omniglot.recipe import (
     FAST_ADAM,
     FIVE_WAY,
     POOLED,
-    SHOTS,
     SMALL,
     STRIDED,
     TWENTY_WAY,
     Row,
+    by_shots,
     plan,
-    with_shots,
 )
 
 FROM_ZEROS = AdaptSettings(head="zeros", steps=10, lr=0.1)
@@ -41,52 +42,33 @@ def _fomaml(
     )
 
 
+_fomaml_from_zeros = partial(_fomaml, adapt=FROM_ZEROS, inner_lr=0.4, inner_steps=3)
+_fomaml_from_prototypes = partial(_fomaml, adapt=FROM_PROTOTYPES, inner_lr=0.01, inner_steps=1)
+
 FOMAML = Row(
     name="fomaml",
     title="FOMAML, head from zeros",
     published=("fomaml-transductive",),
-    quick=(
-        plan(
-            _fomaml(1, FROM_ZEROS, inner_lr=0.4, inner_steps=3),
-            FIVE_WAY, STRIDED, FAST_ADAM, steps=1000, budget_s=200,
-        ),
-    ),
-    full=tuple(
-        plan(
-            _fomaml(n_shot, FROM_ZEROS, inner_lr=0.4, inner_steps=3),
-            with_shots(n_shot), STRIDED, FAST_ADAM, steps=steps, budget_s=3000,
-        )
-        for n_shot, steps in zip(SHOTS, (10_000, 5000), strict=True)
-    ),
+    quick=(plan(_fomaml_from_zeros(1), FIVE_WAY, STRIDED, FAST_ADAM, steps=1000, budget_s=200),),
+    full=by_shots(_fomaml_from_zeros, STRIDED, FAST_ADAM, steps=(10_000, 5000), budget_s=3000),
 )  # fmt: skip
 
 PROTO_FOMAML = Row(
     name="proto-fomaml",
     title="FOMAML, head from prototypes",
     published=("fomaml-transductive",),
-    quick=(
-        plan(
-            _fomaml(1, FROM_PROTOTYPES, inner_lr=0.01, inner_steps=1),
-            FIVE_WAY, SMALL, FAST_ADAM, steps=700, budget_s=200,
-        ),
-    ),
-    full=tuple(
-        plan(
-            _fomaml(n_shot, FROM_PROTOTYPES, inner_lr=0.01, inner_steps=1),
-            with_shots(n_shot), POOLED, FAST_ADAM, steps=steps, budget_s=3000,
-        )
-        for n_shot, steps in zip(SHOTS, (4500, 2400), strict=True)
-    ),
+    quick=(plan(_fomaml_from_prototypes(1), FIVE_WAY, SMALL, FAST_ADAM, steps=700, budget_s=200),),
+    full=by_shots(_fomaml_from_prototypes, POOLED, FAST_ADAM, steps=(4500, 2400), budget_s=3000),
 )  # fmt: skip
 
 
-def _reptile(n_way: int, *, inner_batch: int, inner_steps: int) -> ReptileSettings:
+def _reptile(n_way: int) -> ReptileSettings:
     """Return settings with 10 shots, as Nichol et al. 2018, and SGD in the inner loop."""
     return ReptileSettings(
         n_way=n_way,
         n_shot=10,
-        inner_steps=inner_steps,
-        inner_batch=inner_batch,
+        inner_steps=8,
+        inner_batch=2 * n_way,
         inner_lr=0.4,
         episodes=1,
         augment="none",
@@ -100,13 +82,13 @@ REPTILE = Row(
     published=("reptile", "reptile-transductive"),
     quick=(
         plan(
-            _reptile(5, inner_batch=10, inner_steps=8), FIVE_WAY, SMALL, FAST_ADAM,
+            _reptile(5), FIVE_WAY, SMALL, FAST_ADAM,
             steps=1000, meta_batch=4, budget_s=400,
         ),
     ),
     full=tuple(
         plan(
-            _reptile(columns[0].n_way, inner_batch=2 * columns[0].n_way, inner_steps=8),
+            _reptile(columns[0].n_way),
             columns, POOLED, FAST_ADAM, steps=steps, meta_batch=5, budget_s=3000,
         )
         for columns, steps in ((FIVE_WAY, 2000), (TWENTY_WAY, 600))
@@ -135,17 +117,9 @@ MAML = Row(
     name="maml",
     title="MAML, head from zeros",
     published=("maml",),
-    quick=(
-        plan(
-            _maml(1, LARGE_STEP), FIVE_WAY, STRIDED, FAST_ADAM, steps=1000, budget_s=300
-        ),
-    ),
-    full=tuple(
-        plan(
-            _maml(n_shot, LARGE_STEP), with_shots(n_shot), STRIDED, FAST_ADAM,
-            steps=steps, budget_s=3000,
-        )
-        for n_shot, steps in zip(SHOTS, (9000, 4500), strict=True)
+    quick=(plan(_maml(1, LARGE_STEP), FIVE_WAY, STRIDED, FAST_ADAM, steps=1000, budget_s=300),),
+    full=by_shots(
+        partial(_maml, adapt=LARGE_STEP), STRIDED, FAST_ADAM, steps=(9000, 4500), budget_s=3000
     ),
 )  # fmt: skip
 
@@ -153,16 +127,8 @@ PROTO_MAML = Row(
     name="proto-maml",
     title="MAML, head from prototypes",
     published=("maml",),
-    quick=(
-        plan(
-            _maml(1, FROM_PROTOTYPES), FIVE_WAY, SMALL, FAST_ADAM, steps=700, budget_s=300
-        ),
-    ),
-    full=tuple(
-        plan(
-            _maml(n_shot, FROM_PROTOTYPES), with_shots(n_shot), POOLED, FAST_ADAM,
-            steps=steps, budget_s=3000,
-        )
-        for n_shot, steps in zip(SHOTS, (2500, 1250), strict=True)
+    quick=(plan(_maml(1, FROM_PROTOTYPES), FIVE_WAY, SMALL, FAST_ADAM, steps=700, budget_s=300),),
+    full=by_shots(
+        partial(_maml, adapt=FROM_PROTOTYPES), POOLED, FAST_ADAM, steps=(2500, 1250), budget_s=3000
     ),
 )  # fmt: skip

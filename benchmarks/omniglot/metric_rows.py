@@ -1,18 +1,19 @@
 """The rows of the learners that compare images: prototypical, matching and relation networks."""
 
+from functools import partial
+
 from metaward.learner_settings import MatchingSettings, PrototypicalSettings, RelationSettings
 from omniglot.recipe import (
     ADAM,
     FAST_ADAM,
     FIVE_WAY,
     POOLED,
-    SHOTS,
     SMALL,
     SMALL_STRIDED,
     STRIDED,
     Row,
+    by_shots,
     plan,
-    with_shots,
 )
 
 
@@ -25,19 +26,9 @@ PROTOTYPICAL = Row(
     name="prototypical",
     title="Prototypical network",
     published=("prototypical",),
-    quick=(
-        plan(
-            _prototypical(1), FIVE_WAY, SMALL, FAST_ADAM,
-            steps=700, budget_s=300,
-        ),
-    ),
-    full=tuple(
-        plan(
-            _prototypical(n_shot), with_shots(n_shot), POOLED, FAST_ADAM, steps=steps, budget_s=4000
-        )
-        for n_shot, steps in zip(SHOTS, (3000, 1500), strict=True)
-    ),
-)  # fmt: skip
+    quick=(plan(_prototypical(1), FIVE_WAY, SMALL, FAST_ADAM, steps=700, budget_s=300),),
+    full=by_shots(_prototypical, POOLED, FAST_ADAM, steps=(3000, 1500), budget_s=4000),
+)
 
 
 def _matching(n_shot: int) -> MatchingSettings:
@@ -51,34 +42,22 @@ MATCHING = Row(
     name="matching",
     title="Matching network",
     published=("matching",),
-    quick=(
-        plan(
-            _matching(1), FIVE_WAY, SMALL, FAST_ADAM, steps=700, budget_s=300,
-        ),
-    ),
-    full=tuple(
-        plan(_matching(n_shot), with_shots(n_shot), POOLED, FAST_ADAM, steps=steps, budget_s=3000)
-        for n_shot, steps in zip(SHOTS, (1500, 800), strict=True)
-    ),
-)  # fmt: skip
+    quick=(plan(_matching(1), FIVE_WAY, SMALL, FAST_ADAM, steps=700, budget_s=300),),
+    full=by_shots(_matching, POOLED, FAST_ADAM, steps=(1500, 800), budget_s=3000),
+)
+
+
+def _relation(n_shot: int, filters: int) -> RelationSettings:
+    """Return 20 ways and 5 queries; the comparing network is as wide as the body."""
+    return RelationSettings(
+        n_way=20, n_shot=n_shot, n_query=5, filters=filters, episodes=1, augment="none"
+    )
+
 
 RELATION = Row(
     name="relation",
     title="Relation network",
     published=("relation",),
-    quick=(
-        plan(
-            RelationSettings(n_way=20, n_shot=1, n_query=5, episodes=1, augment="none"),
-            FIVE_WAY, SMALL_STRIDED, ADAM, steps=6000, budget_s=240,
-        ),
-    ),
-    full=tuple(
-        plan(
-            RelationSettings(
-                n_way=20, n_shot=n_shot, n_query=5, filters=64, episodes=1, augment="none"
-            ),
-            with_shots(n_shot), STRIDED, ADAM, steps=steps, budget_s=3000,
-        )
-        for n_shot, steps in zip(SHOTS, (8000, 6000), strict=True)
-    ),
-)  # fmt: skip
+    quick=(plan(_relation(1, 32), FIVE_WAY, SMALL_STRIDED, ADAM, steps=6000, budget_s=240),),
+    full=by_shots(partial(_relation, filters=64), STRIDED, ADAM, steps=(8000, 6000), budget_s=3000),
+)

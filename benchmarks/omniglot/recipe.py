@@ -1,6 +1,6 @@
 """What a row of the table is, and what the recipes of several rows share: networks and Adam."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from metaward.learner_settings import LearnerSettings
@@ -80,6 +80,20 @@ def plan(
     return Plan(training, columns)
 
 
-def with_shots(n_shot: int) -> list[Setting]:
-    """Return the columns with that number of shots."""
-    return [column for column in SETTINGS if column.n_shot == n_shot]
+def by_shots(
+    learner_of: Callable[[int], LearnerSettings],
+    model: ModelSettings,
+    outer: OuterSettings,
+    *,
+    steps: tuple[int, int],
+    budget_s: float,
+) -> tuple[Plan, ...]:
+    """Return a training for each number of shots, scored in the columns that have it."""
+    return tuple(
+        plan(
+            learner_of(n_shot),
+            [column for column in SETTINGS if column.n_shot == n_shot],
+            model, outer, steps=of_shots, budget_s=budget_s,
+        )
+        for n_shot, of_shots in zip(SHOTS, steps, strict=True)
+    )  # fmt: skip

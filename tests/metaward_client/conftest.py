@@ -1,7 +1,13 @@
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from watched_hospital import Hospital
 
 sys.path.append(str(Path(__file__).parents[1]))  # for dicom_factory
 
@@ -9,3 +15,15 @@ sys.path.append(str(Path(__file__).parents[1]))  # for dicom_factory
 @pytest.fixture(autouse=True)
 def _caches_stay_in_the_test(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg-cache"))
+
+
+@pytest.fixture
+def hospital(
+    one_thread: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> "Callable[[str], Hospital]":
+    """Make hospitals whose every message and line is watched, with a quick accountant."""
+    from private_site import TOY
+    from watched_hospital import new_hospital
+
+    monkeypatch.setattr("metaward_client.privacy.ledger.ledger.accountant_of_record", lambda: TOY)
+    return partial(new_hospital, tmp_path)

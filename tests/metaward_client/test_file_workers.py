@@ -2,8 +2,10 @@ import errno
 import math
 import os
 import pickle
+import signal
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -11,6 +13,20 @@ from metaward.errors import DataError
 from metaward_client.dicom import file_workers
 from metaward_client.dicom.file_worker import WorkerLost
 from metaward_client.dicom.file_workers import FileWorkers
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_ever() -> Iterator[None]:
+    """Fail a test that hangs: that is what most mistakes here lead to."""
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError("a minute without an end")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 def test_results_come_with_the_index_of_their_request() -> None:

@@ -8,8 +8,6 @@ import re
 import traceback
 import warnings
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +18,6 @@ from metaward.learner_settings import FedAvgSettings
 from metaward.wire import SiteRefusal
 from metaward_client import site_work
 from metaward_client.privacy.release import Released
-from private_site import TOY
 from watched_hospital import (
     LABELS,
     MECHANISMS,
@@ -28,22 +25,10 @@ from watched_hospital import (
     ROUNDS,
     Hospital,
     expected_update,
-    new_hospital,
     study_of,
     wire,
     without_envelope,
 )
-
-
-@pytest.fixture(autouse=True)
-def _surroundings(one_thread: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metaward_client.privacy.ledger.ledger.accountant_of_record", lambda: TOY)
-
-
-@pytest.fixture
-def hospital(tmp_path: Path) -> Callable[[str], Hospital]:
-    return partial(new_hospital, tmp_path)
-
 
 # Refusals
 

@@ -5,14 +5,11 @@ Flower's wire format and taken apart to its leaves; a leaf that is not expected 
 """
 
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from metaward.learner_settings import FedAvgSettings, LearnerSettings
-from private_site import TOY
 from watched_hospital import (
     MECHANISMS,
     N_PARAMETERS,
@@ -21,21 +18,10 @@ from watched_hospital import (
     expected_update,
     learners,
     leaves,
-    new_hospital,
     study_of,
     wire,
     without_envelope,
 )
-
-
-@pytest.fixture(autouse=True)
-def _surroundings(one_thread: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metaward_client.privacy.ledger.ledger.accountant_of_record", lambda: TOY)
-
-
-@pytest.fixture
-def hospital(tmp_path: Path) -> Callable[[str], Hospital]:
-    return partial(new_hospital, tmp_path)
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
