@@ -13,21 +13,23 @@ So each reply is pulled alone, in a thread of its own, by the id of its order, f
 SuperLink has checked the node that answers. What cannot be read, or claims something else, becomes
 an error in that node's name; who is not there at the deadline is left behind, with all that was
 pulled of it. Where the coordinator's own SuperLink fails (a full disk, a locked database), that
-says nothing of any node: it is asked again until the deadline.
+says nothing of any node: it is asked again until the deadline, for nodes, for replies, and to take
+the orders (it keeps a message that is pushed twice once; tried).
 """
 
 import logging
 import queue
 import threading
 import time
-from collections.abc import Iterable
-from typing import TypeAlias
+from collections.abc import Callable, Iterable
+from typing import TypeAlias, TypeVar
 
 import httpx  # comes with Flower, whose grid raises its errors
 from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
+from metaward.errors import FederationError
 from metaward.wire import SizeError
 from metaward_server.admission import TOO_LARGE_REPLY, UNREADABLE_REPLY
 from metaward_server.bounded_replies import (
@@ -44,6 +46,11 @@ POLL_S = 1.0
 SuperLink, which is on the same machine, a few milliseconds."""
 
 
+PATIENCE_S = 600.0
+"""How long a SuperLink may fail to say who is there."""
+
+
+T = TypeVar("T")
 Outcome: TypeAlias = "list[Message] | httpx.TransportError"
 
 
@@ -53,12 +60,15 @@ class GuardedGrid(Grid):
     Args:
         grid: Does all the rest; is called by several threads at once.
         poll_s: Seconds between two looks for a reply.
+        patience_s: Seconds that the SuperLink may fail to say which nodes are there.
     """
 
-    def __init__(self, grid: Grid, *, poll_s: float = POLL_S) -> None:
+    def __init__(
+        self, grid: Grid, *, poll_s: float = POLL_S, patience_s: float = PATIENCE_S
+    ) -> None:
         self._grid = grid
-        self._poll_s = poll_s
-        self._has_failed = threading.Event()  # the SuperLink, in this round
+        self._poll_s, self._patience_s = poll_s, patience_s
+        self._has_failed = threading.Event()  # the SuperLink, in this call
 
     def set_run(self, run: Run) -> None:
         """Set the run."""
@@ -81,8 +91,23 @@ class GuardedGrid(Grid):
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
-        """Return the nodes that are there."""
-        return self._grid.get_node_ids()
+        """Return the nodes that are there.
+
+        Raises:
+            FederationError: The SuperLink has failed at every look for ``patience_s``.
+        """
+        self._has_failed.clear()
+        ends = time.monotonic() + self._patience_s
+        found = self._from_superlink(lambda: list(self._grid.get_node_ids()), ends)
+        if found is None:
+            raise FederationError(
+                f"the SuperLink has failed for {self._patience_s:g} seconds",
+                expected="the list of nodes that are there",
+                where="the coordinator's own SuperLink",
+                next_step="Its log says why (a full disk, a locked database); then resume the "
+                "study.",
+            )
+        return found
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Push messages and return their ids."""
@@ -102,9 +127,9 @@ class GuardedGrid(Grid):
         """
         self._has_failed.clear()
         sent = list(messages)
-        pushed = set(self._grid.push_messages(sent))
-        waiting = sum(order.metadata.message_id in pushed for order in sent)
         ends = None if timeout is None else time.monotonic() + timeout
+        pushed = set(self._from_superlink(lambda: self._grid.push_messages(sent), ends) or ())
+        waiting = sum(order.metadata.message_id in pushed for order in sent)
         outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         limit = PullLimit(threading.Event(), ends)
         for order in sent:
@@ -124,6 +149,19 @@ class GuardedGrid(Grid):
         finally:
             limit.over.set()
         return replies
+
+    def _from_superlink(self, ask: Callable[[], T], ends: float | None) -> T | None:
+        """Ask until the SuperLink does its work; None where it has not by the time of ``ends``."""
+        while True:
+            try:
+                return ask()
+            except httpx.HTTPStatusError as error:
+                if not superlink_failed(error):
+                    raise
+            self._say_that_it_failed()
+            if ends is not None and time.monotonic() + self._poll_s > ends:
+                return None
+            time.sleep(self._poll_s)
 
     def _wait_for(
         self, order: Message, outcomes: "queue.SimpleQueue[Outcome]", limit: PullLimit
@@ -161,7 +199,7 @@ class GuardedGrid(Grid):
         return [reply if _answers(reply, order) else _unreadable(order) for reply in replies]
 
     def _say_that_it_failed(self) -> None:
-        """Say it once per round, not at every look."""
+        """Say it once per call, not at every look."""
         if not self._has_failed.is_set():
             self._has_failed.set()
             logger.warning("the SuperLink failed, its own log says why; it is asked again")

@@ -2,17 +2,30 @@
 
 import dataclasses
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
+from flwr.supercore.inflatable import inflatable_utils
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
+from flwr.superlink.grid import http_grid
+from flwr.superlink.grid.http_grid import HttpGrid
 
 from metaward.arrays import Arrays
-from metaward.wire import RoundOrder, Update, decode_order, encode_update
+from metaward.wire import (
+    RoundOrder,
+    Update,
+    decode_order,
+    encode_update,
+    largest_update,
+    spec_of,
+)
+from metaward_server.bounded_replies import bound_replies
+from superlink_of_one_run import THETA, Bytes, SuperLinkOfOneRun
 
 SPEC = {"w": (3,), "b": (2, 2)}
 
@@ -115,3 +128,42 @@ def honest_node() -> Callable[[Message], RecordDict]:
 @pytest.fixture
 def honest_update_of() -> Callable[[Message], Update]:
     return honest_update
+
+
+@pytest.fixture
+def connected(scripted_grid: Any, honest_node: Any) -> Iterator[Callable[..., HttpGrid]]:
+    """Give Flower's own HTTP grid, connected to a SuperLink of ours with nodes 1 to 3."""
+    made: list[SuperLinkOfOneRun] = []
+    scripted_grid({})  # makes this process the coordinator of a run
+
+    def connect(tamper: dict[int, dict[str, Bytes]]) -> HttpGrid:
+        grid = HttpGrid(token="t")
+        grid.set_run(Run.create_empty(1))
+        superlink = SuperLinkOfOneRun(honest_node, tamper)
+        made.append(superlink)
+        grid.__dict__["_client"] = superlink
+        push = grid.push_messages
+
+        def push_and_answer(messages: Any) -> Any:
+            ids = push(messages)
+            for message in messages:
+                superlink.node_answers(message)
+            return ids
+
+        grid.__dict__["push_messages"] = push_and_answer
+        return grid
+
+    yield connect
+    for superlink in made:  # whoever still waits for an object ends now, and not in a later test
+        superlink.objects.clear()
+
+
+@pytest.fixture
+def bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replies are bounded as in the app, and Flower pauses for less than a second."""
+    defaults = inflatable_utils.pull_objects.__kwdefaults__
+    monkeypatch.setitem(defaults, "initial_backoff", 0.05)
+    monkeypatch.setitem(defaults, "backoff_cap", 0.1)
+    for name in ("pull_objects", "inflate_object_from_contents"):
+        monkeypatch.setattr(http_grid, name, getattr(http_grid, name))  # put back afterwards
+    bound_replies(largest_update(spec_of(THETA)))
