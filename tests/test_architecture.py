@@ -134,6 +134,7 @@ def test_tests_are_named_so_that_they_are_found() -> None:
     helpers |= {"small_disk.py", "tiny_omniglot.py", "toy_episodes.py", "metric_cases.py"}
     helpers |= {"mann_cases.py", "report_cases.py", "release_cases.py", "tiny_collections.py"}
     helpers |= {"dicomweb_site.py", "watched_hospital.py", "superlink_of_one_run.py"}
+    helpers |= {"played_studies.py"}
     for path in (REPOSITORY / "tests").rglob("*.py"):
         assert path.name.startswith("test_") or path.name in helpers, path
 

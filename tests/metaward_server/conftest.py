@@ -1,8 +1,10 @@
-"""A grid whose nodes are functions, for tests of the coordinator alone."""
+"""Grids and studies for tests of the coordinator alone; on one grid nodes are functions."""
 
 import dataclasses
+import itertools
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,8 @@ from flwr.superlink.grid import http_grid
 from flwr.superlink.grid.http_grid import HttpGrid
 
 from metaward.arrays import Arrays
+from metaward.progress import RoundEvent
+from metaward.study import Study
 from metaward.wire import (
     RoundOrder,
     Update,
@@ -25,6 +29,11 @@ from metaward.wire import (
     spec_of,
 )
 from metaward_server.bounded_replies import bound_replies
+from metaward_server.checkpoints import CheckpointStore, Progress
+from metaward_server.outer_optimizers import initial_state
+from metaward_server.rounds_log import RoundsLog
+from metaward_server.strategy import MetaStrategy, StudyRecord
+from played_studies import STUDY
 from superlink_of_one_run import THETA, Bytes, SuperLinkOfOneRun
 
 SPEC = {"w": (3,), "b": (2, 2)}
@@ -167,3 +176,26 @@ def bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("pull_objects", "inflate_object_from_contents"):
         monkeypatch.setattr(http_grid, name, getattr(http_grid, name))  # put back afterwards
     bound_replies(largest_update(spec_of(THETA)))
+
+
+@pytest.fixture
+def play(tmp_path: Path, theta: Arrays) -> Callable[..., tuple[Arrays, list[RoundEvent]]]:
+    """Play a study from its start on a grid; return the final theta and the events."""
+    runs = itertools.count()
+
+    def run(grid: Any, study: Study = STUDY, **extra: Any) -> tuple[Arrays, list[RoundEvent]]:
+        folder = tmp_path / str(next(runs))
+        folder.mkdir()
+        events: list[RoundEvent] = []
+        record = StudyRecord(
+            CheckpointStore(folder / "checkpoints", study.digest()),
+            RoundsLog(folder / "rounds.jsonl"),
+            events.append,
+        )
+        extra = {"n_nodes": 1} | extra
+        strategy = MetaStrategy(study, record, **extra)
+        progress = strategy.start(grid, Progress(0, theta, initial_state(study.outer, theta)))
+        assert progress.next_round == study.rounds
+        return progress.theta, events
+
+    return run
