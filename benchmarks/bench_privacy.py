@@ -44,7 +44,7 @@ from metaward.learner_settings import (
 from metaward.model_artefact import load_card
 from metaward.run_directory import model_folder
 from metaward.start_model import begun_from
-from metaward.study import ModelSettings, Study
+from metaward.study import ADAM_FOR_SHORT, ModelSettings, Study
 from metaward.tasks import Task
 from metaward.workers import WorkerPool
 from metaward_client.privacy.noise import os_noise
@@ -57,7 +57,7 @@ from metaward_server.outer_optimizers import initial_state, outer_step
 from metaward_server.study_run import initial_theta
 from metaward_sim.demo_data import write_demo
 from metaward_sim.privacy_of_run import policies_of, set_up, statements, weakest
-from metaward_sim.scenario import ADAM_FOR_SHORT, PrivacyChoice, recommended_outer
+from metaward_sim.scenario import PrivacyChoice, recommended_outer
 
 EPSILONS = (None, 8.0, 3.0, 1.0)
 NEAREST_MEAN = AdaptSettings(head="prototypes", steps=0)

@@ -231,8 +231,9 @@ def _follow(folder: "StudyFolder") -> None:
     """Print each round as it closes; raise where the study fails."""
     from metaward.errors import FederationError
     from metaward.run_directory import RunDirectory
+    from metaward_server.coordinator.advice import outer_step_advice
 
-    shown, silent_from = 0, time.monotonic()
+    shown, silent_from, advised = 0, time.monotonic(), False
     while True:
         state = folder.state
         events = RunDirectory(folder.path).read_rounds()
@@ -249,6 +250,9 @@ def _follow(folder: "StudyFolder") -> None:
                 f"round {event.round_index + 1}/{event.n_rounds}: {event.admitted} of "
                 f"{event.asked} in {event.seconds:.0f} s{'  ' if refused else ''}{refused}{void}"
             )
+        if events[shown:] and not advised and (advice := outer_step_advice(folder.study, events)):
+            typer.echo(advice)
+            advised = True
         shown = max(shown, len(events))
         if state.state == "finished":
             typer.echo(f"Finished. Model: {folder.path / 'model'}")

@@ -19,6 +19,7 @@ from metaward.learner_settings import (
 )
 from metaward.meta.compose import build_noised_learner
 from metaward.study import (
+    ADAM_FOR_SHORT,
     AdamSettings,
     AggregationSettings,
     MeanSettings,
@@ -35,9 +36,6 @@ BaselineName: TypeAlias = Literal[
     "fedavg", "fedadam", "local", "random", "pooled", "noise-only", "start"
 ]
 BASELINES_OF_A_PRIVATE_RUN: tuple[BaselineName, ...] = ("noise-only", "local", "random")
-ADAM_FOR_SHORT = AdamSettings(step_size=1.0e-2, tau=1.0e-5)
-"""For deltas whose coordinates are about a thousandth. Of steps 0.005 and 0.01 the better one at
-epsilon 8, on real and on synthetic hospitals."""
 FILTERS_OF_A_PRIVATE_RUN = 16
 """Noise grows with the number of parameters, so a private model is small unless a file says so."""
 SiteName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]

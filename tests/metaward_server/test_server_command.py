@@ -1,11 +1,14 @@
 """Who watches a study from the command line is told what happens, and why nothing does."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from metaward.privacy_promise import PrivacyPromise
 from metaward.progress import RoundEvent
+from metaward.study import Study
 from metaward_server import server_command
 from metaward_server.coordinator.studies import StudyState
 from metaward_server.rounds_log import RoundsLog
@@ -19,6 +22,7 @@ class Watched:
 
     path: Path
     looks: int = 4
+    study: Study = dataclasses.field(default_factory=Study)
 
     @property
     def state(self) -> StudyState:
@@ -50,3 +54,19 @@ def test_nothing_is_said_of_waiting_once_a_round_has_closed(
     said = capsys.readouterr().out
     assert "round 1/" in said
     assert WAITING not in said
+
+
+def test_a_step_too_slow_for_clipped_updates_is_said_once_while_there_is_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = PrivacyPromise("dp-sgd", 8.0, 1e-5, "add or remove one patient").to_settings()
+    log = RoundsLog(tmp_path / "rounds.jsonl")
+    for index in range(2):
+        log.append(
+            RoundEvent(
+                index, 9, asked=1, admitted=1, refused={}, refused_nodes={}, delta_norm=0.5,
+                promises={"7": said},
+            )
+        )  # fmt: skip
+    server_command._follow(Watched(tmp_path))  # type: ignore[arg-type]  # a stand-in
+    assert capsys.readouterr().out.count("the model will move slowly") == 1

@@ -23,6 +23,7 @@ from metaward.learner_settings import (
 from metaward.meta.compose import initial_parameters
 from metaward.model_artefact import ModelCard, PrivacyStatement, save_model
 from metaward.study import (
+    ADAM_FOR_SHORT,
     AdamSettings,
     MeanSettings,
     ModelSettings,
@@ -31,7 +32,6 @@ from metaward.study import (
     Study,
 )
 from metaward_sim.scenario import (
-    ADAM_FOR_SHORT,
     BaselineSettings,
     PrivacyChoice,
     Scenario,
