@@ -16,6 +16,8 @@ from flwr.proto.message_pb2 import (
     ObjectTree,
     PullObjectRequest,
     PullObjectResponse,
+    PushObjectRequest,
+    PushObjectResponse,
 )
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.proto.runtime_pb2 import (
@@ -29,6 +31,7 @@ from flwr.proto.runtime_pb2 import (
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
     get_object_tree,
+    iterate_object_tree,
     no_object_id_recompute,
 )
 
@@ -57,12 +60,16 @@ class SuperLinkOfOneRun:
     Attributes:
         answer: What a node's ClientApp would say.
         tamper: Node -> what it does to the bytes of its message, or of the objects within.
+        replies: Order's id -> the reply to it, until it is pulled.
+        objects: What the replies consist of.
+        pushed: What the orders consist of.
     """
 
     answer: Callable[[Message], RecordDict]
     tamper: dict[int, dict[str, Bytes]]
     replies: dict[str, Any] = dataclasses.field(default_factory=dict)
     objects: dict[str, bytes] = dataclasses.field(default_factory=dict)
+    pushed: dict[str, bytes] = dataclasses.field(default_factory=dict)
 
     def node_answers(self, order: Message) -> None:
         reply = Message(self.answer(order), reply_to=order)
@@ -84,15 +91,24 @@ class SuperLinkOfOneRun:
             ObjectTree.FromString(renamed(tree, new_ids)),
         )
 
-    PushObject = None  # nothing is asked for
-
     def GetNodes(self, _: GetNodesRequest) -> GetNodesResponse:  # noqa: N802
         return GetNodesResponse(nodes=[NodeInfo(node_id=node) for node in (1, 2, 3)])
 
     def PushMessages(self, request: PushAppMessagesRequest) -> PushAppMessagesResponse:  # noqa: N802
+        parts = [
+            part.object_id
+            for tree in request.message_object_trees
+            for part in iterate_object_tree(tree)
+        ]
         return PushAppMessagesResponse(
-            message_ids=[message.metadata.message_id for message in request.messages_list]
+            message_ids=[message.metadata.message_id for message in request.messages_list],
+            objects_to_push=sorted(set(parts) - self.pushed.keys()),
+            session_id="one",
         )
+
+    def PushObject(self, request: PushObjectRequest) -> PushObjectResponse:  # noqa: N802
+        self.pushed[request.object_id] = request.object_content
+        return PushObjectResponse(stored=True)
 
     def PullMessages(self, request: PullAppMessagesRequest) -> PullAppMessagesResponse:  # noqa: N802
         found = [self.replies.pop(i) for i in request.message_ids if i in self.replies]

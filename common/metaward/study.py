@@ -7,7 +7,7 @@ those belong to the site's own file.
 
 import itertools
 import math
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias, assert_never
 
 from pydantic import Field, model_validator
 
@@ -101,8 +101,8 @@ OuterSettings: TypeAlias = Annotated[
 SHORT_COORDINATE = 1.0e-3
 """Of a mean of clipped gradients."""
 LEAST_GAIN = 2.0
-"""Of the steps that were tried on clipped gradients, plain ones of 1 were too slow (a gain of 1),
-and Adam's of 0.005 and 0.01 were not (5 and 10)."""
+"""Between what was tried on clipped gradients: plain steps of 1 (a gain of 1) were too slow, Adam's
+of 0.005 and 0.01 (5 and 10) were not."""
 
 
 def suits_short(outer: OuterSettings) -> bool:
@@ -121,6 +121,8 @@ def suits_short(outer: OuterSettings) -> bool:
             gain = outer.step_size / (1 - outer.momentum)
         case AdamSettings() | YogiSettings():
             gain = outer.step_size / (SHORT_COORDINATE + outer.tau)
+        case _:
+            assert_never(outer)
     return gain >= LEAST_GAIN
 
 

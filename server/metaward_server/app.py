@@ -54,7 +54,7 @@ def main(grid: Grid, context: Context) -> None:
         begun = any((folder / CHECKPOINTS_FOLDER).glob("round-*"))
         try:
             run_study(
-                GuardedGrid(grid, patience_s=study.round.deadline_s),
+                GuardedGrid(grid),
                 study,
                 folder,
                 n_nodes=nodes,

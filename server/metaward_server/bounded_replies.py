@@ -36,7 +36,7 @@ from flwr.supercore.inflatable.inflatable_object import (
     get_object_children_ids_from_object_content,
     get_object_type_from_object_content,
 )
-from flwr.supercore.inflatable.inflatable_utils import ObjectUnavailableError
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError, ObjectUnavailableError
 
 from metaward.wire import SizeError
 
@@ -88,8 +88,11 @@ def pulling_within(limit: PullLimit) -> Iterator[None]:
 def superlink_failed(error: BaseException) -> bool:
     """Tell whether it is the SuperLink that could not do its work: a full disk, a locked database.
 
-    What it gets from a node it stores as bytes, so that this is seldom a node's doing.
+    What it gets from a node it stores as bytes, so that this is seldom a node's doing. A part that
+    it could not store it answers without an error; Flower then says that it was not pushed.
     """
+    if isinstance(error, ObjectPushError):
+        return True
     return isinstance(error, httpx.HTTPStatusError) and error.response.is_server_error
 
 

@@ -13,8 +13,11 @@ So each reply is pulled alone, in a thread of its own, by the id of its order, f
 SuperLink has checked the node that answers. What cannot be read, or claims something else, becomes
 an error in that node's name; who is not there at the deadline is left behind, with all that was
 pulled of it. Where the coordinator's own SuperLink fails (a full disk, a locked database), that
-says nothing of any node: it is asked again until the deadline, for nodes, for replies, and to take
-the orders (it keeps a message that is pushed twice once; tried).
+says nothing of any node, and it is asked again: for replies until the deadline; for nodes, and to
+take the orders, for a minute. Longer it would be in vain: Flower gives up a run whose heartbeats
+were not taken for so long, and whoever keeps the coordinator begins another at the newest
+checkpoint. It keeps a message that is pushed twice once (tried); objects of one that a node fetched
+between the two can stay in its database.
 """
 
 import logging
@@ -27,9 +30,9 @@ from typing import TypeAlias, TypeVar
 import httpx  # comes with Flower, whose grid raises its errors
 from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 from flwr.supercore.run import Run
 
-from metaward.errors import FederationError
 from metaward.wire import SizeError
 from metaward_server.admission import TOO_LARGE_REPLY, UNREADABLE_REPLY
 from metaward_server.bounded_replies import (
@@ -46,9 +49,8 @@ POLL_S = 1.0
 SuperLink, which is on the same machine, a few milliseconds."""
 
 
-PATIENCE_S = 600.0
-"""How long a SuperLink may fail to say who is there."""
-
+PATIENCE_S = 60.0
+"""How long a SuperLink may fail to say who is there, or to take the orders of a round."""
 
 T = TypeVar("T")
 Outcome: TypeAlias = "list[Message] | httpx.TransportError"
@@ -60,7 +62,8 @@ class GuardedGrid(Grid):
     Args:
         grid: Does all the rest; is called by several threads at once.
         poll_s: Seconds between two looks for a reply.
-        patience_s: Seconds that the SuperLink may fail to say which nodes are there.
+        patience_s: Seconds that the SuperLink may fail to say which nodes are there, or to take
+            orders.
     """
 
     def __init__(
@@ -68,7 +71,7 @@ class GuardedGrid(Grid):
     ) -> None:
         self._grid = grid
         self._poll_s, self._patience_s = poll_s, patience_s
-        self._has_failed = threading.Event()  # the SuperLink, in this call
+        self._has_failed = threading.Event()  # the SuperLink, at what it was asked last
 
     def set_run(self, run: Run) -> None:
         """Set the run."""
@@ -94,20 +97,9 @@ class GuardedGrid(Grid):
         """Return the nodes that are there.
 
         Raises:
-            FederationError: The SuperLink has failed at every look for ``patience_s``.
+            httpx.HTTPStatusError: The SuperLink refuses, or has failed for ``patience_s``.
         """
-        self._has_failed.clear()
-        ends = time.monotonic() + self._patience_s
-        found = self._from_superlink(lambda: list(self._grid.get_node_ids()), ends)
-        if found is None:
-            raise FederationError(
-                f"the SuperLink has failed for {self._patience_s:g} seconds",
-                expected="the list of nodes that are there",
-                where="the coordinator's own SuperLink",
-                next_step="Its log says why (a full disk, a locked database); then resume the "
-                "study.",
-            )
-        return found
+        return self._from_superlink(lambda: list(self._grid.get_node_ids()))
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Push messages and return their ids."""
@@ -124,11 +116,13 @@ class GuardedGrid(Grid):
 
         Raises:
             httpx.TransportError: The coordinator's own connection is lost.
+            httpx.HTTPStatusError: The SuperLink refuses the orders, or has failed to take them for
+                ``patience_s``.
+            ObjectPushError: Likewise.
         """
-        self._has_failed.clear()
         sent = list(messages)
         ends = None if timeout is None else time.monotonic() + timeout
-        pushed = set(self._from_superlink(lambda: self._grid.push_messages(sent), ends) or ())
+        pushed = set(self._from_superlink(lambda: self._grid.push_messages(sent)))
         waiting = sum(order.metadata.message_id in pushed for order in sent)
         outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         limit = PullLimit(threading.Event(), ends)
@@ -150,17 +144,17 @@ class GuardedGrid(Grid):
             limit.over.set()
         return replies
 
-    def _from_superlink(self, ask: Callable[[], T], ends: float | None) -> T | None:
-        """Ask until the SuperLink does its work; None where it has not by the time of ``ends``."""
+    def _from_superlink(self, ask: Callable[[], T]) -> T:
+        """Ask until the SuperLink does its work, for ``patience_s``; then raise what it says."""
+        self._has_failed.clear()
+        ends = time.monotonic() + self._patience_s
         while True:
             try:
                 return ask()
-            except httpx.HTTPStatusError as error:
-                if not superlink_failed(error):
+            except (httpx.HTTPStatusError, ObjectPushError) as error:
+                if not superlink_failed(error) or time.monotonic() + self._poll_s > ends:
                     raise
             self._say_that_it_failed()
-            if ends is not None and time.monotonic() + self._poll_s > ends:
-                return None
             time.sleep(self._poll_s)
 
     def _wait_for(
@@ -199,7 +193,7 @@ class GuardedGrid(Grid):
         return [reply if _answers(reply, order) else _unreadable(order) for reply in replies]
 
     def _say_that_it_failed(self) -> None:
-        """Say it once per call, not at every look."""
+        """Say it once for each thing that it is asked, not at every look."""
         if not self._has_failed.is_set():
             self._has_failed.set()
             logger.warning("the SuperLink failed, its own log says why; it is asked again")

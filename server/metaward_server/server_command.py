@@ -250,9 +250,10 @@ def _follow(folder: "StudyFolder") -> None:
                 f"round {event.round_index + 1}/{event.n_rounds}: {event.admitted} of "
                 f"{event.asked} in {event.seconds:.0f} s{'  ' if refused else ''}{refused}{void}"
             )
-        if events[shown:] and not advised and (advice := outer_step_advice(folder.study, events)):
-            typer.echo(advice)
-            advised = True
+        if events[shown:] and not advised and state.state == "running":
+            advice = outer_step_advice(folder.study, events[-1])
+            typer.echo(advice, nl=bool(advice))
+            advised = bool(advice)
         shown = max(shown, len(events))
         if state.state == "finished":
             typer.echo(f"Finished. Model: {folder.path / 'model'}")

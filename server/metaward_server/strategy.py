@@ -238,11 +238,13 @@ class MetaStrategy(Strategy):
         count would go by meanwhile.
         """
         deadline = self._clock() + self.study.round.deadline_s
-        while (present := len(list(grid.get_node_ids()))) < n_nodes:
-            if self._clock() > deadline:
-                break
+        while True:
+            asked = self._clock()
+            present = len(list(grid.get_node_ids()))
+            deadline += self._clock() - asked  # a SuperLink that fails lets no node back in
+            if present >= n_nodes or self._clock() > deadline:
+                return present
             time.sleep(NODE_POLL_S)
-        return present
 
     def _who_needs_them(self) -> str:
         of_rule = self.study.aggregation.least_updates()

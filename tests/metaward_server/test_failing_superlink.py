@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from flwr.app import Context, Message, RecordDict
 from flwr.app.message import remove_content_from_message
 from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, SUPERLINK_NODE_ID
+from flwr.proto.message_pb2 import PushObjectRequest, PushObjectResponse
 from flwr.server.superlink.linkstate import LinkStateFactory
 from flwr.supercore.constant import NOOP_FEDERATION_ID, TaskType
 from flwr.supercore.inflatable.inflatable_object import get_object_tree
@@ -17,12 +19,12 @@ from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.federation import NoOpFederationManager
 
-from metaward.errors import FederationError
 from metaward.study import Study
 from metaward_server import app as server_app
 from metaward_server import study_run
 from metaward_server.admission import UNREADABLE_REPLY
 from metaward_server.app import app
+from metaward_server.failure_note import FAILURE_FILE
 from metaward_server.guarded_grid import GuardedGrid
 from superlink_of_one_run import (
     THETA,
@@ -53,7 +55,7 @@ def failing(
 
 
 @pytest.mark.usefixtures("bounded")
-@pytest.mark.parametrize("method", ["PushMessages", "PullMessages", "PullObject"])
+@pytest.mark.parametrize("method", ["PushMessages", "PushObject", "PullMessages", "PullObject"])
 @pytest.mark.parametrize("status", [500, 507])
 def test_a_superlink_that_fails_costs_no_node_its_answer(
     connected: Any, caplog: pytest.LogCaptureFixture, method: str, status: int
@@ -104,31 +106,52 @@ def test_a_superlink_that_cannot_say_who_is_there_is_asked_again(connected: Any)
     assert list(GuardedGrid(flowers_own, poll_s=0.01).get_node_ids()) == [1, 2, 3]
 
 
-@pytest.mark.parametrize("method", ["PushMessages", "PullMessages"])
-def test_a_superlink_that_fails_until_the_deadline_blames_no_node(
-    connected: Any, method: str
+def test_a_part_of_an_order_that_the_superlink_could_not_store_is_pushed_again(
+    connected: Any,
 ) -> None:
     flowers_own = connected({})
-    asked = failing(flowers_own.__dict__["_client"], method, 500)
+    superlink: SuperLinkOfOneRun = flowers_own.__dict__["_client"]
+    store, refused = superlink.PushObject, []
+
+    def no_room_at_first(request: PushObjectRequest) -> PushObjectResponse:
+        if len(refused) < 3:
+            refused.append(request.object_id)
+            return PushObjectResponse(stored=False)  # how Flower's own says that its disk is full
+        return store(request)
+
+    superlink.__dict__["PushObject"] = no_room_at_first
+    replies = GuardedGrid(flowers_own, poll_s=0.01).send_and_receive(orders(), timeout=15.0)
+    assert outcomes(replies) == ALL
+    assert superlink.pushed.keys() >= set(refused)
+
+
+def test_a_superlink_that_gives_no_replies_until_the_deadline_blames_no_node(
+    connected: Any,
+) -> None:
+    flowers_own = connected({})
+    asked = failing(flowers_own.__dict__["_client"], "PullMessages", 500)
     grid = GuardedGrid(flowers_own, poll_s=0.05)
     assert grid.send_and_receive(orders(), timeout=0.5) == []
     assert len(asked) > 3
 
 
-def test_a_study_whose_superlink_never_says_who_is_there_ends_with_a_note(
-    connected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("method", ["PushMessages", "PushObject", "GetNodes"])
+def test_a_superlink_that_stays_away_ends_the_run_and_blames_nobody(
+    connected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     monkeypatch.setattr(study_run, "initial_theta", lambda _: THETA)
     monkeypatch.setattr(server_app, "initial_theta", lambda _: THETA)
-    study = Study(rounds=1).model_copy(
-        update={"round": Study().round.model_copy(update={"deadline_s": 0.2})}
+    monkeypatch.setattr(
+        server_app, "GuardedGrid", partial(GuardedGrid, poll_s=0.05, patience_s=0.3)
     )
     flowers_own = connected({})
-    failing(flowers_own.__dict__["_client"], "GetNodes", 500)
-    config = {"study": study.model_dump_json(), "run-dir": str(tmp_path), "nodes": 3}
-    with pytest.raises(FederationError, match=r"failed for 0\.2 seconds"):
+    asked = failing(flowers_own.__dict__["_client"], method, 500)
+    config = {"study": Study(rounds=1).model_dump_json(), "run-dir": str(tmp_path), "nodes": 3}
+    with pytest.raises(httpx.HTTPStatusError):
         app(flowers_own, Context(1, 0, {}, RecordDict(), config))
-    assert "full disk" in (tmp_path / "failure.txt").read_text()
+    assert len(asked) > 3
+    assert not (tmp_path / FAILURE_FILE).exists()  # so that the keeper begins another run
+    assert not (tmp_path / "rounds.jsonl").read_text()  # no void round
 
 
 @pytest.mark.parametrize("method", ["PushMessages", "GetNodes"])

@@ -90,6 +90,21 @@ def test_a_node_that_stays_away_costs_a_round_one_deadline(
         play(grid, study_with(quorum=2, deadline_s=3.0), n_nodes=2, clock=lambda: next(ticks))
 
 
+def test_the_time_of_a_failing_superlink_does_not_count_as_the_hospitals(
+    play: Any, scripted_grid: Any, honest_node: Node
+) -> None:
+    clock, here = [0.0], iter([[], [1]])
+    grid = scripted_grid({1: honest_node})
+
+    def asked_again_for_100_seconds() -> list[int]:
+        clock[0] += 100.0
+        return next(here, [1])
+
+    grid.get_node_ids = asked_again_for_100_seconds
+    _, events = play(grid, study_with(quorum=1, deadline_s=3.0), clock=lambda: clock[0])
+    assert [event.void for event in events] == [False] * 3
+
+
 def test_a_round_says_how_long_it_took_and_how_much_of_it_was_waiting(
     play: Any, scripted_grid: Any, honest_node: Node
 ) -> None:

@@ -56,17 +56,43 @@ def test_nothing_is_said_of_waiting_once_a_round_has_closed(
     assert WAITING not in said
 
 
-def test_a_step_too_slow_for_clipped_updates_is_said_once_while_there_is_time(
+def clipped_round(index: int) -> RoundEvent:
+    said = PrivacyPromise("dp-sgd", 8.0, 1e-5, "add or remove one patient").to_settings()
+    return RoundEvent(
+        index, 9, asked=1, admitted=1, refused={}, refused_nodes={}, delta_norm=0.5,
+        promises={"7": said},
+    )  # fmt: skip
+
+
+@dataclass
+class Growing(Watched):
+    """A round closes at each look but the last."""
+
+    @property
+    def state(self) -> StudyState:
+        found = super().state
+        if found.state == "running":
+            RoundsLog(self.path / "rounds.jsonl").append(clipped_round(3 - self.looks))
+        return found
+
+
+def test_a_step_too_slow_for_clipped_updates_is_said_once_and_after_the_first_round(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = PrivacyPromise("dp-sgd", 8.0, 1e-5, "add or remove one patient").to_settings()
-    log = RoundsLog(tmp_path / "rounds.jsonl")
-    for index in range(2):
-        log.append(
-            RoundEvent(
-                index, 9, asked=1, admitted=1, refused={}, refused_nodes={}, delta_norm=0.5,
-                promises={"7": said},
-            )
-        )  # fmt: skip
-    server_command._follow(Watched(tmp_path))  # type: ignore[arg-type]  # a stand-in
-    assert capsys.readouterr().out.count("the model will move slowly") == 1
+    server_command._follow(Growing(tmp_path))  # type: ignore[arg-type]  # a stand-in
+    lines = capsys.readouterr().out.splitlines()
+    told = [number for number, line in enumerate(lines) if "This study's step is slow" in line]
+    assert told == [1]
+    assert [line[:8] for line in lines if line.startswith("round")] == [
+        "round 1/",
+        "round 2/",
+        "round 3/",
+    ]
+
+
+def test_of_a_study_that_has_finished_no_step_is_advised(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    RoundsLog(tmp_path / "rounds.jsonl").append(clipped_round(0))
+    server_command._follow(Watched(tmp_path, looks=1))  # type: ignore[arg-type]  # a stand-in
+    assert "slow" not in capsys.readouterr().out

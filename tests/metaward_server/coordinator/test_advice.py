@@ -1,7 +1,10 @@
 """A coordinator whose study's step is too slow for clipped updates is told, and no other."""
 
+from pathlib import Path
+
 import pytest
 
+from metaward.config import load_settings
 from metaward.privacy_promise import PrivacyPromise
 from metaward.progress import RoundEvent
 from metaward.study import (
@@ -27,19 +30,29 @@ def closed_round(*promises: PrivacyPromise) -> RoundEvent:
     )
 
 
-def test_a_study_with_the_default_step_is_told_once_a_hospital_clips() -> None:
-    said = outer_step_advice(Study(), [closed_round(BLOCKS), closed_round(BLOCKS, CLIPPED)])
+def test_a_study_with_the_default_step_is_told_once_its_hospitals_clip() -> None:
+    said = outer_step_advice(Study(), closed_round(CLIPPED, CLIPPED))
     assert "dp-sgd" in said
-    assert "outer: {name: adam, step_size: 0.01, tau: 1e-05}" in said
+    assert "step_size: 0.001, tau: 0.001}" in said  # its own
 
 
-@pytest.mark.parametrize("promises", [(), (BLOCKS,), (PrivacyPromise(),)])
-def test_where_nobody_clips_nothing_is_said(promises: tuple[PrivacyPromise, ...]) -> None:
-    assert outer_step_advice(Study(), [closed_round(*promises)]) == ""
+def test_what_is_advised_can_be_put_into_a_study_s_file_and_is_not_advised_again(
+    tmp_path: Path,
+) -> None:
+    said = outer_step_advice(Study(), closed_round(CLIPPED))
+    (tmp_path / "study.yaml").write_text(said[said.rindex("outer: ") :])
+    study = load_settings(tmp_path / "study.yaml", Study)
+    assert study.outer == ADAM_FOR_SHORT
+    assert outer_step_advice(study, closed_round(CLIPPED)) == ""
 
 
-def test_a_study_that_takes_the_advice_is_not_told_again() -> None:
-    assert outer_step_advice(Study(outer=ADAM_FOR_SHORT), [closed_round(CLIPPED)]) == ""
+@pytest.mark.parametrize(
+    "promises", [(), (BLOCKS,), (PrivacyPromise(),), (CLIPPED, BLOCKS), (CLIPPED, PrivacyPromise())]
+)
+def test_where_nobody_clips_or_not_all_nothing_is_said(
+    promises: tuple[PrivacyPromise, ...],
+) -> None:
+    assert outer_step_advice(Study(), closed_round(*promises)) == ""
 
 
 @pytest.mark.parametrize(
