@@ -72,6 +72,8 @@ class Row:
     learner: LearnerSettings
     mechanism: str
     filters: int = 16
+    sums: int = 2
+    """k of dp-sgd: at one epsilon, few large sums have less noise than many small ones."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def rows() -> list[Row]:
     small: dict[str, Any] = {"n_shot": 2, "n_query": 2, "episodes": 2}
     return [
         Row(PrototypicalSettings(), "dp-sgd"),
-        Row(FomamlSettings(n_way=10, inner_lr=LR, **gradient), "dp-sgd"),
+        Row(FomamlSettings(n_way=10, inner_lr=LR, **gradient), "dp-sgd", sums=1),
         Row(ReptileSettings(n_way=10, inner_lr=LR, **gradient), "dp-sgd"),
         Row(PrototypicalSettings(**small), "block"),
         Row(FedAvgSettings(local_lr=LR, **gradient), "block"),
@@ -115,8 +117,8 @@ def rows() -> list[Row]:
 
 
 LR = 0.3
-RATE, SUMS = 0.3, 2
-"""q and k of dp-sgd: at one epsilon, few large sums have less noise than many small ones."""
+RATE = 0.3
+"""q of dp-sgd."""
 
 
 def choice_of(job: Job) -> PrivacyChoice | None:
@@ -126,7 +128,7 @@ def choice_of(job: Job) -> PrivacyChoice | None:
         return PrivacyChoice(
             mechanism="block", target_epsilon=job.epsilon, sample_rate=0.5, blocks=20
         )
-    return PrivacyChoice(target_epsilon=job.epsilon, sample_rate=RATE, steps_per_round=SUMS)
+    return PrivacyChoice(target_epsilon=job.epsilon, sample_rate=RATE, steps_per_round=job.row.sums)
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -164,6 +166,7 @@ def run(job: Job) -> dict[str, Any]:
         "learner": name,
         "mechanism": job.row.mechanism,
         "filters": job.row.filters,
+        "sums": job.row.sums,
         "target_epsilon": job.epsilon,
         "noise_only": job.noise_only,
         "outer": study.outer.model_dump(),

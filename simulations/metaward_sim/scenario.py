@@ -111,7 +111,9 @@ class PrivacyChoice(Settings):
     sample_rate: float = Field(0.3, gt=0, le=1, description="q: chance to enter one noised sum")
     max_grad_norm: float = Field(1.0, gt=0, description="C: L2 norm that one unit adds at most")
     adaptive_clipping: bool = False
-    steps_per_round: int = Field(2, ge=1, description="k: noised sums per round (dp-sgd)")
+    steps_per_round: int = Field(
+        2, ge=1, description="k: noised sums per round (dp-sgd); left out: 2, for FOMAML 1"
+    )
     images_per_patient: int = Field(4, ge=1, description="images of one patient, at most (dp-sgd)")
     blocks: int = Field(20, ge=2, description="B: blocks of patients (block)")
 
@@ -180,6 +182,9 @@ class Scenario(Settings):
                 )
             return self
         if self.privacy.mechanism == "dp-sgd":
+            if "steps_per_round" not in self.privacy.model_fields_set:
+                sums = {"steps_per_round": recommended_sums(self.learner)}
+                self._fill("privacy", self.privacy.model_copy(update=sums))
             try:
                 build_noised_learner(self.learner, self.privacy.steps_per_round)
             except ConfigError as error:
@@ -269,3 +274,12 @@ def recommended_outer(learner: LearnerSettings, *, clipped: bool = False) -> Out
     if learner.DELTA == "difference":
         return SgdSettings(step_size=1.0)
     return AdamSettings(step_size=1.0e-3 if learner.name == "relation" else 5.0e-3)
+
+
+def recommended_sums(learner: LearnerSettings) -> int:
+    """Return the noised sums per round that suit a learner under dp-sgd.
+
+    Prototypical networks need two. FOMAML's first ones would be inner steps, and cost its gradient
+    more noise than they are worth (docs/privacy.md).
+    """
+    return 1 if learner.name == "fomaml" else 2

@@ -180,6 +180,20 @@ def test_the_plan_measures_what_the_scenario_says() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("learner", "given", "sums"),
+    [("prototypical", {}, 2), ("fomaml", {}, 1), ("reptile", {}, 2), ("fedavg", {}, 2),
+     ("fomaml", {"privacy.steps_per_round": 3}, 3)],
+)  # fmt: skip
+def test_fomaml_has_one_noised_sum_in_a_round_unless_a_file_says_otherwise(
+    learner: str, given: dict[str, object], sums: int
+) -> None:
+    asked = {"privacy.target_epsilon": 8.0, "learner": {"name": learner}}
+    privacy = read_scenario(None, asked | given).privacy
+    assert privacy is not None
+    assert privacy.steps_per_round == sums
+
+
 def test_a_private_scenario_takes_what_suits_privacy_where_the_file_leaves_it_open(
     tmp_path: Path,
 ) -> None:

@@ -63,6 +63,7 @@ class Fomaml(Learner):
     def noised_delta(self, body: Body, theta: Tensors, work: NoisedWork) -> Tensors:
         """Return minus the noised gradient at the parameters that the other answers led to.
 
+        Of one answer in a round none is left for an inner step, and the gradient is theta's own.
         The last answer is the query's: a fresh Poisson sample, noised and charged like the others,
         so a patient who is drawn for both has paid for both.
         """
