@@ -1,11 +1,13 @@
-"""The rows of the learners that adapt by gradient steps: MAML, FOMAML and Reptile."""
+"""The rows of the learners that adapt by gradient steps: MAML and its relatives, and Reptile."""
 
 from functools import partial
 
 from metaward.learner_settings import (
     AdaptSettings,
+    AnilSettings,
     FomamlSettings,
     MamlSettings,
+    MetaSgdSettings,
     ReptileSettings,
 )
 from omniglot.recipe import (
@@ -132,3 +134,31 @@ PROTO_MAML = Row(
         partial(_maml, adapt=FROM_PROTOTYPES), POOLED, FAST_ADAM, steps=(2500, 1250), budget_s=3000
     ),
 )  # fmt: skip
+
+
+def _anil(n_shot: int) -> AnilSettings:
+    """Return settings for 20 ways; the head starts at prototypes, its steps are the library's."""
+    return AnilSettings(n_way=20, n_shot=n_shot, n_query=5, episodes=1, augment="none")
+
+
+ANIL = Row(
+    name="anil",
+    title="ANIL, head from prototypes",
+    published=("anil",),
+    quick=(plan(_anil(1), FIVE_WAY, SMALL, FAST_ADAM, steps=1000, budget_s=200),),
+    full=by_shots(_anil, POOLED, FAST_ADAM, steps=(6000, 3000), budget_s=3000),
+)
+
+
+def _meta_sgd(n_shot: int) -> MetaSgdSettings:
+    """Return settings for 20 ways, one step, and rates that start at the library's 0.01."""
+    return MetaSgdSettings(n_way=20, n_shot=n_shot, n_query=5, episodes=1, augment="none")
+
+
+META_SGD = Row(
+    name="meta-sgd",
+    title="Meta-SGD, head from prototypes",
+    published=("meta-sgd",),
+    quick=(plan(_meta_sgd(1), FIVE_WAY, SMALL, FAST_ADAM, steps=700, budget_s=200),),
+    full=by_shots(_meta_sgd, POOLED, FAST_ADAM, steps=(2500, 1250), budget_s=3000),
+)

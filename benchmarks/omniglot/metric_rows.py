@@ -1,8 +1,14 @@
-"""The rows of the learners that compare images: prototypical, matching and relation networks."""
+"""The rows of the learners that compare images: prototypical, matching, relation and siamese."""
 
 from functools import partial
 
-from metaward.learner_settings import MatchingSettings, PrototypicalSettings, RelationSettings
+from metaward.learner_settings import (
+    MatchingSettings,
+    PrototypicalSettings,
+    RelationSettings,
+    SiameseSettings,
+)
+from omniglot.published import SETTINGS
 from omniglot.recipe import (
     ADAM,
     FAST_ADAM,
@@ -27,7 +33,7 @@ PROTOTYPICAL = Row(
     title="Prototypical network",
     published=("prototypical",),
     quick=(plan(_prototypical(1), FIVE_WAY, SMALL, FAST_ADAM, steps=700, budget_s=300),),
-    full=by_shots(_prototypical, POOLED, FAST_ADAM, steps=(3000, 1500), budget_s=4000),
+    full=by_shots(_prototypical, POOLED, FAST_ADAM, steps=(9000, 4500), budget_s=12_000),
 )
 
 
@@ -59,5 +65,18 @@ RELATION = Row(
     title="Relation network",
     published=("relation",),
     quick=(plan(_relation(1, 32), FIVE_WAY, SMALL_STRIDED, ADAM, steps=6000, budget_s=240),),
-    full=by_shots(partial(_relation, filters=64), STRIDED, ADAM, steps=(8000, 6000), budget_s=3000),
+    full=by_shots(
+        partial(_relation, filters=64), STRIDED, ADAM, steps=(12_000, 9000), budget_s=6000
+    ),
+)
+
+SIAMESE_LEARNER = SiameseSettings(n_way=20, n_shot=5, n_query=5, episodes=1, augment="none")
+"""Pairs are all that it learns from, so one training serves every column."""
+
+SIAMESE = Row(
+    name="siamese",
+    title="Siamese network",
+    published=("siamese",),
+    quick=(plan(SIAMESE_LEARNER, FIVE_WAY, SMALL, FAST_ADAM, steps=1000, budget_s=200),),
+    full=(plan(SIAMESE_LEARNER, SETTINGS, POOLED, FAST_ADAM, steps=5000, budget_s=3000),),
 )
