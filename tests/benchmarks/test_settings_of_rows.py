@@ -11,6 +11,7 @@ from metaward.learner_settings import FedAvgSettings, PrototypicalSettings
 from metaward.model_artefact import ModelCard, PrivacyStatement, save_model
 from metaward.study import AdamSettings, ModelSettings, SgdSettings, Study
 from metaward_server.study_run import initial_theta
+from metaward_sim.scenario import recommended_sums
 
 MODEL = ModelSettings(filters=8, image_size=16, groups=2)
 
@@ -39,3 +40,16 @@ def test_private_training_begins_from_the_model_that_is_named(tmp_path: Path) ->
     for name, leaf in untrained.items():
         np.testing.assert_array_equal(job.first_theta(study)[name], leaf)
         np.testing.assert_array_equal(begun[name], trained[name])
+
+
+def test_a_private_row_asks_for_its_own_number_of_sums_which_is_a_simulation_s() -> None:
+    for row in bench_privacy.rows():
+        if row.mechanism != "dp-sgd":
+            continue
+        job = bench_privacy.Job(
+            row=row, epsilon=8.0, noise_only=False, sites=(), held_out=(),
+            image=(16, 1), rounds=1, episodes=1, seed=0,
+        )  # fmt: skip
+        choice = bench_privacy.choice_of(job)
+        assert choice is not None
+        assert choice.steps_per_round == recommended_sums(row.learner)
