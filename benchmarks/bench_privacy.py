@@ -74,6 +74,8 @@ class Row:
     filters: int = 16
     sums: int = 2
     """k of dp-sgd: at one epsilon, few large sums have less noise than many small ones."""
+    plain: LearnerSettings | None = None
+    """What is trained without privacy, where nobody would train with a block's small episodes."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,11 @@ class Job:
     start: Path | None = None
     """A model artefact that training begins from."""
 
+    @property
+    def learner(self) -> LearnerSettings:
+        """What is trained."""
+        return self.row.learner if self.epsilon is not None else self.row.plain or self.row.learner
+
     def first_theta(self, study: Study) -> Arrays:
         """Return theta before round 0."""
         untrained = initial_theta(study)
@@ -104,30 +111,31 @@ def rows() -> list[Row]:
     """Step sizes, sampling and width were chosen at epsilon 8 on seed 0 and 1 of these sets."""
     gradient: dict[str, Any] = {"adapt": NEAREST_MEAN}
     small: dict[str, Any] = {"n_shot": 2, "n_query": 2, "episodes": 2}
+    smallest: dict[str, Any] = {"n_shot": 1, "n_query": 1, "episodes": 2}
+    fomaml = FomamlSettings(n_way=10, inner_lr=LR, **gradient)
+    reptile = ReptileSettings(n_way=10, inner_lr=LR, **gradient)
     return [
         Row(PrototypicalSettings(), "dp-sgd"),
-        Row(FomamlSettings(n_way=10, inner_lr=LR, **gradient), "dp-sgd", sums=1),
-        Row(ReptileSettings(n_way=10, inner_lr=LR, **gradient), "dp-sgd"),
-        Row(PrototypicalSettings(**small), "block"),
+        Row(fomaml, "dp-sgd", sums=1),
+        Row(reptile, "dp-sgd"),
+        Row(PrototypicalSettings(**smallest), "block", plain=PrototypicalSettings()),
         Row(FedAvgSettings(local_lr=LR, **gradient), "block"),
         Row(FedAvgSettings(local_lr=LR, **gradient), "dp-sgd"),
-        Row(FomamlSettings(n_way=10, inner_lr=LR, **small, **gradient), "block"),
-        Row(ReptileSettings(n_way=10, inner_lr=LR, n_shot=2, episodes=2, **gradient), "block"),
+        Row(fomaml.model_copy(update=small), "block", plain=fomaml),
+        Row(reptile.model_copy(update={"n_shot": 2, "episodes": 2}), "block", plain=reptile),
     ]
 
 
 LR = 0.3
 RATE = 0.3
-"""q of dp-sgd."""
+"""q."""
 
 
 def choice_of(job: Job) -> PrivacyChoice | None:
     if job.epsilon is None:
         return None
     if job.row.mechanism == "block":
-        return PrivacyChoice(
-            mechanism="block", target_epsilon=job.epsilon, sample_rate=0.5, blocks=20
-        )
+        return PrivacyChoice(mechanism="block", target_epsilon=job.epsilon, sample_rate=RATE)
     return PrivacyChoice(target_epsilon=job.epsilon, sample_rate=RATE, steps_per_round=job.row.sums)
 
 
@@ -142,14 +150,14 @@ def run(job: Job) -> dict[str, Any]:
     }
     training = {Path(site).name: tasks[Path(site).name] for site in job.sites}
     model = ModelSettings(filters=job.row.filters, image_size=size, channels=channels)
-    clipped = job.clipped_outer or (job.epsilon is not None and job.row.mechanism == "dp-sgd")
+    clipped = job.clipped_outer or job.epsilon is not None
     study = Study(
         name="bench",
         seed=job.seed,
         rounds=max(job.rounds, 1),
         model=model,
-        learner=job.row.learner,
-        outer=recommended_outer(job.row.learner, clipped=clipped),
+        learner=job.learner,
+        outer=recommended_outer(job.learner, clipped=clipped),
     )
     theta, said = job.first_theta(study), {}
     if job.rounds:
@@ -157,7 +165,7 @@ def run(job: Job) -> dict[str, Any]:
             theta, said = train(study, training, job, Path(folder))
     name = job.row.learner.name
     plan = EvaluationPlan((SHOTS,), 5, 8, job.episodes, job.seed)
-    method = Method("meta", "meta", model, job.row.learner, theta)
+    method = Method("meta", "meta", model, job.learner, theta)
     scores = {
         Path(site).name: estimate(tasks[Path(site).name], method, plan).mean
         for site in job.held_out
@@ -183,7 +191,8 @@ def train(
     study: Study, tasks: dict[str, Task], job: Job, folder: Path
 ) -> tuple[Arrays, dict[str, Any]]:
     choice = choice_of(job)
-    files = set_up(folder, policies_of(choice, tasks, rounds=study.rounds))
+    policies = policies_of(choice, tasks, learner=study.learner, rounds=study.rounds)
+    files = set_up(folder, policies)
     policies = {name: read_policy_file(path) for name, path in files.items()}
     noise = {
         "noise_multiplier": getattr(next(iter(policies.values())), "noise_multiplier", None),

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from metaward.learner_settings import LearnerSettings
 from metaward.model_artefact import PrivacyStatement
 from metaward.privacy_promise import BLOCK
 from metaward.tasks import Task
@@ -18,6 +19,7 @@ from metaward_client.privacy.accountant import accountant_name, epsilon
 from metaward_client.privacy.calibration import noise_multiplier_for
 from metaward_client.privacy.ledger import Ledger, read_ledger
 from metaward_client.privacy.policy import (
+    MOST_BLOCKS,
     BlockPolicy,
     DpSgdPolicy,
     NoPrivacy,
@@ -31,13 +33,22 @@ POLICIES_FOLDER = "policies"
 LEDGERS_FOLDER = "ledgers"
 WITNESS_FOLDER = "witness"
 
+PATIENTS_FOR_AN_IMAGE = 4
+"""Of a block, for each image that an episode has of a class: a block has no label in plenty."""
+IMAGES_WITHOUT_EPISODES = 5
+"""As many patients to a learner that draws no episodes as to one with five images of a class."""
+
 Policy = NoPrivacy | ProtectedSettings
 
 
 def policies_of(
-    choice: PrivacyChoice | None, tasks: Mapping[str, Task], *, rounds: int
+    choice: PrivacyChoice | None,
+    tasks: Mapping[str, Task],
+    *,
+    learner: LearnerSettings,
+    rounds: int,
 ) -> dict[str, Policy]:
-    """Return what each hospital's policy says.
+    """Return what each hospital's policy says about a study of this learner and so many rounds.
 
     All hospitals have the same budget and noise, and the divisor of their own population.
 
@@ -59,13 +70,18 @@ def policies_of(
         relation=Relation.REPLACE_ONE if choice.mechanism == BLOCK else Relation.ADD_OR_REMOVE_ONE,
     )
     return {
-        name: _policy(choice, task, populations[name], target_delta, noise)
+        name: _policy(choice, learner, task, populations[name], target_delta, noise)
         for name, task in tasks.items()
     }
 
 
 def _policy(
-    choice: PrivacyChoice, task: Task, population: int, target_delta: float, noise: float
+    choice: PrivacyChoice,
+    learner: LearnerSettings,
+    task: Task,
+    population: int,
+    target_delta: float,
+    noise: float,
 ) -> ProtectedSettings:
     common: dict[str, Any] = {  # Any: the settings check their own types
         "target_epsilon": choice.target_epsilon,
@@ -77,13 +93,33 @@ def _policy(
         "adaptive_clipping": choice.adaptive_clipping,
     }
     if choice.mechanism == BLOCK:
-        return BlockPolicy(blocks=choice.blocks, **common)
+        return BlockPolicy(
+            blocks=choice.blocks or recommended_blocks(learner, population), **common
+        )
     return DpSgdPolicy(
         steps_per_round=choice.steps_per_round,
         images_per_patient=choice.images_per_patient,
         labels=task.label_names,
         **common,
     )
+
+
+def recommended_blocks(learner: LearnerSettings, population: int) -> int:
+    """Return B: as many blocks as have patients for an episode of the learner each.
+
+    More blocks share the noise, and the smaller they are, the less of them is clipped away
+    (docs/privacy.md); but a block that cannot fill an episode adds nothing. A block for every
+    `PATIENTS_FOR_AN_IMAGE` patients per image of a class: eight where an episode has one support
+    and one query image of each class.
+
+    >>> from metaward.learner_settings import PrototypicalSettings
+    >>> recommended_blocks(PrototypicalSettings(n_shot=1, n_query=1), 2000)
+    250
+    """
+    drawn = learner.model_dump()
+    images = drawn.get("n_shot", 0) + drawn.get("n_query", 0) or IMAGES_WITHOUT_EPISODES
+    most = population // (PATIENTS_FOR_AN_IMAGE * images)
+    return min(max(most, 2), MOST_BLOCKS)
 
 
 def round_up(n_patients: int) -> int:

@@ -115,7 +115,9 @@ class PrivacyChoice(Settings):
         2, ge=1, description="k: noised sums per round (dp-sgd); left out: 2, for FOMAML 1"
     )
     images_per_patient: int = Field(4, ge=1, description="images of one patient, at most (dp-sgd)")
-    blocks: int = Field(20, ge=2, description="B: blocks of patients (block)")
+    blocks: int | None = Field(
+        None, ge=2, description="B: blocks of patients (block); left out: as the learner's episodes"
+    )
 
 
 class Scenario(Settings):
@@ -227,13 +229,10 @@ class Scenario(Settings):
             model=self.model,
             learner=self.learner,
             aggregation=self.aggregation,
-            outer=self.outer or recommended_outer(self.learner, clipped=self._clips_patients()),
+            outer=self.outer or recommended_outer(self.learner, clipped=self.privacy is not None),
             round=self.round,
             start_sha256=self.start_sha256,
         )
-
-    def _clips_patients(self) -> bool:
-        return self.privacy is not None and self.privacy.mechanism == "dp-sgd"
 
     def fedavg_study(self) -> Study:
         """Return the study that the FedAvg baseline is trained in."""
@@ -266,8 +265,9 @@ def recommended_outer(learner: LearnerSettings, *, clipped: bool = False) -> Out
 
     Args:
         learner: The learner.
-        clipped: Whether deltas are made of means of patients' clipped gradients (dp-sgd). A
-            coordinate of those is about a thousandth, so Adam's constant must be below that.
+        clipped: Whether deltas are means of many clipped vectors, patients' gradients or blocks'
+            deltas. A coordinate of those is about a thousandth, so Adam's constant must be below
+            that.
     """
     if clipped:
         return ADAM_FOR_SHORT

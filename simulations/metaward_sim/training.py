@@ -147,7 +147,10 @@ class Trainer:
     def _policies(self, study: Study, folder: Path) -> dict[str, Path]:
         """Return each site's policy file in a study's folder, made where it is missing."""
         tasks = {name: self.tasks[name] for name in self.sites}
-        return set_up(folder, policies_of(self.scenario.privacy, tasks, rounds=study.rounds))
+        policies = policies_of(
+            self.scenario.privacy, tasks, learner=study.learner, rounds=study.rounds
+        )
+        return set_up(folder, policies)
 
     def _pooled(self, study: Study, summary: MethodSummary) -> Arrays:
         artefact = self.run.baseline(summary.name)

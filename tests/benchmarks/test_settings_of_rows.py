@@ -53,3 +53,21 @@ def test_a_private_row_asks_for_its_own_number_of_sums_which_is_a_simulation_s()
         choice = bench_privacy.choice_of(job)
         assert choice is not None
         assert choice.steps_per_round == recommended_sums(row.learner)
+
+
+def test_a_row_of_block_release_is_compared_with_the_learner_at_its_own_episodes() -> None:
+    plain_of = {
+        row.learner.name: row.learner for row in bench_privacy.rows() if row.mechanism == "dp-sgd"
+    }
+    blocks = [row for row in bench_privacy.rows() if row.mechanism == "block"]
+    assert {row.learner.name for row in blocks} == set(plain_of)
+    for row in blocks:
+        private = bench_privacy.Job(
+            row=row, epsilon=8.0, noise_only=False, sites=(), held_out=(),
+            image=(16, 1), rounds=1, episodes=1, seed=0,
+        )  # fmt: skip
+        assert private.learner == row.learner
+        assert replace(private, epsilon=None).learner == plain_of[row.learner.name]
+        choice = bench_privacy.choice_of(private)
+        assert choice is not None
+        assert choice.blocks is None  # what a simulation takes

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from metaward.arrays import Arrays
-from metaward.learner_settings import PrototypicalSettings, ReptileSettings
+from metaward.learner_settings import FedAvgSettings, PrototypicalSettings, ReptileSettings
 from metaward.model_artefact import PrivacyStatement
 from metaward.progress import RoundEvent
 from metaward.study import ModelSettings, SgdSettings, Study
@@ -83,13 +83,13 @@ def test_a_population_is_published_as_one_digit_and_never_below(
 
 
 def test_without_a_choice_every_policy_says_not_private() -> None:
-    policies = policies_of(None, {"north": task("north", 30)}, rounds=3)
+    policies = policies_of(None, {"north": task("north", 30)}, learner=STUDY.learner, rounds=3)
     assert policies == {"north": NoPrivacy()}
 
 
 def test_hospitals_share_budget_and_noise_and_keep_their_own_population_and_labels() -> None:
     tasks = {"north": task("north", 30), "south": task("south", 1834)}
-    policies = policies_of(replace_noise(DP_SGD, None), tasks, rounds=3)
+    policies = policies_of(replace_noise(DP_SGD, None), tasks, learner=STUDY.learner, rounds=3)
     north, south = policies["north"], policies["south"]
     assert isinstance(north, DpSgdPolicy)
     assert isinstance(south, DpSgdPolicy)
@@ -107,14 +107,34 @@ def replace_noise(choice: PrivacyChoice, noise: float | None) -> PrivacyChoice:
 
 
 def test_block_release_divides_by_expected_blocks_and_is_accounted_under_replace_one() -> None:
-    policy = policies_of(BLOCK, {"north": task("north", 30)}, rounds=3)["north"]
+    policy = policies_of(BLOCK, {"north": task("north", 30)}, learner=STUDY.learner, rounds=3)[
+        "north"
+    ]
     assert isinstance(policy, BlockPolicy)
     assert policy.terms().divisor == 1.0
     assert policy.terms().relation is Relation.REPLACE_ONE
 
 
+def test_blocks_left_out_are_as_many_as_have_patients_for_an_episode() -> None:
+    """An episode of 1 + 1 images of a class: 8 patients a block; of 5 + 5: 40; none: 20."""
+    left_out = PrivacyChoice(mechanism="block", target_epsilon=20.0, noise_multiplier=3.0)
+    small = PrototypicalSettings(n_shot=1, n_query=1)
+    for learner, blocks in ((small, 250), (PrototypicalSettings(), 50), (FedAvgSettings(), 100)):
+        tasks = {"north": task("north", 1834), "south": task("south", 12)}
+        policies = policies_of(left_out, tasks, learner=learner, rounds=3)
+        north, south = policies["north"], policies["south"]
+        assert isinstance(north, BlockPolicy)
+        assert isinstance(south, BlockPolicy)
+        assert (north.population, north.blocks) == (2000, blocks)
+        assert (south.population, south.blocks) == (20, 2)
+        given = left_out.model_copy(update={"blocks": 7})
+        own = policies_of(given, tasks, learner=learner, rounds=3)["north"]
+        assert isinstance(own, BlockPolicy)
+        assert own.blocks == 7
+
+
 def test_setting_up_twice_keeps_the_ledger_and_what_was_spent(tmp_path: Path) -> None:
-    policies = policies_of(DP_SGD, {"north": task("north", 30)}, rounds=3)
+    policies = policies_of(DP_SGD, {"north": task("north", 30)}, learner=STUDY.learner, rounds=3)
     first = set_up(tmp_path, policies)
     ledger = protected(first["north"]).ledger
     before = {path: path.read_bytes() for path in ledger.rglob("*") if path.is_file()}
@@ -154,7 +174,7 @@ def test_a_private_study_charges_each_ledger_for_what_was_sent_and_no_more(
     tmp_path: Path,
 ) -> None:
     study = STUDY.model_copy(update={"learner": learner})
-    files = set_up(tmp_path, policies_of(choice, tasks, rounds=study.rounds))
+    files = set_up(tmp_path, policies_of(choice, tasks, learner=learner, rounds=study.rounds))
     theta, events = federate(study, sites, tmp_path, files)
     assert [event.admitted for event in events] == [2, 2]
     assert any((theta[name] != leaf).any() for name, leaf in initial_theta(study).items())
@@ -178,7 +198,7 @@ def test_a_private_study_charges_each_ledger_for_what_was_sent_and_no_more(
 def test_the_control_has_the_noise_and_the_cost_but_no_patient(
     sites: Sequence[Path], tasks: dict[str, Task], tmp_path: Path
 ) -> None:
-    files = set_up(tmp_path, policies_of(DP_SGD, tasks, rounds=STUDY.rounds))
+    files = set_up(tmp_path, policies_of(DP_SGD, tasks, learner=STUDY.learner, rounds=STUDY.rounds))
     theta, events = federate(STUDY, sites, tmp_path, files, noise_only=True)
     assert [event.admitted for event in events] == [2, 2]
     assert any((theta[name] != leaf).any() for name, leaf in initial_theta(STUDY).items())
@@ -192,7 +212,7 @@ def test_the_control_has_the_noise_and_the_cost_but_no_patient(
 def test_a_hospital_whose_budget_is_used_up_is_left_out_and_the_study_goes_on(
     sites: Sequence[Path], tasks: dict[str, Task], tmp_path: Path
 ) -> None:
-    policies = policies_of(DP_SGD, tasks, rounds=STUDY.rounds)
+    policies = policies_of(DP_SGD, tasks, learner=STUDY.learner, rounds=STUDY.rounds)
     poor, _ = policies
     policy = policies[poor]
     assert isinstance(policy, DpSgdPolicy)
@@ -214,7 +234,7 @@ def test_a_hospital_whose_budget_is_used_up_is_left_out_and_the_study_goes_on(
 def test_a_study_begun_again_is_answered_with_the_same_bytes_and_costs_nothing(
     sites: Sequence[Path], tasks: dict[str, Task], tmp_path: Path
 ) -> None:
-    files = set_up(tmp_path, policies_of(DP_SGD, tasks, rounds=STUDY.rounds))
+    files = set_up(tmp_path, policies_of(DP_SGD, tasks, learner=STUDY.learner, rounds=STUDY.rounds))
     first, _ = federate(STUDY, sites, tmp_path, files)
     before = statements(files)
     again, _ = federate(STUDY, sites, tmp_path / "again", files)
@@ -228,7 +248,7 @@ def test_two_private_runs_of_one_seed_have_different_noise(
     sites: Sequence[Path], tasks: dict[str, Task], tmp_path: Path
 ) -> None:
     study = STUDY.model_copy(update={"rounds": 1})
-    policies = policies_of(DP_SGD, tasks, rounds=1)
+    policies = policies_of(DP_SGD, tasks, learner=STUDY.learner, rounds=1)
     one, _ = federate(study, sites, tmp_path / "one", set_up(tmp_path / "one", policies))
     two, _ = federate(study, sites, tmp_path / "two", set_up(tmp_path / "two", policies))
     assert any((one[name] != two[name]).any() for name in one)

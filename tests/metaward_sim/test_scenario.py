@@ -231,7 +231,7 @@ def test_epsilon_on_the_command_line_makes_a_run_private() -> None:
     assert scenario.study().outer == ADAM_FOR_SHORT
     block = read_scenario(None, {"privacy.target_epsilon": 3.0, "privacy.mechanism": "block"})
     assert isinstance(block.learner, PrototypicalSettings)
-    assert block.study().outer == recommended_outer(block.learner) != ADAM_FOR_SHORT
+    assert block.study().outer == ADAM_FOR_SHORT != recommended_outer(block.learner)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from metaward.privacy_promise import BLOCK, DP_SGD, NO_MECHANISM
 from metaward_client.privacy.terms import Budget, Relation, Terms
 
 MAX_DELTA_TIMES_POPULATION = 0.1
+MOST_BLOCKS = 100_000
 """target_delta is at most this over the population: a mechanism that publishes one patient in
 1/target_delta satisfies the definition, so target_delta must be far below one over the patients."""
 
@@ -110,7 +111,9 @@ class BlockPolicy(_Protected):
     """Block release: fixed blocks of patients each give one clipped task delta."""
 
     mechanism: Literal["block"] = "block"
-    blocks: int = Field(20, ge=2, le=100_000, description="B: blocks that patients are hashed to")
+    blocks: int = Field(
+        20, ge=2, le=MOST_BLOCKS, description="B: blocks that patients are hashed to"
+    )
 
     @property
     def label(self) -> str:
