@@ -33,10 +33,11 @@ POLICIES_FOLDER = "policies"
 LEDGERS_FOLDER = "ledgers"
 WITNESS_FOLDER = "witness"
 
-PATIENTS_FOR_AN_IMAGE = 4
-"""Of a block, for each image that an episode has of a class: a block has no label in plenty."""
-IMAGES_WITHOUT_EPISODES = 5
-"""As many patients to a learner that draws no episodes as to one with five images of a class."""
+PATIENTS_FOR_AN_IMAGE = 5
+"""Of a block, for each image that an episode has of a class: a block has no label in plenty. They
+are counted in the population, which may be half as large again as the patients are many."""
+IMAGES_WITHOUT_EPISODES = 4
+"""As many patients to a learner that draws no episodes as to one with four images of a class."""
 
 Policy = NoPrivacy | ProtectedSettings
 
@@ -109,12 +110,12 @@ def recommended_blocks(learner: LearnerSettings, population: int) -> int:
 
     More blocks share the noise, and the smaller they are, the less of them is clipped away
     (docs/privacy.md); but a block that cannot fill an episode adds nothing. A block for every
-    `PATIENTS_FOR_AN_IMAGE` patients per image of a class: eight where an episode has one support
-    and one query image of each class.
+    `PATIENTS_FOR_AN_IMAGE` patients per image of a class: ten where an episode has one support and
+    one query image of each class.
 
     >>> from metaward.learner_settings import PrototypicalSettings
     >>> recommended_blocks(PrototypicalSettings(n_shot=1, n_query=1), 2000)
-    250
+    200
     """
     drawn = learner.model_dump()
     images = drawn.get("n_shot", 0) + drawn.get("n_query", 0) or IMAGES_WITHOUT_EPISODES
@@ -123,13 +124,17 @@ def recommended_blocks(learner: LearnerSettings, population: int) -> int:
 
 
 def round_up(n_patients: int) -> int:
-    """Return a number of patients rounded up to one digit, as a hospital would publish it.
+    """Return a number of patients rounded up as a hospital would publish it.
 
-    >>> round_up(1834), round_up(200), round_up(7)
-    (2000, 200, 10)
+    To one digit; but 1 is followed by 1.5, so that a number is at most half as much again.
+
+    >>> round_up(1834), round_up(200), round_up(7), round_up(11_081)
+    (2000, 200, 10, 15000)
     """
     digit: int = 10 ** (len(str(n_patients)) - 1)
-    return max(10, -(-n_patients // digit) * digit)
+    if n_patients <= digit * 3 // 2:
+        digit //= 2
+    return max(10, -(-n_patients // max(digit, 1)) * max(digit, 1))
 
 
 def set_up(folder: Path, policies: Mapping[str, Policy]) -> dict[str, Path]:

@@ -103,7 +103,7 @@ class PrivacyChoice(Settings):
         None, gt=0, lt=1, description="left out: 1 / (10 population) of the largest hospital"
     )
     population: int | None = Field(
-        None, ge=10, description="left out: each hospital's patients, rounded up to one digit"
+        None, ge=10, description="left out: each hospital's patients, rounded up"
     )
     noise_multiplier: float | None = Field(
         None, gt=0, description="sigma; left out: what spends the budget in the scenario's rounds"

@@ -74,9 +74,11 @@ def protected(path: Path) -> ProtectedSettings:
 
 
 @pytest.mark.parametrize(
-    ("patients", "published"), [(1, 10), (10, 10), (11, 20), (199, 200), (200, 200), (1834, 2000)]
-)
-def test_a_population_is_published_as_one_digit_and_never_below(
+    ("patients", "published"),
+    [(1, 10), (10, 10), (11, 15), (16, 20), (199, 200), (200, 200), (1501, 2000), (1834, 2000),
+     (11_081, 15_000), (15_000, 15_000)],
+)  # fmt: skip
+def test_a_population_is_published_as_a_round_number_and_never_below(
     patients: int, published: int
 ) -> None:
     assert round_up(patients) == published
@@ -116,11 +118,11 @@ def test_block_release_divides_by_expected_blocks_and_is_accounted_under_replace
 
 
 def test_blocks_left_out_are_as_many_as_have_patients_for_an_episode() -> None:
-    """An episode of 1 + 1 images of a class: 8 patients a block; of 5 + 5: 40; none: 20."""
+    """An episode of 1 + 1 images of a class: 10 patients a block; of 5 + 5: 50; none: 20."""
     left_out = PrivacyChoice(mechanism="block", target_epsilon=20.0, noise_multiplier=3.0)
     small = PrototypicalSettings(n_shot=1, n_query=1)
-    for learner, blocks in ((small, 250), (PrototypicalSettings(), 50), (FedAvgSettings(), 100)):
-        tasks = {"north": task("north", 1834), "south": task("south", 12)}
+    for learner, blocks in ((small, 200), (PrototypicalSettings(), 40), (FedAvgSettings(), 100)):
+        tasks = {"north": task("north", 1834), "south": task("south", 16)}
         policies = policies_of(left_out, tasks, learner=learner, rounds=3)
         north, south = policies["north"], policies["south"]
         assert isinstance(north, BlockPolicy)
