@@ -108,10 +108,9 @@ def _policy(
 def recommended_blocks(learner: LearnerSettings, population: int) -> int:
     """Return B: as many blocks as have patients for an episode of the learner each.
 
-    More blocks share the noise, and the smaller they are, the less of them is clipped away
-    (docs/privacy.md); but a block that cannot fill an episode adds nothing. A block for every
-    `PATIENTS_FOR_AN_IMAGE` patients per image of a class: ten where an episode has one support and
-    one query image of each class.
+    More blocks share the noise, but one that cannot fill an episode adds nothing
+    (docs/privacy.md). A block for every `PATIENTS_FOR_AN_IMAGE` patients per image of a class: ten
+    where an episode has one support and one query image of each class.
 
     >>> from metaward.learner_settings import PrototypicalSettings
     >>> recommended_blocks(PrototypicalSettings(n_shot=1, n_query=1), 2000)
