@@ -128,7 +128,7 @@ def rows() -> list[Row]:
 
 LR = 0.3
 RATE = 0.3
-"""q."""
+"""q of both mechanisms."""
 
 
 def choice_of(job: Job) -> PrivacyChoice | None:
@@ -191,8 +191,8 @@ def train(
     study: Study, tasks: dict[str, Task], job: Job, folder: Path
 ) -> tuple[Arrays, dict[str, Any]]:
     choice = choice_of(job)
-    policies = policies_of(choice, tasks, learner=study.learner, rounds=study.rounds)
-    files = set_up(folder, policies)
+    chosen = policies_of(choice, tasks, learner=study.learner, rounds=study.rounds)
+    files = set_up(folder, chosen)
     policies = {name: read_policy_file(path) for name, path in files.items()}
     noise = {
         "noise_multiplier": getattr(next(iter(policies.values())), "noise_multiplier", None),

@@ -16,9 +16,9 @@ from metaward.privacy_promise import BLOCK, DP_SGD, NO_MECHANISM
 from metaward_client.privacy.terms import Budget, Relation, Terms
 
 MAX_DELTA_TIMES_POPULATION = 0.1
-MOST_BLOCKS = 100_000
 """target_delta is at most this over the population: a mechanism that publishes one patient in
 1/target_delta satisfies the definition, so target_delta must be far below one over the patients."""
+MOST_BLOCKS = 100_000
 
 
 class NoPrivacy(Settings):
