@@ -44,7 +44,7 @@ from metaward.learner_settings import (
 from metaward.model_artefact import load_card
 from metaward.run_directory import model_folder
 from metaward.start_model import begun_from
-from metaward.study import ADAM_FOR_SHORT, ModelSettings, Study
+from metaward.study import ADAM_FOR_SHORT, ModelSettings, OuterSettings, Study
 from metaward.tasks import Task
 from metaward.workers import WorkerPool
 from metaward_client.privacy.noise import os_noise
@@ -101,6 +101,12 @@ class Job:
         """What is trained."""
         return self.row.learner if self.epsilon is not None else self.row.plain or self.row.learner
 
+    @property
+    def outer(self) -> OuterSettings:
+        """The server's step, as a simulation would take it."""
+        clipped = self.clipped_outer or self.epsilon is not None
+        return recommended_outer(self.learner, clipped=clipped)
+
     def first_theta(self, study: Study) -> Arrays:
         """Return theta before round 0."""
         untrained = initial_theta(study)
@@ -150,14 +156,13 @@ def run(job: Job) -> dict[str, Any]:
     }
     training = {Path(site).name: tasks[Path(site).name] for site in job.sites}
     model = ModelSettings(filters=job.row.filters, image_size=size, channels=channels)
-    clipped = job.clipped_outer or job.epsilon is not None
     study = Study(
         name="bench",
         seed=job.seed,
         rounds=max(job.rounds, 1),
         model=model,
         learner=job.learner,
-        outer=recommended_outer(job.learner, clipped=clipped),
+        outer=job.outer,
     )
     theta, said = job.first_theta(study), {}
     if job.rounds:

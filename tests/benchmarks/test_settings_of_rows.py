@@ -11,7 +11,7 @@ from metaward.learner_settings import FedAvgSettings, PrototypicalSettings
 from metaward.model_artefact import ModelCard, PrivacyStatement, save_model
 from metaward.study import AdamSettings, ModelSettings, SgdSettings, Study
 from metaward_server.study_run import initial_theta
-from metaward_sim.scenario import recommended_sums
+from metaward_sim.scenario import Scenario, recommended_sums
 
 MODEL = ModelSettings(filters=8, image_size=16, groups=2)
 
@@ -71,3 +71,7 @@ def test_a_row_of_block_release_is_compared_with_the_learner_at_its_own_episodes
         choice = bench_privacy.choice_of(private)
         assert choice is not None
         assert choice.blocks is None  # what a simulation takes
+        scenario = Scenario.model_validate(
+            {"learner": row.learner.model_dump(), "privacy": choice.model_dump()}
+        )
+        assert private.outer == scenario.study().outer

@@ -16,6 +16,7 @@ from metaward.tasks import Task
 from metaward_client.privacy.accountant import epsilon
 from metaward_client.privacy.ledger import read_ledger
 from metaward_client.privacy.policy import (
+    MOST_BLOCKS,
     BlockPolicy,
     DpSgdPolicy,
     NoPrivacy,
@@ -26,7 +27,14 @@ from metaward_client.privacy.terms import Relation
 from metaward_server.study_run import initial_theta
 from metaward_sim.demo_data import write_demo
 from metaward_sim.federation import run_federation
-from metaward_sim.privacy_of_run import policies_of, round_up, set_up, statements, weakest
+from metaward_sim.privacy_of_run import (
+    policies_of,
+    recommended_blocks,
+    round_up,
+    set_up,
+    statements,
+    weakest,
+)
 from metaward_sim.scenario import PrivacyChoice
 
 STUDY = Study(
@@ -133,6 +141,10 @@ def test_blocks_left_out_are_as_many_as_have_patients_for_an_episode() -> None:
         own = policies_of(given, tasks, learner=learner, rounds=3)["north"]
         assert isinstance(own, BlockPolicy)
         assert own.blocks == 7
+
+
+def test_blocks_left_out_are_never_more_than_a_policy_may_have() -> None:
+    assert recommended_blocks(PrototypicalSettings(n_shot=1, n_query=1), 5_000_000) == MOST_BLOCKS
 
 
 def test_setting_up_twice_keeps_the_ledger_and_what_was_spent(tmp_path: Path) -> None:
