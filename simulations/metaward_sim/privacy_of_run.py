@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from metaward.config import validate_settings
 from metaward.learner_settings import LearnerSettings
 from metaward.model_artefact import PrivacyStatement
 from metaward.privacy_promise import BLOCK
@@ -20,9 +21,8 @@ from metaward_client.privacy.calibration import noise_multiplier_for
 from metaward_client.privacy.ledger import Ledger, read_ledger
 from metaward_client.privacy.policy import (
     MOST_BLOCKS,
-    BlockPolicy,
-    DpSgdPolicy,
     NoPrivacy,
+    PolicyFile,
     ProtectedSettings,
     read_policy_file,
 )
@@ -54,6 +54,7 @@ def policies_of(
     All hospitals have the same budget and noise, and the divisor of their own population.
 
     Raises:
+        ConfigError: No policy may say so; a ``target_delta`` too large for a hospital's patients.
         PrivacyError: No noise fits so many rounds into the budget.
     """
     if choice is None:
@@ -84,7 +85,9 @@ def _policy(
     target_delta: float,
     noise: float,
 ) -> ProtectedSettings:
-    common: dict[str, Any] = {  # Any: the settings check their own types
+    own: dict[str, Any]  # Any: the settings check their own types
+    common = {
+        "mechanism": choice.mechanism,
         "target_epsilon": choice.target_epsilon,
         "target_delta": target_delta,
         "population": population,
@@ -94,15 +97,17 @@ def _policy(
         "adaptive_clipping": choice.adaptive_clipping,
     }
     if choice.mechanism == BLOCK:
-        return BlockPolicy(
-            blocks=choice.blocks or recommended_blocks(learner, population), **common
-        )
-    return DpSgdPolicy(
-        steps_per_round=choice.steps_per_round,
-        images_per_patient=choice.images_per_patient,
-        labels=task.label_names,
-        **common,
-    )
+        own = {"blocks": choice.blocks or recommended_blocks(learner, population)}
+    else:
+        own = {
+            "steps_per_round": choice.steps_per_round,
+            "images_per_patient": choice.images_per_patient,
+            "labels": task.label_names,
+        }
+    content = {"privacy": common | own}
+    policy = validate_settings(content, PolicyFile, where=f"the policy of hospital {task.site}")
+    assert not isinstance(policy.privacy, NoPrivacy)
+    return policy.privacy
 
 
 def recommended_blocks(learner: LearnerSettings, population: int) -> int:

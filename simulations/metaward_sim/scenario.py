@@ -31,6 +31,7 @@ from metaward.study import (
     Study,
     check_enough_updates,
 )
+from metaward_client.privacy.policy import MOST_BLOCKS, MOST_STEPS
 
 BaselineName: TypeAlias = Literal[
     "fedavg", "fedadam", "local", "random", "pooled", "noise-only", "start"
@@ -112,11 +113,17 @@ class PrivacyChoice(Settings):
     max_grad_norm: float = Field(1.0, gt=0, description="C: L2 norm that one unit adds at most")
     adaptive_clipping: bool = False
     steps_per_round: int = Field(
-        2, ge=1, description="k: noised sums per round (dp-sgd); left out: 2, for FOMAML 1"
+        2,
+        ge=1,
+        le=MOST_STEPS,
+        description="k: noised sums per round (dp-sgd); left out: 2, for FOMAML 1",
     )
     images_per_patient: int = Field(4, ge=1, description="images of one patient, at most (dp-sgd)")
     blocks: int | None = Field(
-        None, ge=2, description="B: blocks of patients (block); left out: as the learner's episodes"
+        None,
+        ge=2,
+        le=MOST_BLOCKS,
+        description="B: blocks of patients (block); left out: as the learner's episodes",
     )
 
 

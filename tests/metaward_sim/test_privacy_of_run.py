@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from metaward.arrays import Arrays
+from metaward.errors import ConfigError
 from metaward.learner_settings import FedAvgSettings, PrototypicalSettings, ReptileSettings
 from metaward.model_artefact import PrivacyStatement
 from metaward.progress import RoundEvent
@@ -141,6 +142,16 @@ def test_blocks_left_out_are_as_many_as_have_patients_for_an_episode() -> None:
         own = policies_of(given, tasks, learner=learner, rounds=3)["north"]
         assert isinstance(own, BlockPolicy)
         assert own.blocks == 7
+
+
+@pytest.mark.parametrize("choice", [BLOCK, DP_SGD])
+def test_a_delta_too_large_for_a_hospitals_patients_is_refused_with_its_name(
+    choice: PrivacyChoice,
+) -> None:
+    large = choice.model_copy(update={"target_delta": 0.01, "noise_multiplier": 3.0})
+    with pytest.raises(ConfigError, match=r"target_delta \(0.01\) must be at most.*0.005") as said:
+        policies_of(large, {"north": task("north", 16)}, learner=STUDY.learner, rounds=3)
+    assert "hospital north" in str(said.value)
 
 
 def test_blocks_left_out_are_never_more_than_a_policy_may_have() -> None:

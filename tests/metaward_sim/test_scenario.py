@@ -262,6 +262,11 @@ def test_epsilon_on_the_command_line_makes_a_run_private() -> None:
         ),
         ({"baselines": {"methods": ["noise-only"]}}, "control for runs with `privacy`"),
         ({"privacy.mechanism": "block"}, "privacy.target_epsilon"),
+        ({"privacy.target_epsilon": 8.0, "privacy.blocks": 100_001}, "privacy.blocks.*100000"),
+        (
+            {"privacy.target_epsilon": 8.0, "privacy.steps_per_round": 10_001},
+            "privacy.steps_per_round.*10000",
+        ),
         (
             {"privacy.target_epsilon": 8.0, "device": "cuda"},
             "dp-sgd with device cuda: its proof holds on a CPU alone",

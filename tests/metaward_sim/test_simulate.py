@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from metaward.model_artefact import load_model
+from metaward_client.privacy.policy import BlockPolicy, read_policy_file
 from tiny_run import (
     METAWARD,
     ROUNDS,
@@ -293,3 +294,22 @@ def test_a_start_that_is_no_model_leaves_no_run_behind(tmp_path: Path) -> None:
     assert run.code == 2
     assert "a model artefact" in run.err
     assert not run.path.exists()
+
+
+def test_under_block_release_each_method_has_the_blocks_that_suit_its_own_learner(
+    tmp_path: Path,
+) -> None:
+    """FedAvg draws no episodes: it takes 20 patients a block, episodes of 1 + 1 images 10."""
+    run = simulate_tiny(
+        tmp_path / "run",
+        rounds=2,
+        baselines={"methods": ["fedavg"]},
+        privacy={"mechanism": "block", "target_epsilon": 8, "population": 400},
+    )
+    assert run.code == 0, run.err
+    blocks = {}
+    for of_run in (run.path, run.path / "baseline-runs/fedavg"):
+        policy = read_policy_file(of_run / "policies/alder.yaml")
+        assert isinstance(policy, BlockPolicy)
+        blocks[of_run.name] = policy.n_blocks
+    assert blocks == {"run": 40, "fedavg": 20}

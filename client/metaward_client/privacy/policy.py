@@ -19,6 +19,10 @@ MAX_DELTA_TIMES_POPULATION = 0.1
 """target_delta is at most this over the population: a mechanism that publishes one patient in
 1/target_delta satisfies the definition, so target_delta must be far below one over the patients."""
 MOST_BLOCKS = 100_000
+MOST_STEPS = 10_000
+PATIENTS_OF_A_BLOCK = 50
+"""Where a policy does not say how many blocks: so many have images enough for an episode of five
+support and five query images of a class (docs/privacy.md)."""
 
 
 class NoPrivacy(Settings):
@@ -75,7 +79,7 @@ class DpSgdPolicy(_Protected):
     """Patient DP-SGD: every step sums clipped per-patient gradients and adds noise."""
 
     mechanism: Literal["dp-sgd"] = "dp-sgd"
-    steps_per_round: int = Field(2, ge=1, le=10_000, description="k: noised sums in one round")
+    steps_per_round: int = Field(2, ge=1, le=MOST_STEPS, description="k: noised sums in one round")
     images_per_patient: int = Field(
         4, ge=1, description="images that one patient's gradient is the mean of, at most"
     )
@@ -111,14 +115,22 @@ class BlockPolicy(_Protected):
     """Block release: fixed blocks of patients each give one clipped task delta."""
 
     mechanism: Literal["block"] = "block"
-    blocks: int = Field(
-        20, ge=2, le=MOST_BLOCKS, description="B: blocks that patients are hashed to"
+    blocks: int | None = Field(
+        None,
+        ge=2,
+        le=MOST_BLOCKS,
+        description="B: blocks that patients are hashed to; left out: population / 50",
     )
 
     @property
     def label(self) -> str:
         """Name to show to people."""
         return "block release"
+
+    @property
+    def n_blocks(self) -> int:
+        """B, at least 2; of the public population where it is left out, never of the patients."""
+        return self.blocks or min(max(self.population // PATIENTS_OF_A_BLOCK, 2), MOST_BLOCKS)
 
     def terms(self) -> Terms:
         """Return what one round costs."""
@@ -128,7 +140,7 @@ class BlockPolicy(_Protected):
             sample_rate=self.sample_rate,
             steps=1,
             max_grad_norm=self.max_grad_norm,
-            divisor=self.sample_rate * self.blocks,
+            divisor=self.sample_rate * self.n_blocks,
             adaptive_clipping=self.adaptive_clipping,
         )
 

@@ -188,7 +188,7 @@ def _private_delta(
                 task,
                 build_learner(asked.study.learner),
                 sums,
-                blocks=policy.blocks,
+                blocks=policy.n_blocks,
                 block_key=ledger.derived_key(BLOCK_KEY),
                 seed=asked.seed,
             )

@@ -13,6 +13,7 @@ from metaward.errors import ConfigError
 from metaward.privacy_promise import BLOCK, DP_SGD
 from metaward.study import Study
 from metaward_client.privacy.policy import (
+    MOST_BLOCKS,
     BlockPolicy,
     DpSgdPolicy,
     NoPrivacy,
@@ -50,6 +51,18 @@ def test_terms_of_block_release_divide_by_rate_times_blocks() -> None:
     chosen = block(noise_multiplier=4.0, sample_rate=0.5, blocks=30, max_grad_norm=2.0)
     assert chosen.terms() == Terms(BLOCK, 4.0, 0.5, 1, 2.0, 15.0, False)
     assert statement_of_relation(chosen) == Relation.REPLACE_ONE.value
+
+
+@pytest.mark.parametrize(
+    ("population", "blocks"), [(2000, 40), (2049, 40), (60, 2), (10_000_000, MOST_BLOCKS)]
+)
+def test_blocks_left_out_are_one_for_every_fifty_patients_that_the_hospital_says_it_has(
+    population: int, blocks: int
+) -> None:
+    chosen = block(population=population, target_delta=1e-9, sample_rate=0.5)
+    assert chosen.blocks is None
+    assert chosen.n_blocks == blocks
+    assert chosen.terms().divisor == 0.5 * blocks
 
 
 def test_the_budget_is_what_the_policy_says() -> None:

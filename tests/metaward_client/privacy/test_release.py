@@ -17,7 +17,7 @@ from metaward_client.privacy.ledger import Ledger
 from metaward_client.privacy.noise import os_noise
 from metaward_client.privacy.policy import NoPrivacy
 from metaward_client.privacy.release import release
-from private_site import STUDY, KnownSource, asked, dp_sgd, twelve_patients
+from private_site import STUDY, KnownSource, asked, block, dp_sgd, twelve_patients
 from release_cases import BOTH, Make, answer, content, failing, with_learner
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_accountant")
@@ -65,18 +65,32 @@ def test_only_finite_float32_passes_the_door(
 # Who is drawn
 
 
+class Counting(KnownSource):
+    """Remembers how many numbers each sample was drawn with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counted: list[int] = []
+
+    def uniforms(self, n: int) -> Any:
+        self.counted.append(n)
+        return super().uniforms(n)
+
+
 @BOTH
 def test_samples_are_of_all_patients_or_of_all_blocks(make: Make, opened: Any) -> None:
-    counted: list[int] = []
-
-    class Counting(KnownSource):
-        def uniforms(self, n: int) -> Any:
-            counted.append(n)
-            return super().uniforms(n)
-
-    release(asked(), twelve_patients, opened(make), Counting())
+    source = Counting()
+    release(asked(), twelve_patients, opened(make), source)
     # dp-sgd: 12 patients, twice in each of two steps; block: four blocks, once
-    assert counted == ([12] * 4 if make is dp_sgd else [4])
+    assert source.counted == ([12] * 4 if make is dp_sgd else [4])
+
+
+def test_blocks_left_out_are_drawn_as_many_as_the_noise_is_divided_by(opened: Any) -> None:
+    policy = opened(block, blocks=None, population=350, target_delta=1e-4)
+    source = Counting()
+    release(asked(), twelve_patients, policy, source)
+    assert source.counted == [7]
+    assert policy.terms().divisor == policy.sample_rate * 7
 
 
 @BOTH
