@@ -74,8 +74,6 @@ class Row:
     filters: int = 16
     sums: int = 2
     """k of dp-sgd: at one epsilon, few large sums have less noise than many small ones."""
-    plain: LearnerSettings | None = None
-    """What is trained without privacy, where nobody would train with a block's small episodes."""
 
 
 @dataclass(frozen=True)
@@ -97,15 +95,10 @@ class Job:
     """A model artefact that training begins from."""
 
     @property
-    def learner(self) -> LearnerSettings:
-        """What is trained."""
-        return self.row.learner if self.epsilon is not None else self.row.plain or self.row.learner
-
-    @property
     def outer(self) -> OuterSettings:
         """The server's step, as a simulation would take it."""
         clipped = self.clipped_outer or self.epsilon is not None
-        return recommended_outer(self.learner, clipped=clipped)
+        return recommended_outer(self.row.learner, clipped=clipped)
 
     def first_theta(self, study: Study) -> Arrays:
         """Return theta before round 0."""
@@ -116,19 +109,17 @@ class Job:
 def rows() -> list[Row]:
     """Step sizes, sampling and width were chosen at epsilon 8 on seed 0 and 1 of these sets."""
     gradient: dict[str, Any] = {"adapt": NEAREST_MEAN}
-    small: dict[str, Any] = {"n_shot": 2, "n_query": 2, "episodes": 2}
-    smallest: dict[str, Any] = {"n_shot": 1, "n_query": 1, "episodes": 2}
     fomaml = FomamlSettings(n_way=10, inner_lr=LR, **gradient)
     reptile = ReptileSettings(n_way=10, inner_lr=LR, **gradient)
     return [
         Row(PrototypicalSettings(), "dp-sgd"),
         Row(fomaml, "dp-sgd", sums=1),
         Row(reptile, "dp-sgd"),
-        Row(PrototypicalSettings(**smallest), "block", plain=PrototypicalSettings()),
+        Row(PrototypicalSettings(), "block"),
         Row(FedAvgSettings(local_lr=LR, **gradient), "block"),
         Row(FedAvgSettings(local_lr=LR, **gradient), "dp-sgd"),
-        Row(fomaml.model_copy(update=small), "block", plain=fomaml),
-        Row(reptile.model_copy(update={"n_shot": 2, "episodes": 2}), "block", plain=reptile),
+        Row(fomaml, "block"),
+        Row(reptile, "block"),
     ]
 
 
@@ -161,7 +152,7 @@ def run(job: Job) -> dict[str, Any]:
         seed=job.seed,
         rounds=max(job.rounds, 1),
         model=model,
-        learner=job.learner,
+        learner=job.row.learner,
         outer=job.outer,
     )
     theta, said = job.first_theta(study), {}
@@ -170,7 +161,7 @@ def run(job: Job) -> dict[str, Any]:
             theta, said = train(study, training, job, Path(folder))
     name = job.row.learner.name
     plan = EvaluationPlan((SHOTS,), 5, 8, job.episodes, job.seed)
-    method = Method("meta", "meta", model, job.learner, theta)
+    method = Method("meta", "meta", model, job.row.learner, theta)
     scores = {
         Path(site).name: estimate(tasks[Path(site).name], method, plan).mean
         for site in job.held_out

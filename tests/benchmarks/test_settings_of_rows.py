@@ -55,23 +55,24 @@ def test_a_private_row_asks_for_its_own_number_of_sums_which_is_a_simulation_s()
         assert choice.steps_per_round == recommended_sums(row.learner)
 
 
-def test_a_row_of_block_release_is_compared_with_the_learner_at_its_own_episodes() -> None:
-    plain_of = {
-        row.learner.name: row.learner for row in bench_privacy.rows() if row.mechanism == "dp-sgd"
-    }
-    blocks = [row for row in bench_privacy.rows() if row.mechanism == "block"]
-    assert {row.learner.name for row in blocks} == set(plain_of)
-    for row in blocks:
-        private = bench_privacy.Job(
-            row=row, epsilon=8.0, noise_only=False, sites=(), held_out=(),
-            image=(16, 1), rounds=1, episodes=1, seed=0,
+def test_rows_of_block_release_are_those_of_dp_sgd_with_a_simulation_s_blocks_and_outer_step() -> (
+    None
+):
+    learners = {
+        mechanism: {row.learner.name: row.learner for row in bench_privacy.rows()
+                    if row.mechanism == mechanism}
+        for mechanism in ("dp-sgd", "block")
+    }  # fmt: skip
+    assert learners["block"] == learners["dp-sgd"]
+    for learner in learners["block"].values():
+        job = bench_privacy.Job(
+            row=bench_privacy.Row(learner, "block"), epsilon=8.0, noise_only=False, sites=(),
+            held_out=(), image=(16, 1), rounds=1, episodes=1, seed=0,
         )  # fmt: skip
-        assert private.learner == row.learner
-        assert replace(private, epsilon=None).learner == plain_of[row.learner.name]
-        choice = bench_privacy.choice_of(private)
+        choice = bench_privacy.choice_of(job)
         assert choice is not None
         assert choice.blocks is None  # what a simulation takes
         scenario = Scenario.model_validate(
-            {"learner": row.learner.model_dump(), "privacy": choice.model_dump()}
+            {"learner": learner.model_dump(), "privacy": choice.model_dump()}
         )
-        assert private.outer == scenario.study().outer
+        assert job.outer == scenario.study().outer
