@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from metaward_client.site_work import SiteAtWork
     from watched_hospital import Hospital
 
 sys.path.append(str(Path(__file__).parents[1]))  # for dicom_factory
@@ -27,3 +28,11 @@ def hospital(
 
     monkeypatch.setattr("metaward_client.privacy.ledger.ledger.accountant_of_record", lambda: TOY)
     return partial(new_hospital, tmp_path)
+
+
+@pytest.fixture
+def site_of(one_thread: None, tmp_path: Path) -> "Callable[..., SiteAtWork]":
+    """Make sites that answer orders, with a log in the test's own folder."""
+    from site_orders import site_at_work
+
+    return partial(site_at_work, tmp_path)

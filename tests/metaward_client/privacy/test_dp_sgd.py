@@ -7,64 +7,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.func import functional_call
 from torch.nn import functional as F
 
+from dp_sgd_cases import AT, HEAD, by_hand, flat, sample, site, summed
 from metaward.errors import PrivacyError
-from metaward.meta.head import Head
-from metaward.meta.noised import ClassSums, public_head
 from metaward.meta.parameters import Parameters
 from metaward.models.body import Body, build_body
 from metaward.tasks import Task
 from metaward_client.privacy.clip_norm import ROUNDING_MARGIN
-from metaward_client.privacy.cohort import Cohort, Sample
-from metaward_client.privacy.dp_sgd import PatientAnswers, clipped_sum
-from metaward_client.privacy.noised_sum import ClippedSum, NoisedSums
-from metaward_client.privacy.round_memory import PooledSums, RoundMemory
-from metaward_client.privacy.terms import Terms
+from metaward_client.privacy.dp_sgd import clipped_sum
 from private_site import BODY, STUDY, KnownSource, one_patient_more, task_of, twelve_patients
-
-LABELS = ("a", "b")
-HEAD = public_head(BODY.features, (0, 1), 2, seed=1)
-AT = Parameters(BODY.initial_parameters(), HEAD)
-
-
-def site(task: Task, *, norm: float = 1e6, m: int = 4, source: KnownSource | None = None,
-         augment: str = "none", steps: int = 9) -> PatientAnswers:  # fmt: skip
-    terms = Terms("dp-sgd", 1.0, 0.5, steps, norm, divisor=10.0)
-    sums = NoisedSums(terms, source or KnownSource(), norm)
-    return PatientAnswers(
-        BODY, Cohort.of(task, LABELS), sums, images_per_patient=m,
-        augment=augment,  # type: ignore[arg-type]
-    )  # fmt: skip
-
-
-def summed(
-    at: PatientAnswers, *, drawn: list[int] | None = None, classes: tuple[int, ...] = (0, 1),
-    weights: list[float] | None = None,
-) -> ClippedSum:  # fmt: skip
-    n = at.cohort.n_patients
-    who = np.arange(n) if drawn is None else np.asarray(drawn, dtype=np.int64)
-    given = None if weights is None else torch.tensor(weights)
-    return clipped_sum(at, AT, sample(at, who, np.linspace(0.1, 0.9, 50)), classes, weights=given)
-
-
-def sample(at: PatientAnswers, drawn: np.ndarray, seeds: np.ndarray) -> Sample:
-    return Sample(drawn, seeds, at.images_per_patient, at.augment)
-
-
-def flat(sums: ClippedSum) -> np.ndarray:
-    return np.concatenate([leaf.ravel() for leaf in sums.sums.values()])
-
-
-def by_hand(task: Task, rows: list[int]) -> np.ndarray:
-    """The gradient of the mean loss over some images, in one plain backward pass."""
-    leaves = {name: leaf.clone().requires_grad_() for name, leaf in AT.body.items()}
-    features = functional_call(BODY, leaves, (task.take(np.array(rows)),))
-    logits = features @ HEAD.weight.T + HEAD.bias
-    loss = F.cross_entropy(logits, torch.from_numpy(task.labels[rows]))
-    gradients = torch.autograd.grad(loss, list(leaves.values()))
-    return np.concatenate([gradient.double().numpy().ravel() for gradient in gradients])
 
 
 def test_a_patient_counts_once_however_many_images_there_are() -> None:
@@ -237,106 +189,6 @@ def test_the_head_is_held_still_and_has_no_part_in_the_clip(norm: float) -> None
     np.testing.assert_allclose(found, expected, rtol=3e-4, atol=1e-5 * np.abs(expected).max())
 
 
-def test_at_most_m_images_of_a_patient_are_used() -> None:
-    task = task_of({"p": [0, 1, 0, 1, 0]})
-    possible = [by_hand(task, [i]) for i in range(5)]
-    found = set()
-    for seed in np.linspace(0.01, 0.99, 30):
-        at = site(task, m=1)
-        vector = flat(clipped_sum(at, AT, sample(at, np.array([0]), np.array([seed])), (0, 1)))
-        distance = [np.abs(vector - each).max() for each in possible]
-        assert min(distance) < 3e-4
-        found.add(int(np.argmin(distance)))
-    assert found == set(range(5))
-
-
-def test_images_of_labels_that_are_not_listed_count_nothing() -> None:
-    names = ("a", "b", "secret")
-    listed = task_of({"p": [0], "q": [1, 1]}, names)
-    more = task_of({"p": [0, 2], "q": [1, 1, 2], "only-secret": [2, 2]}, names)
-    rows = [0, 2, 3]  # the images that both have, in the order of the first
-    images = more.images.copy()
-    images[rows] = listed.images
-    with_secret = site(replace(more, images=images))
-    np.testing.assert_array_equal(flat(summed(with_secret)), flat(summed(site(listed))))
-    assert with_secret.cohort.n_patients == 3  # still drawn, as everybody is
-
-
-def test_a_label_means_its_name_and_not_its_number_at_the_site() -> None:
-    """Which other labels a site has, and in which order, changes nothing."""
-    task = task_of({"p": [0], "q": [1]})
-    turned = replace(task, labels=2 - task.labels, label_names=("extra", "b", "a"))
-    np.testing.assert_array_equal(flat(summed(site(turned))), flat(summed(site(task))))
-
-
-def test_rows_of_the_head_stand_for_the_classes_in_their_order() -> None:
-    task = task_of({"p": [0], "q": [1]})
-    turned = Parameters(AT.body, Head(HEAD.weight.flip(0), HEAD.bias.flip(0)))
-    at = site(task)
-    total = clipped_sum(at, turned, sample(at, np.arange(2), np.full(2, 0.5)), (1, 0))
-    np.testing.assert_allclose(flat(total), flat(summed(site(task))), rtol=1e-3, atol=1e-7)
-    unturned = clipped_sum(at, AT, sample(at, np.arange(2), np.full(2, 0.5)), (1, 0))
-    assert np.abs(flat(unturned) - flat(total)).max() > 1e-3
-
-
-def test_a_patient_without_an_image_of_the_classes_adds_nothing_and_is_in_the_draw() -> None:
-    task = task_of({"p": [0], "q": [1], "no-listed-label": [2]}, ("a", "b", "c"))
-    at = site(task)
-    only_a = summed(at, classes=(0,))
-    assert only_a.bits == 0.5
-    counted: list[int] = []
-
-    class Counting(KnownSource):
-        def uniforms(self, n: int) -> np.ndarray:
-            counted.append(n)
-            return super().uniforms(n)
-
-    site(task, source=Counting()).gradient(AT, (0,))
-    assert counted == [3, 3]  # all patients: once to draw them, once for their streams
-
-
-def test_an_empty_sample_gives_noise_and_is_counted() -> None:
-    source = KnownSource(scale=1.0, uniform=0.999)
-    at = site(twelve_patients(), norm=1.0, source=source)
-    answer = at.gradient(AT, (0, 1))
-    assert at.sums.released == 1
-    assert all(leaf.all() for leaf in answer.values())
-    assert np.isnan(at.loss)
-
-
-def test_a_site_without_any_image_answers_like_any_other() -> None:
-    at = site(task_of({}), norm=1.0, source=KnownSource(scale=1.0))
-    answer = at.gradient(AT, (0, 1))
-    assert answer.keys() == AT.body.keys()
-    assert all(leaf.all() for leaf in answer.values())
-
-
-@pytest.mark.parametrize("uniform", [1e-9, 0.999])
-def test_the_divisor_is_public_whoever_is_drawn(uniform: float) -> None:
-    task = twelve_patients()
-    at = site(task, source=KnownSource(uniform=uniform))
-    answer = at.gradient(AT, (0, 1))
-    drawn = [] if uniform > 0.5 else list(range(12))
-    expected = summed(site(task), drawn=drawn).sums["norms.0.weight"] / 10.0
-    np.testing.assert_allclose(answer["norms.0.weight"].numpy(), expected, atol=1e-6)
-
-
-def test_class_sums_are_of_a_sample_of_their_own_and_counted_with_the_gradients() -> None:
-    class Halves(KnownSource):
-        calls = 0
-
-        def uniforms(self, n: int) -> np.ndarray:
-            self.calls += 1
-            return np.full(n, 0.9 if self.calls == 1 else 0.1)
-
-    at = site(twelve_patients(), norm=1.0, source=Halves(), steps=2)
-    assert not at.class_sums(AT.body).patients.any()  # nobody is drawn
-    assert any(leaf.any() for leaf in at.gradient(AT, (0, 1)).values())
-    assert at.sums.released == 2
-    with pytest.raises(PrivacyError, match="number 3 of a round"):
-        at.class_sums(AT.body)
-
-
 def test_an_answer_has_the_shapes_of_the_body_in_float32() -> None:
     answer = site(twelve_patients()).gradient(AT, (0, 1))
     assert {n: leaf.shape for n, leaf in answer.items()} == {
@@ -353,28 +205,3 @@ def test_the_gradient_points_uphill() -> None:
     lower = {name: leaf - 0.05 * first[name] for name, leaf in AT.body.items()}
     at.gradient(Parameters(lower, HEAD), (0, 1))
     assert at.loss < before
-
-
-def test_patients_are_drawn_anew_for_each_answer() -> None:
-    class Halves(KnownSource):
-        calls = 0
-
-        def uniforms(self, n: int) -> np.ndarray:
-            self.calls += 1
-            return np.full(n, 0.9 if self.calls == 1 else 0.1)
-
-    at = site(twelve_patients(), source=Halves())
-    assert not any(leaf.any() for leaf in at.gradient(AT, (0, 1)).values())
-    assert any(leaf.any() for leaf in at.gradient(AT, (0, 1)).values())
-
-
-def test_class_sums_are_the_mean_with_those_of_earlier_rounds() -> None:
-    """Nobody is drawn, so the new sums are 0; the earlier ones weigh 0.8 of 1.8."""
-    earlier = ClassSums(torch.full((2, BODY.features), 9.0), torch.full((2,), 0.9))
-    at = site(twelve_patients(), source=KnownSource(uniform=0.999))
-    at.memory = RoundMemory(sums=PooledSums(earlier, 1.0))
-    found = at.class_sums(AT.body)
-    torch.testing.assert_close(found.features, earlier.features * 0.8 / 1.8)
-    torch.testing.assert_close(found.patients, earlier.patients * 0.8 / 1.8)
-    assert at.memory.sums is not None
-    assert at.memory.sums.weight == pytest.approx(1.8)
