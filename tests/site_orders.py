@@ -13,7 +13,8 @@ from metaward.learner_settings import FomamlSettings
 from metaward.models.body import build_body
 from metaward.study import ModelSettings, Study
 from metaward.tasks import Task
-from metaward.wire import RoundOrder, SiteRefusal, decode_update, encode_order, spec_of
+from metaward.wire import RoundOrder, SiteRefusal, decode_update, encode_order
+from metaward.wire_arrays import spec_of
 from metaward_client.node.approval import Consent
 from metaward_client.privacy.noise import os_noise
 from metaward_client.privacy.policy import NoPrivacy, ProtectedSettings

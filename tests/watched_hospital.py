@@ -23,7 +23,8 @@ from metaward.learner_settings import (
 )
 from metaward.models.body import build_body
 from metaward.study import ModelSettings, Study
-from metaward.wire import RoundOrder, encode_order, layout, spec_of
+from metaward.wire import RoundOrder, encode_order
+from metaward.wire_arrays import layout, spec_of
 from metaward_client.app import app
 from metaward_client.privacy.ledger import Ledger
 from metaward_client.privacy.terms import Budget

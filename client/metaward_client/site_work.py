@@ -23,14 +23,8 @@ from metaward.errors import ConfigError, DataError, MetawardError, PrivacyError,
 from metaward.model_artefact import expected_shapes
 from metaward.study import Study
 from metaward.tasks import Task
-from metaward.wire import (
-    ArraySpec,
-    RoundOrder,
-    SiteRefusal,
-    decode_order,
-    encode_refusal,
-    encode_update,
-)
+from metaward.wire import RoundOrder, SiteRefusal, decode_order, encode_refusal, encode_update
+from metaward.wire_arrays import ArraySpec
 from metaward_client.node.approval import ApprovalError, Consent
 from metaward_client.privacy.ledger import BudgetExceeded
 from metaward_client.privacy.noised_sum import Normals

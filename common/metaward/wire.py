@@ -3,33 +3,21 @@
 Two things only: a :class:`RoundOrder` from the coordinator to a site, and an :class:`Update` from
 a site to the coordinator. A site that cannot answer sends one number, a :class:`SiteRefusal`.
 
-Arrays travel end to end in one Flower ``Array`` of raw little-endian float32, with a serialisation
-name of our own; its name is the digest of the leaves' names and shapes. Both ends know these from
-the study's model, so digest, dtype, shape and the exact number of bytes are compared before one
-byte is interpreted: there is no header to parse, nothing to unpickle, and no length that the sender
-chooses. Flower's own modifications (which take deltas for full parameters and corrupt them in
-silence) fail on the unknown serialisation instead. One array in the place of one for each leaf is a
-quarter of the objects that Flower makes of a message, each of which is a request
-(docs/design/0006-between-hospitals-and-flower.md).
+Their arrays travel as :mod:`metaward.wire_arrays` says.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from enum import IntEnum
-from math import prod
-from typing import TypeAlias
 
-import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, RecordDict
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from metaward.arrays import Arrays
 from metaward.errors import ProtocolError
 from metaward.privacy_promise import NO_PROMISE, PrivacyPromise
 from metaward.study import Study
+from metaward.wire_arrays import ArraySpec, bytes_of, decode_arrays, encode_arrays
 
 PROTOCOL_VERSION = 1
 
@@ -44,11 +32,6 @@ STUDY_DIGEST_KEY = "study-digest"
 UPDATE_KEYS = frozenset({PROTOCOL_KEY, ROUND_KEY, STUDY_DIGEST_KEY})
 """Of an update's header; the keys of the site's privacy promise follow them."""
 
-FLOAT32 = "float32"
-RAW_FLOAT32 = "metaward.float32-le"
-"""Serialisation name: the elements of the leaves, sorted by name, each in C order, little-endian,
-and nothing else."""
-
 MAX_STUDY_BYTES = 65_536
 """Longest study description that a site reads; a full one has about 1,000 bytes."""
 
@@ -56,9 +39,6 @@ MAX_HEADER_BYTES = 4_096
 """Longest update without the elements of its delta: keys, names and numbers; a true one has about
 400 bytes."""
 NUMBER_BYTES = 8
-
-ArraySpec: TypeAlias = dict[str, tuple[int, ...]]
-"""Leaf name -> shape; every leaf is float32."""
 
 
 class SiteRefusal(IntEnum):
@@ -86,10 +66,6 @@ class SizeError(ProtocolError):
 
 class RecordsError(ProtocolError):
     """Records or keys are missing, unknown, or of the wrong type."""
-
-
-class ArraysError(ProtocolError):
-    """The arrays' layout, dtype or length is not what the study's model has."""
 
 
 @dataclass(frozen=True)
@@ -122,11 +98,6 @@ class Update:
     round_index: int
     delta: Arrays
     promise: PrivacyPromise = NO_PROMISE
-
-
-def spec_of(arrays: Mapping[str, NDArray[np.float32]]) -> ArraySpec:
-    """Return the names and shapes of ``arrays``."""
-    return {name: tuple(array.shape) for name, array in arrays.items()}
 
 
 def encode_order(order: RoundOrder) -> RecordDict:
@@ -198,67 +169,12 @@ def decode_update(content: RecordDict, spec: ArraySpec) -> Update:
 
 def largest_update(spec: ArraySpec) -> int:
     """Return the bytes that an update's records hold at most, names included."""
-    return MAX_HEADER_BYTES + _bytes_of(spec)
+    return MAX_HEADER_BYTES + bytes_of(spec)
 
 
 def encode_refusal(refusal: SiteRefusal) -> Error:
     """Return the error that a site sends instead of an update: a number, no text."""
     return Error(code=int(refusal))
-
-
-def encode_arrays(arrays: Mapping[str, NDArray[np.float32]]) -> ArrayRecord:
-    """Return the arrays as one, raw little-endian float32."""
-    assert all(array.dtype == np.float32 for array in arrays.values())
-    data = b"".join(np.asarray(arrays[name], dtype="<f4").tobytes() for name in sorted(arrays))
-    array = Array(dtype=FLOAT32, shape=(len(data) // 4,), stype=RAW_FLOAT32, data=data)
-    return ArrayRecord({layout(spec_of(arrays)): array})
-
-
-def decode_arrays(record: ArrayRecord, spec: ArraySpec) -> Arrays:
-    """Read arrays that must have exactly the names and shapes of ``spec``; the result is a copy.
-
-    Raises:
-        ArraysError: The layout, serialisation, dtype, shape or length differs.
-    """
-    name = layout(spec)
-    if record.keys() != {name}:
-        raise ArraysError(
-            f"{len(record)} arrays, or one of another layout",
-            expected=f"one array that holds the {len(spec)} of the study's model",
-            next_step="Install the same release of metaward at both ends.",
-        )
-    elements = _read_elements(record[name], _bytes_of(spec))
-    arrays, begin = {}, 0
-    for leaf in sorted(spec):
-        end = begin + prod(spec[leaf])
-        arrays[leaf] = elements[begin:end].reshape(spec[leaf]).astype(np.float32, copy=True)
-        begin = end
-    return {leaf: arrays[leaf] for leaf in spec}
-
-
-def layout(spec: ArraySpec) -> str:
-    """Return the digest of the names and shapes, which tells what the elements are."""
-    text = json.dumps({name: list(shape) for name, shape in spec.items()}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _read_elements(array: Array, n_bytes: int) -> NDArray[np.float32]:
-    for found, expected in (
-        (array.stype, RAW_FLOAT32),
-        (array.dtype, FLOAT32),
-        (tuple(array.shape), (n_bytes // 4,)),
-        (len(array.data), n_bytes),
-    ):
-        if found != expected:  # what was found is the sender's own text, and is not repeated
-            raise ArraysError(
-                "an array of another serialisation, dtype, shape or number of bytes",
-                expected=f"{expected}",
-            )
-    return np.frombuffer(array.data, dtype="<f4")
-
-
-def _bytes_of(spec: ArraySpec) -> int:
-    return 4 * sum(prod(shape) for shape in spec.values())
 
 
 def _check_size(content: RecordDict, limit: int) -> None:

@@ -16,15 +16,8 @@ from flwr.app import Message
 from metaward.arrays import Arrays, l2_norm
 from metaward.errors import ProtocolError
 from metaward.privacy_promise import PrivacyPromise
-from metaward.wire import (
-    ArraysError,
-    ArraySpec,
-    SiteRefusal,
-    SizeError,
-    Update,
-    VersionError,
-    decode_update,
-)
+from metaward.wire import SiteRefusal, SizeError, Update, VersionError, decode_update
+from metaward.wire_arrays import ArraysError, ArraySpec
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from metaward.errors import ConfigError, MetawardError
 from metaward.services import only_one
 from metaward.start_model import START_FOLDER
 from metaward.study import Study
-from metaward.wire import largest_update, spec_of
+from metaward.wire import largest_update
+from metaward.wire_arrays import spec_of
 from metaward_server.bounded_replies import bound_replies
 from metaward_server.failure_note import clear_failure, write_failure
 from metaward_server.guarded_grid import GuardedGrid

@@ -18,7 +18,8 @@ from metaward.arrays import Arrays, l2_norm
 from metaward.errors import FederationError
 from metaward.progress import RoundEvent
 from metaward.study import Study
-from metaward.wire import RoundOrder, decode_arrays, encode_arrays, encode_order, spec_of
+from metaward.wire import RoundOrder, encode_order
+from metaward.wire_arrays import decode_arrays, encode_arrays, spec_of
 from metaward_server.admission import Admission, Rules, admit
 from metaward_server.aggregation.compose import aggregate
 from metaward_server.checkpoints import CheckpointStore, Progress

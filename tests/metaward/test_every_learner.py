@@ -48,8 +48,8 @@ from metaward.wire import (
     decode_update,
     encode_order,
     encode_update,
-    spec_of,
 )
+from metaward.wire_arrays import spec_of
 from metaward_client.privacy.block_release import block_release
 from metaward_client.privacy.noised_sum import NoisedSums
 from metaward_client.privacy.stored_reply import decode_reply, encode_reply

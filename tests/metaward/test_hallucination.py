@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from metaward import wire
+from metaward import wire, wire_arrays
 from metaward.arrays import Tensors, to_arrays, to_tensors
 from metaward.episodes import Episode, Examples, sample_episode
 from metaward.errors import ConfigError
@@ -327,7 +327,7 @@ def test_its_leaves_cross_the_wire_and_adapt_from_a_stored_model(tmp_path: Path)
     theta = to_arrays(initial_parameters(MODEL, SMALL, 4))
     study = Study(model=MODEL, learner=SMALL, seed=4)
     order = wire.encode_order(wire.RoundOrder(study, 0, theta))
-    arrived = wire.decode_order(order, lambda _: wire.spec_of(theta)).theta
+    arrived = wire.decode_order(order, lambda _: wire_arrays.spec_of(theta)).theta
     save_model(tmp_path / "m", ModelCard.of_study(study, PrivacyStatement()), theta)
     loaded = load_model(tmp_path / "m")
     assert loaded.card.learner == SMALL

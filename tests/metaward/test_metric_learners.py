@@ -40,8 +40,8 @@ from metaward.wire import (
     decode_update,
     encode_order,
     encode_update,
-    spec_of,
 )
+from metaward.wire_arrays import spec_of
 from metaward_server.outer_optimizers import initial_state, outer_step
 from metric_cases import (
     MODEL,

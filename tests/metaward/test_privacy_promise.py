@@ -17,7 +17,8 @@ from metaward.privacy_promise import (
     REPLACE_ONE,
     PrivacyPromise,
 )
-from metaward.wire import RecordsError, Update, decode_update, encode_update, spec_of
+from metaward.wire import RecordsError, Update, decode_update, encode_update
+from metaward.wire_arrays import spec_of
 from metaward_client.privacy.terms import Relation
 
 NORTH = PrivacyPromise(DP_SGD, 8.0, 1e-5, ADD_OR_REMOVE_ONE)

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
-from metaward import wire
+from metaward import wire_arrays
 from metaward.arrays import Arrays
 from metaward.errors import ProtocolError
 from metaward.privacy_promise import PrivacyPromise
 from metaward.study import Study
 from metaward.wire import (
-    ArraysError,
     RecordsError,
     RoundOrder,
     SiteRefusal,
@@ -27,6 +26,7 @@ from metaward.wire import (
     encode_refusal,
     encode_update,
 )
+from metaward.wire_arrays import ArraysError
 
 STUDY = Study(seed=7)
 ARRAYS: Arrays = {
@@ -34,7 +34,7 @@ ARRAYS: Arrays = {
     "scale": np.float32([0.5]),
     "scalar": np.asarray(3.0, dtype=np.float32),
 }
-SPEC = wire.spec_of(ARRAYS)
+SPEC = wire_arrays.spec_of(ARRAYS)
 
 
 def an_order() -> RecordDict:
@@ -98,7 +98,7 @@ def test_nothing_crosses_that_is_not_on_this_list() -> None:
         "order/protocol: int",
         "order/round: int",
         "order/study: str",
-        f"theta/{wire.layout(SPEC)}: float32 bytes",
+        f"theta/{wire_arrays.layout(SPEC)}: float32 bytes",
     }
     assert fields_of(an_update()) == {
         "update/protocol: int",
@@ -108,7 +108,7 @@ def test_nothing_crosses_that_is_not_on_this_list() -> None:
         "update/neighbouring: str",
         "update/target-epsilon: float",
         "update/target-delta: float",
-        f"delta/{wire.layout(SPEC)}: float32 bytes",
+        f"delta/{wire_arrays.layout(SPEC)}: float32 bytes",
     }
 
 
@@ -189,7 +189,9 @@ def test_a_study_that_cannot_be_read_is_refused(text: object) -> None:
         decode_order(with_config(an_order(), "order", study=text), lambda _: SPEC)
 
 
-def raw(dtype: str = "float32", shape: object = (2,), stype: str = wire.RAW_FLOAT32) -> Array:
+def raw(
+    dtype: str = "float32", shape: object = (2,), stype: str = wire_arrays.RAW_FLOAT32
+) -> Array:
     array = Array(dtype=dtype, shape=(2,), stype=stype, data=b"\0" * 8)
     array.shape = shape  # type: ignore[assignment]
     return array
@@ -205,20 +207,22 @@ def raw(dtype: str = "float32", shape: object = (2,), stype: str = wire.RAW_FLOA
         raw(shape=(-1,)),
         raw(stype="numpy.ndarray"),
         Array(np.zeros(2, dtype=np.float32)),
-        Array(dtype="float32", shape=(2,), stype=wire.RAW_FLOAT32, data=b"\0" * 7),
-        Array(dtype="float32", shape=(2,), stype=wire.RAW_FLOAT32, data=b"\0" * 800),
-        Array(dtype="float32", shape=(10**12,), stype=wire.RAW_FLOAT32, data=b"\0" * 8),
+        Array(dtype="float32", shape=(2,), stype=wire_arrays.RAW_FLOAT32, data=b"\0" * 7),
+        Array(dtype="float32", shape=(2,), stype=wire_arrays.RAW_FLOAT32, data=b"\0" * 800),
+        Array(dtype="float32", shape=(10**12,), stype=wire_arrays.RAW_FLOAT32, data=b"\0" * 8),
     ],
 )
 def test_an_array_of_another_kind_shape_or_length_is_refused(array: Array) -> None:
     spec = {"w": (2,)}
-    content = RecordDict({**an_update(), "delta": ArrayRecord({wire.layout(spec): array})})
+    content = RecordDict({**an_update(), "delta": ArrayRecord({wire_arrays.layout(spec): array})})
     with pytest.raises(ArraysError, match="number of bytes"):
         decode_update(content, spec)
 
 
 def test_the_elements_lie_end_to_end_by_the_leaves_names_sorted() -> None:
-    [array] = wire.encode_arrays({"b": np.float32([3, 4]), "a": np.float32([[1], [2]])}).values()
+    [array] = wire_arrays.encode_arrays(
+        {"b": np.float32([3, 4]), "a": np.float32([[1], [2]])}
+    ).values()
     assert (array.shape, array.stype) == ((4,), "metaward.float32-le")
     assert array.data == np.array([1, 2, 3, 4], dtype="<f4").tobytes()
 
@@ -236,30 +240,33 @@ def test_the_elements_lie_end_to_end_by_the_leaves_names_sorted() -> None:
     ],
 )
 def test_leaves_of_other_names_or_shapes_are_refused_also_with_as_many_elements(
-    other: wire.ArraySpec,
+    other: wire_arrays.ArraySpec,
 ) -> None:
     arrays = {name: np.zeros(shape, dtype=np.float32) for name, shape in other.items()}
-    content = RecordDict({**an_update(), "delta": wire.encode_arrays(arrays)})
+    content = RecordDict({**an_update(), "delta": wire_arrays.encode_arrays(arrays)})
     with pytest.raises(ArraysError, match="another layout"):
         decode_update(content, SPEC)
 
 
 def test_a_second_array_is_refused() -> None:
-    arrays = {**an_update().array_records["delta"], **wire.encode_arrays({"w": np.float32([1])})}
+    arrays = {
+        **an_update().array_records["delta"],
+        **wire_arrays.encode_arrays({"w": np.float32([1])}),
+    }
     with pytest.raises(ArraysError, match="2 arrays"):
         decode_update(RecordDict({**an_update(), "delta": ArrayRecord(arrays)}), SPEC)
 
 
 def test_a_layout_is_its_leaves_in_any_order() -> None:
-    assert wire.layout(dict(reversed(SPEC.items()))) == wire.layout(SPEC)
+    assert wire_arrays.layout(dict(reversed(SPEC.items()))) == wire_arrays.layout(SPEC)
 
 
 def heavy_updates() -> dict[str, RecordDict]:
     heavy = b"\0" * 64_000_000
     text = heavy.decode()
-    array = Array(dtype="float32", shape=(2,), stype=wire.RAW_FLOAT32, data=heavy)
-    named = Array(dtype=text, shape=(2,), stype=wire.RAW_FLOAT32, data=b"")
-    shaped = Array(dtype="float32", shape=(1,) * 100_000, stype=wire.RAW_FLOAT32, data=b"")
+    array = Array(dtype="float32", shape=(2,), stype=wire_arrays.RAW_FLOAT32, data=heavy)
+    named = Array(dtype=text, shape=(2,), stype=wire_arrays.RAW_FLOAT32, data=b"")
+    shaped = Array(dtype="float32", shape=(1,) * 100_000, stype=wire_arrays.RAW_FLOAT32, data=b"")
     return {
         "the delta": RecordDict({**an_update(), "delta": ArrayRecord({"conv": array})}),
         "the delta's dtype": RecordDict({**an_update(), "delta": ArrayRecord({"conv": named})}),
@@ -292,7 +299,7 @@ def test_the_bound_on_size_has_room_for_every_true_update() -> None:
     long = {"module.with.quite.a.name." * 3 + str(i): np.float32(i) for i in range(200)}
     arrays = {name: np.asarray(value) for name, value in long.items()}
     content = encode_update(Update(STUDY.digest(), 2**40, arrays))
-    assert decode_update(content, wire.spec_of(arrays)).delta.keys() == arrays.keys()
+    assert decode_update(content, wire_arrays.spec_of(arrays)).delta.keys() == arrays.keys()
 
 
 def test_what_a_stranger_wrote_is_in_no_message() -> None:
@@ -304,7 +311,7 @@ def test_what_a_stranger_wrote_is_in_no_message() -> None:
         with_config(an_update(), "update", round=strange),
         with_config(an_update(), "update", study_digest=strange.encode()),
         RecordDict({strange: ConfigRecord()}),
-        RecordDict({**an_update(), "delta": ArrayRecord({wire.layout(SPEC): named})}),
+        RecordDict({**an_update(), "delta": ArrayRecord({wire_arrays.layout(SPEC): named})}),
         RecordDict({**an_update(), "delta": ArrayRecord({strange: named})}),
     ):
         with pytest.raises(ProtocolError) as caught:

@@ -9,7 +9,8 @@ from flwr.app import RecordDict
 
 from dicom_factory import write_dicom
 from metaward.errors import DataError
-from metaward.wire import RoundOrder, SiteRefusal, decode_update, encode_order, spec_of
+from metaward.wire import RoundOrder, SiteRefusal, decode_update, encode_order
+from metaward.wire_arrays import spec_of
 from metaward_client.dicom.header_index import index_headers
 from metaward_client.node.disk_check import look_at_disks
 from metaward_client.privacy.ledger import read_ledger

@@ -8,7 +8,8 @@ from flwr.app import RecordDict
 
 from metaward.errors import ConfigError, DataError, PrivacyError, ProtocolError
 from metaward.learner_settings import FomamlSettings
-from metaward.wire import RoundOrder, SiteRefusal, decode_update, encode_order, spec_of
+from metaward.wire import RoundOrder, SiteRefusal, decode_update, encode_order
+from metaward.wire_arrays import spec_of
 from metaward_client.privacy.ledger import BudgetExceeded
 from metaward_client.site_work import SiteAtWork, answer_message, answer_order, site_seed
 from site_orders import STUDY, THETA, a_message, an_order, delta_bytes, log_of, raising

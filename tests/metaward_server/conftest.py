@@ -20,14 +20,8 @@ from flwr.superlink.grid.http_grid import HttpGrid
 from metaward.arrays import Arrays
 from metaward.progress import RoundEvent
 from metaward.study import Study
-from metaward.wire import (
-    RoundOrder,
-    Update,
-    decode_order,
-    encode_update,
-    largest_update,
-    spec_of,
-)
+from metaward.wire import RoundOrder, Update, decode_order, encode_update, largest_update
+from metaward.wire_arrays import spec_of
 from metaward_server.bounded_replies import bound_replies
 from metaward_server.checkpoints import CheckpointStore, Progress
 from metaward_server.outer_optimizers import initial_state

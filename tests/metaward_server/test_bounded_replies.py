@@ -23,8 +23,8 @@ from metaward.wire import (
     encode_order,
     encode_update,
     largest_update,
-    spec_of,
 )
+from metaward.wire_arrays import spec_of
 from metaward_server.bounded_replies import (
     OVERHEAD,
     PullLimit,

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from metaward.arrays import Arrays
 from metaward.study import Study
-from metaward.wire import RAW_FLOAT32, Update, encode_update, layout
+from metaward.wire import Update, encode_update
+from metaward.wire_arrays import RAW_FLOAT32, layout
 from metaward_server.admission import Refusal, Rules, admit
 from metaward_server.checkpoints import CheckpointStore, Progress
 from metaward_server.outer_optimizers import initial_state

@@ -11,7 +11,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 
 from metaward.arrays import Arrays
 from metaward.privacy_promise import PrivacyPromise
-from metaward.wire import RAW_FLOAT32, SiteRefusal, Update, encode_update, layout, spec_of
+from metaward.wire import SiteRefusal, Update, encode_update
+from metaward.wire_arrays import RAW_FLOAT32, layout, spec_of
 from metaward_server.admission import UNREADABLE_REPLY, Refusal
 from played_studies import STUDY, Node, bits, changed, with_delta
 

@@ -27,7 +27,8 @@ from metaward.study import (
     Study,
     TrimmedMeanSettings,
 )
-from metaward.wire import RoundOrder, decode_update, encode_order, layout, spec_of
+from metaward.wire import RoundOrder, decode_update, encode_order
+from metaward.wire_arrays import layout, spec_of
 from metaward.workers import WorkerPool
 from metaward_server import study_run
 from metaward_server.study_run import run_study
