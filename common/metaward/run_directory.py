@@ -19,7 +19,8 @@ from typing import Any, Self
 import yaml
 
 from metaward.errors import ConfigError
-from metaward.model_artefact import CARD_FILE, PrivacyStatement
+from metaward.model_artefact import CARD_FILE
+from metaward.privacy_statement import PrivacyStatement
 from metaward.progress import RoundEvent
 from metaward.whole_file import write_atomically
 

@@ -13,16 +13,8 @@ from textwrap import shorten
 
 from metaward.arrays import Arrays
 from metaward.errors import ConfigError
-from metaward.model_artefact import (
-    MAX_PROMISE,
-    ModelArtefact,
-    ModelCard,
-    PrivacyStatement,
-    StartStatement,
-    load_card,
-    load_model,
-    save_model,
-)
+from metaward.model_artefact import ModelArtefact, ModelCard, load_card, load_model, save_model
+from metaward.privacy_statement import MAX_PROMISE, PrivacyStatement, StartStatement
 from metaward.study import Study
 
 START_FOLDER = "start"

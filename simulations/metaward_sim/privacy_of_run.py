@@ -13,8 +13,8 @@ import yaml
 
 from metaward.config import validate_settings
 from metaward.learner_settings import LearnerSettings
-from metaward.model_artefact import PrivacyStatement
 from metaward.privacy_promise import BLOCK
+from metaward.privacy_statement import PrivacyStatement
 from metaward.tasks import Task
 from metaward_client.privacy.accountant import accountant_name, epsilon
 from metaward_client.privacy.calibration import noise_multiplier_for

@@ -7,7 +7,8 @@ from pathlib import Path
 from metaward.arrays import Arrays
 from metaward.episode_scores import Method
 from metaward.learner_settings import FedAvgSettings, LearnerSettings
-from metaward.model_artefact import ModelCard, PrivacyStatement, load_card, load_model, save_model
+from metaward.model_artefact import ModelCard, load_card, load_model, save_model
+from metaward.privacy_statement import PrivacyStatement
 from metaward.progress import RoundEvent
 from metaward.report.assemble import training_round
 from metaward.report.methods import BASELINES, shared_model

@@ -8,7 +8,8 @@ import numpy as np
 import bench_medical
 import bench_privacy
 from metaward.learner_settings import FedAvgSettings, PrototypicalSettings
-from metaward.model_artefact import ModelCard, PrivacyStatement, save_model
+from metaward.model_artefact import ModelCard, save_model
+from metaward.privacy_statement import PrivacyStatement
 from metaward.study import AdamSettings, ModelSettings, SgdSettings, Study
 from metaward_server.study_run import initial_theta
 from metaward_sim.scenario import Scenario, recommended_sums

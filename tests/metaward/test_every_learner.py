@@ -31,14 +31,9 @@ from metaward.learner_settings import (
     SiameseSettings,
 )
 from metaward.meta.compose import build_learner, initial_parameters
-from metaward.model_artefact import (
-    ModelCard,
-    PrivacyStatement,
-    expected_shapes,
-    load_model,
-    save_model,
-)
+from metaward.model_artefact import ModelCard, expected_shapes, load_model, save_model
 from metaward.models.body import build_body
+from metaward.privacy_statement import PrivacyStatement
 from metaward.study import Study
 from metaward.tasks import Task
 from metaward.wire import (

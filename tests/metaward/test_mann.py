@@ -17,8 +17,9 @@ from metaward.learner_settings import MannSettings
 from metaward.meta import mann
 from metaward.meta.compose import build_learner, build_noised_learner, initial_parameters
 from metaward.meta.presentations import accuracy_by_presentation, presentation_of
-from metaward.model_artefact import ModelCard, PrivacyStatement, load_model, save_model
+from metaward.model_artefact import ModelCard, load_model, save_model
 from metaward.models.body import Body, build_body
+from metaward.privacy_statement import PrivacyStatement
 from metaward.study import ModelSettings, Study
 from metaward.tasks import Task
 from metaward.theta import OWN

@@ -13,15 +13,9 @@ from metaward import model_artefact
 from metaward.arrays import to_arrays
 from metaward.errors import ConfigError
 from metaward.learner_settings import AdaptSettings, FomamlSettings, ReptileSettings
-from metaward.model_artefact import (
-    ModelCard,
-    PrivacyStatement,
-    expected_shapes,
-    load_card,
-    load_model,
-    save_model,
-)
+from metaward.model_artefact import ModelCard, expected_shapes, load_card, load_model, save_model
 from metaward.models.body import build_body
+from metaward.privacy_statement import PrivacyStatement
 from metaward.progress import RoundEvent
 from metaward.run_directory import RunDirectory, model_folder
 from metaward.study import ModelSettings

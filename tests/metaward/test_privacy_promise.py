@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metaward.errors import ProtocolError
-from metaward.model_artefact import joint_statement
 from metaward.privacy_promise import (
     ADD_OR_REMOVE_ONE,
     BLOCK,
@@ -17,6 +16,7 @@ from metaward.privacy_promise import (
     REPLACE_ONE,
     PrivacyPromise,
 )
+from metaward.privacy_statement import joint_statement
 from metaward.wire import RecordsError, Update, decode_update, encode_update
 from metaward.wire_arrays import spec_of
 from metaward_client.privacy.terms import Relation

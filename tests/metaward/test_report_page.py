@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 from rich.console import Console
 
-from metaward.model_artefact import PrivacyStatement
+from metaward.privacy_statement import PrivacyStatement
 from metaward.progress import RoundEvent
 from metaward.report.assemble import training_round
 from metaward.report.html import render_html, write_report_html

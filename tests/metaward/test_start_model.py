@@ -9,7 +9,8 @@ from metaward.arrays import Arrays, to_arrays
 from metaward.errors import ConfigError
 from metaward.learner_settings import LearnerSettings, PrototypicalSettings, RelationSettings
 from metaward.meta.compose import initial_parameters
-from metaward.model_artefact import ModelCard, PrivacyStatement, load_card, save_model
+from metaward.model_artefact import ModelCard, load_card, save_model
+from metaward.privacy_statement import PrivacyStatement
 from metaward.start_model import begun_from, keep_start, read_start, with_start
 from metaward.study import ModelSettings, Study
 

@@ -11,7 +11,8 @@ from flwr.app import Context, Error, Message, RecordDict
 
 from metaward.arrays import Arrays
 from metaward.errors import ConfigError, FederationError
-from metaward.model_artefact import ModelCard, PrivacyStatement, save_model
+from metaward.model_artefact import ModelCard, save_model
+from metaward.privacy_statement import PrivacyStatement
 from metaward.progress import RoundEvent
 from metaward.study import AdamSettings, ModelSettings, RoundSettings, Study
 from metaward_server import study_run

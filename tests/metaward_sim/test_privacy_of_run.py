@@ -10,7 +10,7 @@ import pytest
 from metaward.arrays import Arrays
 from metaward.errors import ConfigError
 from metaward.learner_settings import FedAvgSettings, PrototypicalSettings, ReptileSettings
-from metaward.model_artefact import PrivacyStatement
+from metaward.privacy_statement import PrivacyStatement
 from metaward.progress import RoundEvent
 from metaward.study import ModelSettings, SgdSettings, Study
 from metaward.tasks import Task

@@ -21,7 +21,8 @@ from metaward.learner_settings import (
     SiameseSettings,
 )
 from metaward.meta.compose import initial_parameters
-from metaward.model_artefact import ModelCard, PrivacyStatement, save_model
+from metaward.model_artefact import ModelCard, save_model
+from metaward.privacy_statement import PrivacyStatement
 from metaward.study import (
     ADAM_FOR_SHORT,
     AdamSettings,

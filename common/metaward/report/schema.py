@@ -9,7 +9,7 @@ from pydantic import Field
 
 from metaward.config import Settings, validate_settings
 from metaward.errors import ConfigError
-from metaward.model_artefact import PrivacyStatement
+from metaward.privacy_statement import PrivacyStatement
 from metaward.whole_file import write_atomically
 
 Interval = tuple[float, float]

@@ -23,8 +23,9 @@ from pydantic import Field
 from metaward.bundle import APP_FOLDER
 from metaward.config import Settings, load_settings
 from metaward.errors import ConfigError
-from metaward.model_artefact import ModelArtefact, ModelCard, joint_statement, save_model
+from metaward.model_artefact import ModelArtefact, ModelCard, save_model
 from metaward.privacy_promise import PrivacyPromise
+from metaward.privacy_statement import joint_statement
 from metaward.private_file import make_private_folder
 from metaward.run_directory import RunDirectory
 from metaward.services import only_one

@@ -8,8 +8,9 @@ import pytest
 
 from fake_superlink import STUDY, FakeSuperLink, commit, request
 from metaward.errors import ConfigError
-from metaward.model_artefact import ModelCard, PrivacyStatement, load_card, load_model, save_model
+from metaward.model_artefact import ModelCard, load_card, load_model, save_model
 from metaward.privacy_promise import PrivacyPromise
+from metaward.privacy_statement import PrivacyStatement
 from metaward.progress import RoundEvent
 from metaward.services import only_one
 from metaward.start_model import START_FOLDER
