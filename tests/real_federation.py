@@ -27,7 +27,7 @@ from metaward import cli
 from metaward.config import load_settings
 from metaward.model_artefact import load_model
 from metaward.study import Study
-from metaward.workers import ONE_THREAD
+from metaward.worker_process import ONE_THREAD
 from metaward_sim.demo_data import write_demo
 from metaward_sim.federation import run_federation
 

@@ -6,29 +6,24 @@ do not collapse when something else competes for the cores.
 Unlike ``concurrent.futures.ProcessPoolExecutor``, a worker that dies (killed, out of memory,
 segmentation fault) fails the one job that it ran and is replaced; and a job that runs too long can
 be abandoned. Workers are forked from a server process that has imported the heavy modules once, so
-that they start in milliseconds and share that memory. Whatever kills their
-parent, they die too.
+that they start in milliseconds and share that memory. Whatever kills their parent, they die too
+(:mod:`metaward.worker_process`).
 """
 
-import contextlib
-import multiprocessing
 import os
 import pickle
-import signal
-import sys
 import threading
-import traceback
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from multiprocessing import forkserver
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any, Generic, ParamSpec, Self, TypeVar, cast
+from typing import Any, Generic, ParamSpec, Self, TypeVar
 
 from metaward.errors import FederationError
+from metaward.worker_process import start_fork_server, start_process
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -36,21 +31,6 @@ J = TypeVar("J")
 
 JOBS_AHEAD = 3
 """Jobs per worker that `map` keeps waiting, so that no worker idles."""
-
-ONE_THREAD = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "NUMEXPR_NUM_THREADS": "1",
-}
-KEEP_MEMORY = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "2147483647",
-    "MALLOC_TOP_PAD_": "67108864",
-}
-"""glibc keeps freed memory for the next step instead of giving it back to the kernel: a FOMAML
-round took 0.7 times the CPU seconds (conv4, 32 filters at 32 pixels and 64 at 64), for 7 % more
-memory."""
 
 
 def available_cores() -> int:
@@ -95,7 +75,7 @@ class WorkerPool:
         ]
         # Runs at exit too, before multiprocessing would wait for the workers.
         self._reaper = weakref.finalize(self, _kill_all, self._workers)
-        _start_fork_server(preload)
+        start_fork_server(preload)
         for thread in self._threads:
             thread.start()
 
@@ -227,50 +207,7 @@ class WorkerPool:
 
 
 def _start_worker() -> _Worker:
-    context = multiprocessing.get_context("forkserver")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs,), name="metaward-worker")
-    process.start()
-    theirs.close()
-    return _Worker(process, ours)
-
-
-def _start_fork_server(preload: Sequence[str]) -> None:
-    """Start the server that workers are forked from, unless it runs.
-
-    Thread counts and malloc settings are read when a process starts, so they are set around this
-    call; Ctrl-C is ignored by the server and by what it forks: the parent ends the workers.
-    """
-    forkserver.set_forkserver_preload(list(preload))
-    with environment(ONE_THREAD | KEEP_MEMORY), _ignoring_ctrl_c():
-        forkserver.ensure_running()
-
-
-@contextlib.contextmanager
-def environment(values: dict[str, str]) -> Iterator[None]:
-    """Set environment variables for the processes that start inside, and put them back."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _ignoring_ctrl_c() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers; the server runs by then
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    return _Worker(*start_process())
 
 
 def _kill_all(workers: dict[int, _Worker]) -> None:
@@ -289,42 +226,3 @@ def _died(exit_code: int | None) -> FederationError:
         expected="the job to end",
         next_step="Check the machine's memory; other jobs are not affected.",
     )
-
-
-def _work(pipe: "Connection[Any, Any]") -> None:
-    """Run in the worker: one job after the other until the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    os.environ.update(ONE_THREAD)
-    if "torch" in sys.modules:  # one that is imported later reads the environment
-        sys.modules["torch"].set_num_threads(1)
-    while True:
-        try:
-            payload = pipe.recv_bytes()
-        except EOFError:
-            return
-        pipe.send_bytes(_run(payload))
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)
-
-
-def _run(payload: bytes) -> bytes:
-    try:
-        function, args, kwargs = pickle.loads(payload)  # noqa: S301 (from our own parent)
-        return pickle.dumps((True, function(*args, **kwargs)))
-    except Exception as error:  # noqa: BLE001 (carried to the caller's future)
-        return _pickled_error(error)
-
-
-def _pickled_error(error: Exception) -> bytes:
-    with contextlib.suppress(Exception):
-        error.add_note("in a worker process:\n" + "".join(traceback.format_exception(error)))
-        data = pickle.dumps((False, error))
-        cast(tuple[bool, Exception], pickle.loads(data))  # noqa: S301 (some only fail to load)
-        return data
-    return pickle.dumps((False, RuntimeError(f"a worker's job raised {type(error).__name__}")))

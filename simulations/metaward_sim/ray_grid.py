@@ -19,7 +19,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from metaward.arrays import Arrays
 from metaward.errors import ConfigError, FederationError
-from metaward.workers import ONE_THREAD, environment
+from metaward.worker_process import ONE_THREAD, environment
 
 NOTHING_LEAVES_THE_MACHINE = {
     "FLWR_TELEMETRY_ENABLED": "0",

@@ -13,7 +13,7 @@ from pathlib import Path
 from metaward.flower_programs import SCRIPTS, flower_environment
 from metaward.health import LOOPBACK
 from metaward.services import Service
-from metaward.workers import KEEP_MEMORY
+from metaward.worker_process import KEEP_MEMORY
 from metaward_client.node.node_folder import NodeFolder, read_kit
 from metaward_client.node.vetted_app import write_command
 
