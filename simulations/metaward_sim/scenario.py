@@ -266,9 +266,9 @@ def recommended_outer(learner: LearnerSettings, *, clipped: bool = False) -> Out
     """Return the outer optimiser that suits a learner's deltas.
 
     Deltas that are gradients, such as a prototypical network's and FOMAML's, are for Adam to
-    scale; with small steps for a relation network, whose comparing part larger ones put to silence
-    for good. Reptile's and FedAvg's are differences of parameters, to be taken as they are; but for
-    clipped ones, which are too short to get anywhere in the rounds that a budget allows.
+    scale. Reptile's and FedAvg's are differences of parameters, to be taken as they are; but for
+    clipped ones, which are too short to get anywhere in the rounds that a budget allows. A relation
+    network takes small steps always: larger ones put its comparing part to silence for good.
 
     Args:
         learner: The learner.
@@ -276,11 +276,10 @@ def recommended_outer(learner: LearnerSettings, *, clipped: bool = False) -> Out
             deltas. A coordinate of those is about a thousandth, so Adam's constant must be below
             that.
     """
-    if clipped:
-        return ADAM_FOR_SHORT
-    if learner.DELTA == "difference":
+    if learner.DELTA == "difference" and not clipped:
         return SgdSettings(step_size=1.0)
-    return AdamSettings(step_size=1.0e-3 if learner.name == "relation" else 5.0e-3)
+    adam = ADAM_FOR_SHORT if clipped else AdamSettings(step_size=5.0e-3)
+    return adam.model_copy(update={"step_size": 1.0e-3}) if learner.name == "relation" else adam
 
 
 def recommended_sums(learner: LearnerSettings) -> int:

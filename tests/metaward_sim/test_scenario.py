@@ -355,3 +355,11 @@ def test_a_start_stands_beside_the_file_and_gives_the_network_that_the_file_leav
 def test_clipped_deltas_of_every_learner_are_for_adam_to_scale() -> None:
     for learner in (PrototypicalSettings(), FomamlSettings(), ReptileSettings(), FedAvgSettings()):
         assert recommended_outer(learner, clipped=True) == ADAM_FOR_SHORT
+
+
+def test_a_relation_network_takes_small_steps_also_where_deltas_are_clipped() -> None:
+    """With steps of 0.01 its comparing part falls silent, and it stays at chance."""
+    outer = recommended_outer(RelationSettings(), clipped=True)
+    assert outer == ADAM_FOR_SHORT.model_copy(update={"step_size": 0.001})
+    private = {"privacy.target_epsilon": 8.0, "privacy.mechanism": "block"}
+    assert read_scenario(None, private | {"learner": {"name": "relation"}}).study().outer == outer
