@@ -46,7 +46,8 @@ from metaward_server.outer_optimizers import initial_state, outer_step
 from metaward_server.study_run import initial_theta
 from metaward_sim.demo_data import write_demo
 from metaward_sim.pooled import pooled_task, train_pooled
-from metaward_sim.scenario import FedAdamBaseline, recommended_outer
+from metaward_sim.recommended import recommended_outer
+from metaward_sim.scenario import FedAdamBaseline
 
 SHOTS = (1, 5, 10, 20)
 FEDADAM = "FedAdam"

@@ -57,7 +57,8 @@ from metaward_server.outer_optimizers import initial_state, outer_step
 from metaward_server.study_run import initial_theta
 from metaward_sim.demo_data import write_demo
 from metaward_sim.privacy_of_run import policies_of, set_up, statements, weakest
-from metaward_sim.scenario import PrivacyChoice, recommended_outer
+from metaward_sim.recommended import recommended_outer
+from metaward_sim.scenario import PrivacyChoice
 
 EPSILONS = (None, 8.0, 3.0, 1.0)
 NEAREST_MEAN = AdaptSettings(head="prototypes", steps=0)

@@ -56,7 +56,7 @@ from metaward_server.aggregation.compose import aggregate
 from metaward_server.outer_optimizers import initial_state, outer_step
 from metaward_server.study_run import initial_theta
 from metaward_sim.demo_data import write_demo
-from metaward_sim.scenario import recommended_outer
+from metaward_sim.recommended import recommended_outer
 
 SITES, HELD_OUT, HOSTILE = 8, 2, 2
 SHOTS = 5

@@ -20,7 +20,8 @@ from metaward.learner_settings import PrototypicalSettings, RelationSettings, Re
 from metaward.study import Study
 from metaward_client.site_config import SiteConfig
 from metaward_server.coordinator.home import CoordinatorSettings
-from metaward_sim.scenario import Scenario, recommended_outer
+from metaward_sim.recommended import recommended_outer
+from metaward_sim.scenario import Scenario
 from pages import FENCE, ROOT
 
 CONFIGURATION = ROOT / "docs/configuration.md"

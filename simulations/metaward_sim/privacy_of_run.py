@@ -20,24 +20,18 @@ from metaward_client.privacy.accountant import accountant_name, epsilon
 from metaward_client.privacy.calibration import noise_multiplier_for
 from metaward_client.privacy.ledger import Ledger, read_ledger
 from metaward_client.privacy.policy import (
-    MOST_BLOCKS,
     NoPrivacy,
     PolicyFile,
     ProtectedSettings,
     read_policy_file,
 )
 from metaward_client.privacy.terms import Relation
+from metaward_sim.recommended import recommended_blocks
 from metaward_sim.scenario import PrivacyChoice
 
 POLICIES_FOLDER = "policies"
 LEDGERS_FOLDER = "ledgers"
 WITNESS_FOLDER = "witness"
-
-PATIENTS_FOR_AN_IMAGE = 5
-"""Of a block, for each image that an episode has of a class: a block has no label in plenty. They
-are counted in the population, which may be half as large again as the patients are many."""
-IMAGES_WITHOUT_EPISODES = 4
-"""As many patients to a learner that draws no episodes as to one with four images of a class."""
 
 Policy = NoPrivacy | ProtectedSettings
 
@@ -108,23 +102,6 @@ def _policy(
     policy = validate_settings(content, PolicyFile, where=f"the policy of hospital {task.site}")
     assert not isinstance(policy.privacy, NoPrivacy)
     return policy.privacy
-
-
-def recommended_blocks(learner: LearnerSettings, population: int) -> int:
-    """Return B: as many blocks as have patients for an episode of the learner each.
-
-    More blocks share the noise, but one that cannot fill an episode adds nothing
-    (docs/privacy.md). A block for every `PATIENTS_FOR_AN_IMAGE` patients per image of a class: ten
-    where an episode has one support and one query image of each class.
-
-    >>> from metaward.learner_settings import PrototypicalSettings
-    >>> recommended_blocks(PrototypicalSettings(n_shot=1, n_query=1), 2000)
-    200
-    """
-    drawn = learner.model_dump()
-    images = drawn.get("n_shot", 0) + drawn.get("n_query", 0) or IMAGES_WITHOUT_EPISODES
-    most = population // (PATIENTS_FOR_AN_IMAGE * images)
-    return min(max(most, 2), MOST_BLOCKS)
 
 
 def round_up(n_patients: int) -> int:

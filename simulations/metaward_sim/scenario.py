@@ -32,6 +32,7 @@ from metaward.study import (
     check_enough_updates,
 )
 from metaward_client.privacy.policy import MOST_BLOCKS, MOST_STEPS
+from metaward_sim.recommended import recommended_outer, recommended_sums
 
 BaselineName: TypeAlias = Literal[
     "fedavg", "fedadam", "local", "random", "pooled", "noise-only", "start"
@@ -260,32 +261,3 @@ class Scenario(Settings):
         return self.fedavg_study().model_copy(
             update={"name": f"{self.name[:56]}-fedadam", "outer": self.baselines.fedadam.outer}
         )
-
-
-def recommended_outer(learner: LearnerSettings, *, clipped: bool = False) -> OuterSettings:
-    """Return the outer optimiser that suits a learner's deltas.
-
-    Deltas that are gradients, such as a prototypical network's and FOMAML's, are for Adam to
-    scale. Reptile's and FedAvg's are differences of parameters, to be taken as they are; but for
-    clipped ones, which are too short to get anywhere in the rounds that a budget allows. A relation
-    network takes small steps always: larger ones put its comparing part to silence for good.
-
-    Args:
-        learner: The learner.
-        clipped: Whether deltas are means of many clipped vectors, patients' gradients or blocks'
-            deltas. A coordinate of those is about a thousandth, so Adam's constant must be below
-            that.
-    """
-    if learner.DELTA == "difference" and not clipped:
-        return SgdSettings(step_size=1.0)
-    adam = ADAM_FOR_SHORT if clipped else AdamSettings(step_size=5.0e-3)
-    return adam.model_copy(update={"step_size": 1.0e-3}) if learner.name == "relation" else adam
-
-
-def recommended_sums(learner: LearnerSettings) -> int:
-    """Return the noised sums per round that suit a learner under dp-sgd.
-
-    Prototypical networks need two. FOMAML's first ones would be inner steps, and cost its gradient
-    more noise than they are worth (docs/privacy.md).
-    """
-    return 1 if learner.name == "fomaml" else 2

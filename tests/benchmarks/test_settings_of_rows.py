@@ -12,7 +12,8 @@ from metaward.model_artefact import ModelCard, save_model
 from metaward.privacy_statement import PrivacyStatement
 from metaward.study import AdamSettings, ModelSettings, SgdSettings, Study
 from metaward_server.study_run import initial_theta
-from metaward_sim.scenario import Scenario, recommended_sums
+from metaward_sim.recommended import recommended_sums
+from metaward_sim.scenario import Scenario
 
 MODEL = ModelSettings(filters=8, image_size=16, groups=2)
 

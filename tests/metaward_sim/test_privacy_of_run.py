@@ -17,7 +17,6 @@ from metaward.tasks import Task
 from metaward_client.privacy.accountant import epsilon
 from metaward_client.privacy.ledger import read_ledger
 from metaward_client.privacy.policy import (
-    MOST_BLOCKS,
     BlockPolicy,
     DpSgdPolicy,
     NoPrivacy,
@@ -30,7 +29,6 @@ from metaward_sim.demo_data import write_demo
 from metaward_sim.federation import run_federation
 from metaward_sim.privacy_of_run import (
     policies_of,
-    recommended_blocks,
     round_up,
     set_up,
     statements,
@@ -152,10 +150,6 @@ def test_a_delta_too_large_for_a_hospitals_patients_is_refused_with_its_name(
     with pytest.raises(ConfigError, match=r"target_delta \(0.01\) must be at most.*0.005") as said:
         policies_of(large, {"north": task("north", 16)}, learner=STUDY.learner, rounds=3)
     assert "hospital north" in str(said.value)
-
-
-def test_blocks_left_out_are_never_more_than_a_policy_may_have() -> None:
-    assert recommended_blocks(PrototypicalSettings(n_shot=1, n_query=1), 5_000_000) == MOST_BLOCKS
 
 
 def test_setting_up_twice_keeps_the_ledger_and_what_was_spent(tmp_path: Path) -> None:

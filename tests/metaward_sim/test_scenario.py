@@ -11,14 +11,10 @@ from metaward.errors import ConfigError
 from metaward.learner_settings import (
     FedAvgSettings,
     FomamlSettings,
-    LearnerSettings,
     MamlSettings,
     MannSettings,
-    MatchingSettings,
     PrototypicalSettings,
-    RelationSettings,
     ReptileSettings,
-    SiameseSettings,
 )
 from metaward.meta.compose import initial_parameters
 from metaward.model_artefact import ModelCard, save_model
@@ -32,11 +28,11 @@ from metaward.study import (
     SgdSettings,
     Study,
 )
+from metaward_sim.recommended import recommended_outer
 from metaward_sim.scenario import (
     BaselineSettings,
     PrivacyChoice,
     Scenario,
-    recommended_outer,
 )
 from metaward_sim.simulate_command import read_scenario
 
@@ -130,26 +126,6 @@ def test_the_longest_name_still_names_both_studies() -> None:
     scenario = Scenario(name=name)
     assert scenario.study().name == name
     assert len(scenario.fedavg_study().name) <= 64
-
-
-@pytest.mark.parametrize(
-    ("learner", "outer"),
-    [
-        (PrototypicalSettings(), AdamSettings(step_size=5.0e-3)),
-        (MatchingSettings(), AdamSettings(step_size=5.0e-3)),
-        (RelationSettings(), AdamSettings(step_size=1.0e-3)),
-        (SiameseSettings(), AdamSettings(step_size=5.0e-3)),
-        (FomamlSettings(), AdamSettings(step_size=5.0e-3)),
-        (MamlSettings(), AdamSettings(step_size=5.0e-3)),
-        (ReptileSettings(), SgdSettings(step_size=1.0)),
-        (FedAvgSettings(), SgdSettings(step_size=1.0)),
-    ],
-)
-def test_gradients_go_through_adam_and_differences_as_they_are(
-    learner: LearnerSettings, outer: AdamSettings | SgdSettings
-) -> None:
-    assert recommended_outer(learner) == outer
-    assert Scenario(learner=learner).study().outer == outer
 
 
 def test_fedadam_is_fedavg_but_for_the_servers_step(tmp_path: Path) -> None:
@@ -350,16 +326,3 @@ def test_a_start_stands_beside_the_file_and_gives_the_network_that_the_file_leav
     assert scenario.model == model
     (tmp_path / "own.yaml").write_text("start: public\nmodel: {filters: 12}\n")
     assert read_scenario(tmp_path / "own.yaml", {}).model == ModelSettings(filters=12)
-
-
-def test_clipped_deltas_of_every_learner_are_for_adam_to_scale() -> None:
-    for learner in (PrototypicalSettings(), FomamlSettings(), ReptileSettings(), FedAvgSettings()):
-        assert recommended_outer(learner, clipped=True) == ADAM_FOR_SHORT
-
-
-def test_a_relation_network_takes_small_steps_also_where_deltas_are_clipped() -> None:
-    """With steps of 0.01 its comparing part falls silent, and it stays at chance."""
-    outer = recommended_outer(RelationSettings(), clipped=True)
-    assert outer == ADAM_FOR_SHORT.model_copy(update={"step_size": 0.001})
-    private = {"privacy.target_epsilon": 8.0, "privacy.mechanism": "block"}
-    assert read_scenario(None, private | {"learner": {"name": "relation"}}).study().outer == outer
