@@ -114,13 +114,14 @@ def rows() -> list[Row]:
     images leave room for more blocks (docs/privacy.md).
     """
     gradient: dict[str, Any] = {"adapt": NEAREST_MEAN}
+    prototypical = PrototypicalSettings(n_query=2, episodes=8)  # private dp-sgd draws none
     fomaml = FomamlSettings(n_way=10, inner_lr=LR, **gradient)
     reptile = ReptileSettings(n_way=10, inner_lr=LR, **gradient)
     return [
-        Row(PrototypicalSettings(), "dp-sgd"),
+        Row(prototypical, "dp-sgd"),
         Row(fomaml, "dp-sgd", sums=1),
         Row(reptile, "dp-sgd"),
-        Row(PrototypicalSettings(n_query=2, episodes=8), "block"),
+        Row(prototypical, "block"),
         Row(FedAvgSettings(local_lr=LR, **gradient), "block"),
         Row(FedAvgSettings(local_lr=LR, **gradient), "dp-sgd"),
         Row(fomaml, "block"),

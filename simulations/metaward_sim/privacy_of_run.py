@@ -80,16 +80,17 @@ def _policy(
     noise: float,
 ) -> ProtectedSettings:
     own: dict[str, Any]  # Any: the settings check their own types
-    common = {
+    common: dict[str, Any] = {
         "mechanism": choice.mechanism,
         "target_epsilon": choice.target_epsilon,
         "target_delta": target_delta,
         "population": population,
         "noise_multiplier": noise,
         "sample_rate": choice.sample_rate,
-        "max_grad_norm": choice.max_grad_norm,
         "adaptive_clipping": choice.adaptive_clipping,
     }
+    if choice.max_grad_norm is not None:
+        common["max_grad_norm"] = choice.max_grad_norm
     if choice.mechanism == BLOCK:
         own = {"blocks": choice.blocks or recommended_blocks(learner, population)}
     else:

@@ -31,7 +31,7 @@ from metaward.study import (
     Study,
     check_enough_updates,
 )
-from metaward_client.privacy.policy import MOST_BLOCKS, MOST_STEPS
+from metaward_client.privacy.policy import CLIP_NORM, MOST_BLOCKS, MOST_STEPS
 from metaward_sim.recommended import recommended_outer, recommended_sums
 
 BaselineName: TypeAlias = Literal[
@@ -111,7 +111,9 @@ class PrivacyChoice(Settings):
         None, gt=0, description="sigma; left out: what spends the budget in the scenario's rounds"
     )
     sample_rate: float = Field(0.3, gt=0, le=1, description="q: chance to enter one noised sum")
-    max_grad_norm: float = Field(1.0, gt=0, description="C: L2 norm that one unit adds at most")
+    max_grad_norm: float | None = Field(
+        None, gt=0, description=f"{CLIP_NORM}; left out: as in a policy"
+    )
     adaptive_clipping: bool = False
     steps_per_round: int = Field(
         2,

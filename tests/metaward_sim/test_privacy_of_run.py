@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -43,6 +44,7 @@ STUDY = Study(
     learner=ReptileSettings(inner_lr=0.1),
     outer=SgdSettings(step_size=1.0),
 )
+
 DP_SGD = PrivacyChoice(target_epsilon=8.0, sample_rate=0.5, steps_per_round=2, noise_multiplier=3.0)
 BLOCK = PrivacyChoice(
     mechanism="block", target_epsilon=20.0, sample_rate=0.5, blocks=2, noise_multiplier=3.0
@@ -109,6 +111,22 @@ def test_hospitals_share_budget_and_noise_and_keep_their_own_population_and_labe
     whole = {next(iter(north.terms().per_round())): 3 * DP_SGD.steps_per_round}
     spent = epsilon(whole, target_delta=north.target_delta, relation=Relation.ADD_OR_REMOVE_ONE)
     assert 7.5 < spent <= 8.0
+
+
+@pytest.mark.parametrize(("mechanism", "usual"), [("dp-sgd", 3.0), ("block", 1.0)])
+def test_a_clip_norm_that_is_left_out_is_that_of_a_policy_and_another_one_is_taken(
+    mechanism: Literal["dp-sgd", "block"], usual: float
+) -> None:
+    left_out = PrivacyChoice(mechanism=mechanism, target_epsilon=8.0, noise_multiplier=3.0)
+    for choice, norm in (
+        (left_out, usual),
+        (left_out.model_copy(update={"max_grad_norm": 0.25}), 0.25),
+    ):
+        policies = policies_of(
+            choice, {"north": task("north", 30)}, learner=STUDY.learner, rounds=3
+        )
+        assert isinstance(policies["north"], DpSgdPolicy | BlockPolicy)
+        assert policies["north"].max_grad_norm == norm
 
 
 def replace_noise(choice: PrivacyChoice, noise: float | None) -> PrivacyChoice:

@@ -18,6 +18,7 @@ from metaward_client.privacy.terms import Budget, Relation, Terms
 MAX_DELTA_TIMES_POPULATION = 0.1
 """target_delta is at most this over the population: a mechanism that publishes one patient in
 1/target_delta satisfies the definition, so target_delta must be far below one over the patients."""
+CLIP_NORM = "C: L2 norm that one unit adds at most"
 MOST_BLOCKS = 100_000
 MOST_STEPS = 10_000
 PATIENTS_OF_A_BLOCK = 50
@@ -49,7 +50,7 @@ class _Protected(Settings):
     )
     noise_multiplier: float = Field(2.5, gt=0, description="sigma: noise over the clip norm")
     sample_rate: float = Field(0.3, gt=0, le=1, description="q: chance to enter one noised sum")
-    max_grad_norm: float = Field(1.0, gt=0, description="C: L2 norm that one unit adds at most")
+    max_grad_norm: float = Field(1.0, gt=0, description=CLIP_NORM)
     adaptive_clipping: bool = Field(
         False, description="follow the median norm, for 5% more noise (Andrew et al. 2021)"
     )
@@ -79,6 +80,7 @@ class DpSgdPolicy(_Protected):
     """Patient DP-SGD: every step sums clipped per-patient gradients and adds noise."""
 
     mechanism: Literal["dp-sgd"] = "dp-sgd"
+    max_grad_norm: float = Field(3.0, gt=0, description=CLIP_NORM)
     steps_per_round: int = Field(2, ge=1, le=MOST_STEPS, description="k: noised sums in one round")
     images_per_patient: int = Field(
         4, ge=1, description="images that one patient's gradient is the mean of, at most"

@@ -72,7 +72,8 @@ def test_the_budget_is_what_the_policy_says() -> None:
 def test_what_is_left_out_is_cautious() -> None:
     chosen = dp_sgd()
     assert (chosen.unit, chosen.noise_multiplier, chosen.sample_rate) == ("patient", 2.5, 0.3)
-    assert (chosen.max_grad_norm, chosen.adaptive_clipping) == (1.0, False)
+    assert (chosen.max_grad_norm, block().max_grad_norm) == (3.0, 1.0)
+    assert not chosen.adaptive_clipping
     assert (chosen.steps_per_round, chosen.images_per_patient, chosen.rounds) == (2, 4, 1000)
     assert chosen.witness is None
 

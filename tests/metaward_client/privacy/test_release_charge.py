@@ -96,7 +96,7 @@ def test_without_a_ledger_nothing_happens(make: Make, tmp_path: Path) -> None:
 def test_terms_do_not_change_within_a_study(make: Make, opened: Any) -> None:
     policy = opened(make)
     answer(policy)
-    for change in ({"noise_multiplier": 2.0}, {"sample_rate": 0.25}, {"max_grad_norm": 3.0},
+    for change in ({"noise_multiplier": 2.0}, {"sample_rate": 0.25}, {"max_grad_norm": 0.7},
                    {"adaptive_clipping": True}):  # fmt: skip
         with pytest.raises(PrivacyError, match="other privacy terms"):
             release(asked(1), never, policy.model_copy(update=change), os_noise())
