@@ -223,7 +223,7 @@ def test_the_budget_as_json_is_one_object_and_nothing_else(ready: Path, capsys: 
                 "answered": 2,
                 "noise_multiplier": 1.0,
                 "sample_rate": 0.5,
-                "max_grad_norm": 1.0,
+                "max_grad_norm": 3.0,
                 "steps": 10,
                 "epsilon": 2.5,
             }
