@@ -1,6 +1,7 @@
 """Several processes at one ledger: one works, the others wait, then refuse; readers do not wait."""
 
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -102,6 +103,25 @@ def test_a_reader_sees_whole_entries_only_while_rounds_run(place: Place) -> None
     assert max(seen) <= 15
     assert verify_ledger(place.ledger, place.witness, clock=place.clock).entries == 15
     assert len(seen) > 1
+
+
+def test_a_reader_accepts_a_file_that_is_replaced_just_after_it_was_looked_at(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no name any more then, as the old head of a round has not."""
+    place.play([FIRST])
+    head, look_at = place.witness / "head", os.fstat
+
+    def replaced_afterwards(file: int) -> os.stat_result:
+        status = look_at(file)
+        fresh = place.witness / "head.fresh"
+        fresh.touch(mode=0o600)
+        fresh.write_bytes(head.read_bytes())
+        fresh.replace(head)
+        return status
+
+    monkeypatch.setattr(os, "fstat", replaced_afterwards)
+    assert verify_ledger(place.ledger, place.witness, clock=place.clock).entries == 5
 
 
 def test_a_reader_accepts_a_ledger_in_the_midst_of_an_append(place: Place) -> None:

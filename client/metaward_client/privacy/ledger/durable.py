@@ -82,10 +82,9 @@ class Folder:
             PrivacyError: It is missing, a link, another's, or open to others.
         """
         path = self.path / name
-        file = self._open_present(name, flags)
+        file, status = self._open_present(name, flags)
         try:
-            with refusing(path):
-                _require_own_file(os.fstat(file), path)
+            _require_own_file(status, path)
             yield file
         finally:
             os.close(file)
@@ -175,15 +174,20 @@ class Folder:
             self.disk.unlink(self.descriptor, name)
             return self.disk.open(name, flags, self.descriptor)
 
-    def _open_present(self, name: str, flags: int) -> int:
-        """Open the file that has the name now, not one that :meth:`replace` took it from."""
+    def _open_present(self, name: str, flags: int) -> tuple[int, os.stat_result]:
+        """Open the file that has the name now, not one that :meth:`replace` took it from.
+
+        What the file is like is looked at once: a moment later it may have lost its name.
+        """
         with refusing(self.path / name):
             for _ in range(OPENINGS - 1):
                 file = self.disk.open(name, flags, self.descriptor)
-                if os.fstat(file).st_nlink > 0:
-                    return file
+                status = os.fstat(file)
+                if status.st_nlink > 0:
+                    return file, status
                 os.close(file)  # a round put another in its place meanwhile
-            return self.disk.open(name, flags, self.descriptor)
+            file = self.disk.open(name, flags, self.descriptor)
+            return file, os.fstat(file)
 
     def _write(self, file: int, content: bytes) -> None:
         rest = memoryview(content)
