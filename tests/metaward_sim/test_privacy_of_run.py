@@ -44,7 +44,6 @@ STUDY = Study(
     learner=ReptileSettings(inner_lr=0.1),
     outer=SgdSettings(step_size=1.0),
 )
-
 DP_SGD = PrivacyChoice(target_epsilon=8.0, sample_rate=0.5, steps_per_round=2, noise_multiplier=3.0)
 BLOCK = PrivacyChoice(
     mechanism="block", target_epsilon=20.0, sample_rate=0.5, blocks=2, noise_multiplier=3.0
