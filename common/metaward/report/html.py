@@ -58,7 +58,9 @@ def render_html(report: Report) -> str:
     """Return the report as a self-contained HTML page."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    from metaward.report.plots import learning_curves, paired_differences, training_course
+    from metaward.report.course_plots import training_course
+    from metaward.report.curve_plots import learning_curves
+    from metaward.report.difference_plots import paired_differences
 
     environment = Environment(
         loader=PackageLoader("metaward.report"),

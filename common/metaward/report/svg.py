@@ -24,6 +24,12 @@ SERIES = ("#0a72b2", "#d55e0a", "#0a9e73", "#cc79aa", "#5a5a5f", "#e69f0a")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 3)), (0, (8, 3)))
 
+PANEL = (3.7, 2.6)
+"""Inches of a plot; a point is about a pixel on a phone."""
+MOST_PANELS = 12
+"""Hospitals with a plot of their own; all are in the tables."""
+MEAN = "Mean over hospitals"
+
 VARIABLES = {
     INK: "var(--ink)",
     MUTED: "var(--muted)",
@@ -90,6 +96,11 @@ def to_svg(figure: "Figure", *, name: str, alt: str) -> str:
     with mpl.rc_context({"svg.hashsalt": name}):
         FigureCanvasSVG(figure).print_svg(buffer)  # type: ignore[no-untyped-call]
     return _for_page(buffer.getvalue(), name, alt)
+
+
+def shorten(text: str, limit: int) -> str:
+    """Return at most ``limit`` characters of a text, the last one an ellipsis where it is cut."""
+    return text if len(text) <= limit else text[: limit - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def _for_page(svg: str, name: str, alt: str) -> str:

@@ -1,4 +1,4 @@
-"""The report's plots: learning curves, paired differences, the course of the training.
+"""The report's learning curves: accuracy against labelled images per finding.
 
 Each plot is one small SVG, so that a page can put them side by side or below one another. Every
 figure that a plot shows stands in a table of the report too.
@@ -9,31 +9,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from metaward.report.schema import (
-    ComparisonRow,
-    EvaluationRow,
-    Interval,
-    MethodSummary,
-    PooledRow,
-    Report,
-    TrainingRound,
+from metaward.report.schema import EvaluationRow, Interval, MethodSummary, PooledRow, Report
+from metaward.report.svg import (
+    DASHES,
+    GROUND,
+    LINE,
+    MARKERS,
+    MEAN,
+    MOST_PANELS,
+    MUTED,
+    PANEL,
+    SERIES,
+    drawing,
+    shorten,
+    to_svg,
 )
-from metaward.report.svg import DASHES, GROUND, INK, LINE, MARKERS, MUTED, SERIES, drawing, to_svg
-from metaward.report.wording import percent, points, points_with_interval
+from metaward.report.wording import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST_PANELS = 12
-"""Hospitals with a plot of their own; all are in the tables."""
-
-PANEL = (3.7, 2.6)
-"""Inches; a point is about a pixel on a phone."""
-
 LABEL_GAP = 0.095
 """Least distance of two labels at the end of their lines, as a share of the axis."""
-
-MEAN = "Mean over hospitals"
 
 
 @dataclass(frozen=True)
@@ -65,40 +62,6 @@ def learning_curves(report: Report) -> list[str]:
         _curve_panel(report, title, curves, limits, f"curve-{index}")
         for index, (title, curves) in enumerate(panels.items())
     ]
-
-
-def paired_differences(report: Report, shots: int) -> list[str]:
-    """Return one SVG per reference: the difference at each hospital and over all of them."""
-    sites: list[str | None] = [*report.measured_sites[:MOST_PANELS]]
-    if len(report.measured_sites) > 1:
-        sites.append(None)
-    panels = {
-        reference: rows
-        for reference in report.references
-        if (rows := [r for site in sites if (r := report.difference(site, reference.name, shots))])
-    }
-    limits = _difference_limits([row for rows in panels.values() for row in rows])
-    return [
-        _forest(report, reference, rows, limits, f"difference-{index}")
-        for index, (reference, rows) in enumerate(panels.items())
-    ]
-
-
-def training_course(rounds: Sequence[TrainingRound]) -> list[str]:
-    """Return SVGs of the loss at the hospitals and of the delta's norm, round by round."""
-    svgs = []
-    for name, title, series in (
-        ("loss", "Mean loss at the hospitals", [(r.round_index, r.loss) for r in rounds]),
-        (
-            "delta",
-            "Length of the step (L2 norm of the delta)",
-            [(r.round_index, None if r.void else r.delta_norm) for r in rounds],
-        ),
-    ):
-        known = [(index + 1, value) for index, value in series if value is not None]
-        if len(known) > 1:
-            svgs.append(_course(title, known, f"course-{name}"))
-    return svgs
 
 
 def _site_points(report: Report, site: str, method: MethodSummary) -> list[Point]:
@@ -139,7 +102,7 @@ def _curve_panel(report: Report, title: str, curves: Curves, limits: Interval, n
     shots = list(report.measured_shots)
     with drawing(*PANEL) as (figure, axes):
         figure.subplots_adjust(left=0.125, right=0.59, bottom=0.17, top=0.88)
-        axes.set_title(_shorten(title, 34), pad=9, x=-0.24)
+        axes.set_title(shorten(title, 34), pad=9, x=-0.24)
         axes.set_xlim(-0.35, len(shots) - 0.65)
         axes.set_ylim(*limits)
         axes.set_xticks(range(len(shots)), [str(k) for k in shots])
@@ -208,7 +171,7 @@ def _label_ends(
     heights = _spread([end[0] for end in ends], gap, low, high)
     for height, (mean, label, colour) in zip(heights, ends, strict=True):
         axes.annotate(
-            f"{_shorten(label, 19)} {mean:.0f}%",
+            f"{shorten(label, 19)} {mean:.0f}%",
             (1.0, height),
             xycoords=("axes fraction", "data"),
             xytext=(5, 0),
@@ -240,85 +203,6 @@ def _spread(heights: Sequence[float], gap: float, low: float, high: float) -> li
     return result
 
 
-def _difference_limits(rows: Sequence[ComparisonRow]) -> Interval:
-    """Return limits that hold zero and every interval, in points."""
-    ends = [100 * end for row in rows for end in row.ci95 or (row.difference or 0.0,)]
-    low, high = min([0.0, *ends]), max([0.0, *ends])
-    pad = 0.1 * max(high - low, 10.0)
-    return low - pad, high + pad
-
-
-def _forest(
-    report: Report,
-    reference: MethodSummary,
-    rows: Sequence[ComparisonRow],
-    limits: Interval,
-    name: str,
-) -> str:
-    method = report.method_named(report.method)
-    with drawing(PANEL[0], 0.95 + 0.34 * len(rows)) as (figure, axes):
-        height = figure.get_figheight()
-        figure.subplots_adjust(left=0.27, right=0.655, bottom=0.46 / height, top=1 - 0.34 / height)
-        axes.set_title(_shorten(f"against {reference.label}", 44), x=-0.69, pad=8)
-        axes.set_xlim(*limits)
-        axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.axvline(0.0, color=MUTED, linewidth=0.9)
-        axes.spines["left"].set_visible(False)
-        axes.tick_params(length=0)
-        axes.set_yticks(
-            range(len(rows)), [_shorten(row.site or "Mean", 16) for row in rows], color=INK
-        )
-        axes.set_xlabel("points gained")
-        axes.xaxis.set_major_formatter(lambda value, _: points(value / 100, 0))
-        axes.locator_params(axis="x", nbins=5)
-        for place, row in enumerate(rows):
-            _draw_difference(axes, place, row)
-        alt = (
-            f"{method.label} against {reference.label} at {rows[0].shots} images per finding. "
-            + " ".join(
-                f"{row.site or MEAN}: {points_with_interval(row.difference, row.ci95)} points."
-                for row in rows
-            )
-        )
-        return to_svg(figure, name=name, alt=alt)
-
-
-def _draw_difference(axes: "Axes", place: int, row: ComparisonRow) -> None:
-    assert row.difference is not None
-    colour = SERIES[0] if row.site is not None else INK
-    middle = 100 * row.difference
-    if row.ci95:
-        axes.plot([100 * row.ci95[0], 100 * row.ci95[1]], [place, place], color=colour)
-    marker, size = ("o", 5.5) if row.site is not None else ("D", 6.5)
-    axes.plot([middle], [place], marker=marker, markersize=size, color=colour)
-    axes.annotate(
-        points_with_interval(row.difference, row.ci95, 0 if abs(middle) >= 10 else 1),
-        (1.0, place),
-        xycoords=("axes fraction", "data"),
-        xytext=(5, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=8,
-        fontweight="bold" if row.site is None else "normal",
-        annotation_clip=False,
-    )
-
-
-def _course(title: str, known: Sequence[tuple[int, float]], name: str) -> str:
-    with drawing(*PANEL) as (figure, axes):
-        figure.subplots_adjust(left=0.13, right=0.96, bottom=0.17, top=0.88)
-        axes.set_title(title, pad=9, x=-0.13)
-        axes.plot([x for x, _ in known], [y for _, y in known], color=SERIES[0])
-        axes.set_xlabel("round")
-        axes.set_ylim(bottom=0.0)
-        axes.locator_params(axis="x", integer=True)
-        axes.grid(axis="y", color=LINE, linewidth=0.6)
-        axes.tick_params(length=0)
-        (first, start), (last, end) = known[0], known[-1]
-        alt = f"{title}: {start:.3g} in round {first}, {end:.3g} in round {last}."
-        return to_svg(figure, name=name, alt=alt)
-
-
 def _curve_alt(report: Report, title: str, curves: Curves) -> str:
     texts = []
     for method in report.methods:
@@ -326,7 +210,3 @@ def _curve_alt(report: Report, title: str, curves: Curves) -> str:
         if values:
             texts.append(f"{method.label}: {values}.")
     return f"Accuracy against labelled images per finding, {title}. " + " ".join(texts)
-
-
-def _shorten(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
