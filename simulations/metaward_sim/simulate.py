@@ -52,6 +52,7 @@ from metaward_sim.hospitals_of_run import (
     refuse_unfit_sites,
 )
 from metaward_sim.live_view import LiveView
+from metaward_sim.privacy_of_run import policies_of
 from metaward_sim.scenario import Scenario
 from metaward_sim.tensorboard_log import TensorBoardLog
 from metaward_sim.training import Trainer
@@ -189,10 +190,13 @@ def _prepare(simulation: Simulation, view: LiveView) -> tuple[Hospitals, dict[st
         on_site=view.advance,
     )
     refuse_shared_patients(sites)
-    training = [tasks[name] for name in hospitals.training]
-    refuse_unfit_sites(scenario.study(), training)
+    training = {name: tasks[name] for name in hospitals.training}
+    studies = [scenario.study()]
     if {"fedavg", "fedadam"} & set(scenario.baselines.methods):
-        refuse_unfit_sites(scenario.fedavg_study(), training)
+        studies.append(scenario.fedavg_study())
+    for study in studies:
+        refuse_unfit_sites(study, list(training.values()))
+        policies_of(scenario.privacy, training, learner=study.learner, rounds=study.rounds)
     for name in hospitals.held_out:
         design_for(tasks[name], scenario.evaluation.plan(scenario.seed))
     return hospitals, tasks

@@ -224,6 +224,15 @@ def test_the_corrected_command_may_use_the_same_folder(tmp_path: Path, hospitals
     assert simulate(tmp_path, "--data", hospitals, "--held-out", "south").code == 0
 
 
+def test_privacy_that_no_hospital_may_promise_is_refused_and_leaves_the_folder_free(
+    tmp_path: Path, hospitals: Path
+) -> None:
+    loose = {"target_epsilon": 8.0, "target_delta": 0.05, "noise_multiplier": 3.0}
+    scenario = write_scenario(tmp_path / "loose.yaml", rounds=1, privacy=loose)
+    done = metaward("simulate", scenario, "--data", hospitals, "--out", tmp_path / "run")
+    assert_refused(done, tmp_path, 2, "target_delta (0.05)", "hospital north")
+
+
 @pytest.mark.parametrize(
     "options", [("--rounds", "9"), ("--seed", "1"), ("--tensorboard",), ("--out", "elsewhere")]
 )
