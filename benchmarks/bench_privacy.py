@@ -111,7 +111,7 @@ def rows() -> list[Row]:
     """Step sizes, sampling, episodes and width were chosen at epsilon 8, seeds 0 and 1, these sets.
 
     A block's delta is one vector, however many episodes it is the mean of; those with fewer query
-    images leave room for more blocks (docs/privacy.md).
+    images leave room for more blocks (docs/privacy-accuracy.md).
     """
     gradient: dict[str, Any] = {"adapt": NEAREST_MEAN}
     prototypical = PrototypicalSettings(n_query=2, episodes=8)  # private dp-sgd draws none

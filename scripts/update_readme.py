@@ -14,10 +14,8 @@ With --check nothing is written, and the exit code is 1 when a page is not what 
 import json
 import re
 import sys
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from clients_table import clients_table
@@ -25,16 +23,14 @@ from medical_table import medical_table
 from metaward.report.answer import answer
 from metaward.report.schema import Report, read_report_json
 from paper_table import paper_table, short_table
+from privacy_table import privacy_table
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/privacy.md", "docs/paper-tables.md")
+PAGES = ("README.md", "docs/privacy-accuracy.md", "docs/paper-tables.md")
 BLOCK = re.compile(
     r"(<!-- (?P<kind>[a-z-]+): (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)",
     re.DOTALL,
 )
-
-Cell = tuple[str, str, float | None, bool]
-"""Learner, mechanism, epsilon (None: not private), and whether there was noise alone."""
 
 
 def table(report: Report) -> str:
@@ -73,56 +69,6 @@ def table(report: Report) -> str:
             f"{seconds:.0f} s on {source.machine}.",
         ]
     )
-
-
-def privacy_table(content: dict[str, Any]) -> str:
-    """Return accuracy against epsilon as a Markdown table, then where the figures come from."""
-    runs = content["results"]["runs"]
-    by_outer: dict[tuple[Cell, str], list[float]] = defaultdict(list)
-    for run in runs:
-        if run["rounds"]:
-            cell = (run["learner"], run["mechanism"], run["target_epsilon"], run["noise_only"])
-            by_outer[cell, str(run.get("outer"))].append(100 * run["accuracy"])
-    accuracies: dict[Cell, list[float]] = {}
-    for (cell, _), found in sorted(by_outer.items(), key=lambda item: fmean(item[1])):
-        accuracies[cell] = found  # last: the better outer step, where both were tried
-    accuracies = {cell: accuracies[cell] for cell, _ in by_outer}
-    mean = {cell: fmean(found) for cell, found in accuracies.items()}
-    budgets = sorted({cell[2] for cell in mean if cell[2] is not None}, reverse=True)
-    heads = [f"epsilon {budget:g} (noise alone)" for budget in budgets]
-    lines = [
-        "| learner | mechanism | not private | " + " | ".join(heads) + " |",
-        "| --- " * (3 + len(heads)) + "|",
-    ]
-    for learner, mechanism in dict.fromkeys(cell[:2] for cell in mean):
-        cells = [f"{mean[learner, mechanism, None, False]:.1f}"]
-        for budget in budgets:
-            private, control = (mean[learner, mechanism, budget, only] for only in (False, True))
-            cells.append(f"{private:.1f} ({control:.1f})")
-        lines.append(f"| {learner} | {mechanism} | " + " | ".join(cells) + " |")
-    untrained = [100 * run["accuracy"] for run in runs if not run["rounds"]]
-    trained = next(run for run in runs if run["rounds"])
-    begun = content["results"].get("start_sha256")
-    before = f"the start as it came ({begun[:12]})" if begun else "untrained"
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"5-shot accuracy in per cent, mean over {', '.join(trained['sites'])}; {before}: "
-            f"{fmean(untrained):.1f}. {_seeds(accuracies)}, {trained['rounds']} rounds, "
-            f"{trained['filters']} filters. `{content['command']}`, commit "
-            f"`{content['commit'][:12]}`, {content['machine']}.",
-        ]
-    )
-
-
-def _seeds(accuracies: Mapping[Cell, list[float]]) -> str:
-    """Return how many trainings a figure is the mean of, and how far they lie apart."""
-    n_seeds = len(next(iter(accuracies.values())))
-    if n_seeds == 1:
-        return "One seed"
-    spread = max(max(found) - min(found) for found in accuracies.values())
-    return f"Mean of {n_seeds} seeds, which lie up to {spread:.0f} points apart"
 
 
 def _content(path: Path) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def recommended_sums(learner: LearnerSettings) -> int:
     """Return the noised sums per round that suit a learner under dp-sgd.
 
     Prototypical networks need two. FOMAML's first ones would be inner steps, and cost its gradient
-    more noise than they are worth (docs/privacy.md).
+    more noise than they are worth (docs/privacy-accuracy.md).
     """
     return 1 if learner.name == "fomaml" else 2
 
@@ -44,8 +44,8 @@ def recommended_blocks(learner: LearnerSettings, population: int) -> int:
     """Return B: as many blocks as have patients for an episode of the learner each.
 
     More blocks share the noise, but one that cannot fill an episode adds nothing
-    (docs/privacy.md). A block for every `PATIENTS_FOR_AN_IMAGE` patients per image of a class: ten
-    where an episode has one support and one query image of each class.
+    (docs/privacy-accuracy.md). A block for every `PATIENTS_FOR_AN_IMAGE` patients per image of a
+    class: ten where an episode has one support and one query image of each class.
 
     >>> from metaward.learner_settings import PrototypicalSettings
     >>> recommended_blocks(PrototypicalSettings(n_shot=1, n_query=1), 2000)

@@ -23,7 +23,7 @@ MOST_BLOCKS = 100_000
 MOST_STEPS = 10_000
 PATIENTS_OF_A_BLOCK = 50
 """Where a policy does not say how many blocks: so many have images enough for an episode of five
-support and five query images of a class (docs/privacy.md)."""
+support and five query images of a class (docs/privacy-accuracy.md)."""
 
 
 class NoPrivacy(Settings):
