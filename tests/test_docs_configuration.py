@@ -17,7 +17,7 @@ from metaward.config import Settings, load_settings
 from metaward.device import DEVICE_PATTERN
 from metaward.enrolment import ADDRESS
 from metaward.learner_settings import PrototypicalSettings, RelationSettings, ReptileSettings
-from metaward.study import Study
+from metaward.study import AdamSettings, Study
 from metaward_client.site_config import SiteConfig
 from metaward_server.coordinator.home import CoordinatorSettings
 from metaward_sim.recommended import recommended_outer
@@ -187,6 +187,10 @@ def test_the_outer_optimisers_that_suit_the_learners_are_documented() -> None:
     for learner in (PrototypicalSettings(), RelationSettings(), ReptileSettings()):
         outer = recommended_outer(learner)
         assert f"{outer.name} with `step_size: {outer.step_size}`" in text
+    small = recommended_outer(RelationSettings())
+    assert f"`step_size: {small.step_size}` and `tau: 1.0e-5` for relation" in text
+    assert isinstance(small, AdamSettings)
+    assert small.tau == 1.0e-5
 
 
 @pytest.mark.parametrize(

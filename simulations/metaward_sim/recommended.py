@@ -17,7 +17,8 @@ def recommended_outer(learner: LearnerSettings, *, clipped: bool = False) -> Out
     Deltas that are gradients, such as a prototypical network's and FOMAML's, are for Adam to
     scale. Reptile's and FedAvg's are differences of parameters, to be taken as they are; but for
     clipped ones, which are too short to get anywhere in the rounds that a budget allows. A relation
-    network takes small steps always: larger ones put its comparing part to silence for good.
+    network takes small steps always, since larger ones put its comparing part to silence for good;
+    and its gradients are as short as clipped ones.
 
     Args:
         learner: The learner.
@@ -25,10 +26,11 @@ def recommended_outer(learner: LearnerSettings, *, clipped: bool = False) -> Out
             deltas. A coordinate of those is about a thousandth, so Adam's constant must be below
             that.
     """
+    if learner.name == "relation":
+        return ADAM_FOR_SHORT.model_copy(update={"step_size": 1.0e-3})
     if learner.DELTA == "difference" and not clipped:
         return SgdSettings(step_size=1.0)
-    adam = ADAM_FOR_SHORT if clipped else AdamSettings(step_size=5.0e-3)
-    return adam.model_copy(update={"step_size": 1.0e-3}) if learner.name == "relation" else adam
+    return ADAM_FOR_SHORT if clipped else AdamSettings(step_size=5.0e-3)
 
 
 def recommended_sums(learner: LearnerSettings) -> int:
