@@ -118,7 +118,7 @@ def rows() -> list[Row]:
     fomaml = FomamlSettings(n_way=10, inner_lr=LR, **gradient)
     reptile = ReptileSettings(n_way=10, inner_lr=LR, **gradient)
     return [
-        Row(prototypical, "dp-sgd"),
+        Row(prototypical, "dp-sgd", sums=3),
         Row(fomaml, "dp-sgd", sums=1),
         Row(reptile, "dp-sgd"),
         Row(prototypical, "block"),

@@ -36,10 +36,17 @@ def recommended_outer(learner: LearnerSettings, *, clipped: bool = False) -> Out
 def recommended_sums(learner: LearnerSettings) -> int:
     """Return the noised sums per round that suit a learner under dp-sgd.
 
-    Prototypical networks need two. FOMAML's first ones would be inner steps, and cost its gradient
-    more noise than they are worth (docs/privacy-accuracy.md).
+    Prototypical networks' first one makes the prototypes, and is pooled over rounds: it can bear
+    noise better than the gradient, of which two are averaged. FOMAML's first ones would be inner
+    steps, and cost its gradient more noise than they are worth (docs/privacy-accuracy.md).
     """
-    return 1 if learner.name == "fomaml" else 2
+    match learner.name:
+        case "prototypical":
+            return 3
+        case "fomaml":
+            return 1
+        case _:
+            return 2
 
 
 def recommended_blocks(learner: LearnerSettings, population: int) -> int:

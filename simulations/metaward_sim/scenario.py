@@ -119,7 +119,7 @@ class PrivacyChoice(Settings):
         2,
         ge=1,
         le=MOST_STEPS,
-        description="k: noised sums per round (dp-sgd); left out: 2, for FOMAML 1",
+        description="k: noised sums per round (dp-sgd); left out: 2, FOMAML 1, prototypical 3",
     )
     images_per_patient: int = Field(4, ge=1, description="images of one patient, at most (dp-sgd)")
     blocks: int | None = Field(

@@ -159,10 +159,11 @@ def test_the_plan_measures_what_the_scenario_says() -> None:
 
 @pytest.mark.parametrize(
     ("learner", "given", "sums"),
-    [("prototypical", {}, 2), ("fomaml", {}, 1), ("reptile", {}, 2), ("fedavg", {}, 2),
-     ("fomaml", {"privacy.steps_per_round": 3}, 3)],
+    [("prototypical", {}, 3), ("fomaml", {}, 1), ("reptile", {}, 2), ("fedavg", {}, 2),
+     ("fomaml", {"privacy.steps_per_round": 3}, 3),
+     ("prototypical", {"privacy.steps_per_round": 2}, 2)],
 )  # fmt: skip
-def test_fomaml_has_one_noised_sum_in_a_round_unless_a_file_says_otherwise(
+def test_each_learner_has_the_noised_sums_that_suit_it_unless_a_file_says_otherwise(
     learner: str, given: dict[str, object], sums: int
 ) -> None:
     asked = {"privacy.target_epsilon": 8.0, "learner": {"name": learner}}
