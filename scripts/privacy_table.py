@@ -68,7 +68,7 @@ def lost(plain: Sequence[float], private: Sequence[float]) -> str:
 def _accuracies(runs: Sequence[Mapping[str, Any]]) -> dict[Cell, list[float]]:
     """Return a figure for each seed, in their order; of two outer steps those of the better one."""
     by_outer: dict[tuple[Cell, str], list[float]] = defaultdict(list)
-    for run in runs:
+    for run in sorted(runs, key=lambda run: int(run["seed"])):
         if run["rounds"]:
             cell = (run["learner"], run["mechanism"], run["target_epsilon"], run["noise_only"])
             by_outer[cell, str(run.get("outer"))].append(100 * run["accuracy"])

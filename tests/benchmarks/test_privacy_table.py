@@ -52,6 +52,13 @@ def test_trainings_without_a_partner_are_refused() -> None:
         lost([60.0, 62.0, 61.0], [58.0, 58.0])
 
 
+def test_trainings_are_paired_by_their_seed_wherever_they_stand_in_the_file() -> None:
+    runs = [training(None, seed, 0.60 + seed / 100) for seed in range(3)]
+    runs += [training(8.0, seed, 0.55 + seed / 100) for seed in (2, 0, 1)]
+    runs += [training(8.0, seed, 0.30, noise_only=True) for seed in range(3)]
+    assert row_of(privacy_table(figures(*runs)))[-1] == "5.0 (5.0 to 5.0) |"
+
+
 def test_without_privacy_the_better_outer_step_counts_and_the_control_stands_in_brackets() -> None:
     page = privacy_table(
         figures(
