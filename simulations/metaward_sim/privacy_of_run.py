@@ -59,7 +59,7 @@ def policies_of(
     target_delta = choice.target_delta or 1 / (10 * max(populations.values()))
     noise = choice.noise_multiplier or noise_multiplier_for(
         rounds=rounds,
-        steps=1 if choice.mechanism == BLOCK else choice.steps_per_round,
+        steps=1 if choice.mechanism == BLOCK else choice.sums_for(learner),
         sample_rate=choice.sample_rate,
         target_epsilon=choice.target_epsilon,
         target_delta=target_delta,
@@ -95,7 +95,7 @@ def _policy(
         own = {"blocks": choice.blocks or recommended_blocks(learner, population)}
     else:
         own = {
-            "steps_per_round": choice.steps_per_round,
+            "steps_per_round": choice.sums_for(learner),
             "images_per_patient": choice.images_per_patient,
             "labels": task.label_names,
         }

@@ -115,8 +115,8 @@ class PrivacyChoice(Settings):
         None, gt=0, description=f"{CLIP_NORM}; left out: as in a policy"
     )
     adaptive_clipping: bool = False
-    steps_per_round: int = Field(
-        2,
+    steps_per_round: int | None = Field(
+        None,
         ge=1,
         le=MOST_STEPS,
         description="k: noised sums per round (dp-sgd); left out: 2, FOMAML 1, prototypical 3",
@@ -128,6 +128,10 @@ class PrivacyChoice(Settings):
         le=MOST_BLOCKS,
         description="B: blocks of patients (block); left out: as the learner's episodes",
     )
+
+    def sums_for(self, learner: LearnerSettings) -> int:
+        """Return k for a learner: what the file says, or what suits this one."""
+        return self.steps_per_round or recommended_sums(learner)
 
 
 class Scenario(Settings):
@@ -194,11 +198,8 @@ class Scenario(Settings):
                 )
             return self
         if self.privacy.mechanism == "dp-sgd":
-            if "steps_per_round" not in self.privacy.model_fields_set:
-                sums = {"steps_per_round": recommended_sums(self.learner)}
-                self._fill("privacy", self.privacy.model_copy(update=sums))
             try:
-                build_noised_learner(self.learner, self.privacy.steps_per_round)
+                build_noised_learner(self.learner, self.privacy.sums_for(self.learner))
             except ConfigError as error:
                 raise ValueError(str(error)) from error
         if "filters" not in self.model.model_fields_set:

@@ -107,9 +107,21 @@ def test_hospitals_share_budget_and_noise_and_keep_their_own_population_and_labe
     assert north.target_delta == south.target_delta == pytest.approx(1 / 20_000)
     assert north.labels == ("north a", "north b")
     assert north.noise_multiplier == south.noise_multiplier
-    whole = {next(iter(north.terms().per_round())): 3 * DP_SGD.steps_per_round}
+    whole = {next(iter(north.terms().per_round())): 3 * DP_SGD.sums_for(STUDY.learner)}
     spent = epsilon(whole, target_delta=north.target_delta, relation=Relation.ADD_OR_REMOVE_ONE)
     assert 7.5 < spent <= 8.0
+
+
+def test_a_baseline_of_another_learner_has_the_sums_and_the_noise_that_suit_it() -> None:
+    """A private FedAvg beside prototypical networks is not charged for their third sum."""
+    left_out = PrivacyChoice(target_epsilon=8.0)
+    policies = [
+        policies_of(left_out, {"north": task("north", 200)}, learner=learner, rounds=3)["north"]
+        for learner in (PrototypicalSettings(), FedAvgSettings())
+    ]
+    prototypical, fedavg = (p for p in policies if isinstance(p, DpSgdPolicy))
+    assert (prototypical.steps_per_round, fedavg.steps_per_round) == (3, 2)
+    assert fedavg.noise_multiplier < prototypical.noise_multiplier
 
 
 @pytest.mark.parametrize(("mechanism", "usual"), [("dp-sgd", 3.0), ("block", 1.0)])

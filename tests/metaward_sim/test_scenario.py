@@ -167,9 +167,9 @@ def test_each_learner_has_the_noised_sums_that_suit_it_unless_a_file_says_otherw
     learner: str, given: dict[str, object], sums: int
 ) -> None:
     asked = {"privacy.target_epsilon": 8.0, "learner": {"name": learner}}
-    privacy = read_scenario(None, asked | given).privacy
-    assert privacy is not None
-    assert privacy.steps_per_round == sums
+    scenario = read_scenario(None, asked | given)
+    assert scenario.privacy is not None
+    assert scenario.privacy.sums_for(scenario.learner) == sums
 
 
 def test_a_private_scenario_takes_what_suits_privacy_where_the_file_leaves_it_open(
