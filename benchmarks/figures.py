@@ -27,7 +27,17 @@ def device_name(device: str) -> str:
 
 def save(script: str, results: dict[str, Any], *, quiet: bool = False) -> None:
     """Write ``out/NAME.json`` for the script ``bench_NAME.py``."""
-    write(OUT / f"{Path(script).stem.removeprefix('bench_')}.json", results, quiet=quiet)
+    write(_of(script), results, quiet=quiet)
+
+
+def saved(script: str) -> dict[str, Any] | None:
+    """Return what ``save`` wrote before, with its commit; None: nothing."""
+    path = _of(script)
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _of(script: str) -> Path:
+    return OUT / f"{Path(script).stem.removeprefix('bench_')}.json"
 
 
 def write(path: Path, results: dict[str, Any], *, quiet: bool = False) -> None:

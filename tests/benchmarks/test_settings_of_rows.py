@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 import bench_medical
-import bench_privacy
+import private_training
 from metaward.learner_settings import FedAvgSettings, PrototypicalSettings
 from metaward.model_artefact import ModelCard, save_model
 from metaward.privacy_statement import PrivacyStatement
@@ -34,8 +34,8 @@ def test_private_training_begins_from_the_model_that_is_named(tmp_path: Path) ->
     untrained = initial_theta(study)
     trained = {name: leaf + 1 for name, leaf in untrained.items()}
     save_model(tmp_path / "m", ModelCard.of_study(study, PrivacyStatement()), trained)
-    job = bench_privacy.Job(
-        row=bench_privacy.rows()[0], epsilon=8.0, noise_only=False, sites=(), held_out=(),
+    job = private_training.Job(
+        row=private_training.rows()[0], epsilon=8.0, noise_only=False, sites=(), held_out=(),
         image=(16, 1), rounds=1, episodes=1, seed=0,
     )  # fmt: skip
     begun = replace(job, start=tmp_path / "m").first_theta(study)
@@ -45,27 +45,27 @@ def test_private_training_begins_from_the_model_that_is_named(tmp_path: Path) ->
 
 
 def test_a_private_row_asks_for_its_own_number_of_sums_which_is_a_simulation_s() -> None:
-    for row in bench_privacy.rows():
+    for row in private_training.rows():
         if row.mechanism != "dp-sgd":
             continue
-        job = bench_privacy.Job(
+        job = private_training.Job(
             row=row, epsilon=8.0, noise_only=False, sites=(), held_out=(),
             image=(16, 1), rounds=1, episodes=1, seed=0,
         )  # fmt: skip
-        choice = bench_privacy.choice_of(job)
+        choice = private_training.choice_of(job)
         assert choice is not None
         assert choice.steps_per_round == recommended_sums(row.learner)
 
 
 def test_rows_of_block_release_have_a_simulation_s_blocks_and_outer_step() -> None:
-    for row in bench_privacy.rows():
+    for row in private_training.rows():
         if row.mechanism != "block":
             continue
-        job = bench_privacy.Job(
+        job = private_training.Job(
             row=row, epsilon=8.0, noise_only=False, sites=(), held_out=(),
             image=(16, 1), rounds=1, episodes=1, seed=0,
         )  # fmt: skip
-        choice = bench_privacy.choice_of(job)
+        choice = private_training.choice_of(job)
         assert choice is not None
         assert choice.blocks is None  # what a simulation takes
         scenario = Scenario.model_validate(
