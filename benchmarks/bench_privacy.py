@@ -117,7 +117,10 @@ def runs_to_keep(
         ("start", before.get("start_sha256"), said.get("start_sha256")),
     ):
         if found != expected:
-            raise SystemExit(f"--resume: the file's {what} is {found}; expected {expected}")
+            raise SystemExit(
+                f"--resume: the file's {what} is {found}; expected {expected}; take another --name,"
+                " or leave out --resume to write it anew"
+            )
     asked = {key_of(job) for job in jobs}
     return [result for result in before["runs"] if job_of(result) in asked]
 
