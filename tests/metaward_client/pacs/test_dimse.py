@@ -25,7 +25,13 @@ from metaward import cli
 from metaward.errors import ConfigError, DataError, MetawardError
 from metaward_client.dicom.silence import quiet_pydicom
 from metaward_client.pacs import dimse
-from metaward_client.pacs.dimse import CLASSES_AT_ONCE, COMMON_CLASSES, FIND, GET, SYNTAXES
+from metaward_client.pacs.dimse_connection import (
+    CLASSES_AT_ONCE,
+    COMMON_CLASSES,
+    FIND,
+    GET,
+    SYNTAXES,
+)
 from metaward_client.pacs.failures import Failure
 from metaward_client.pacs.fetch import FetchReport
 from metaward_client.pacs.site_fetch import fetch_site

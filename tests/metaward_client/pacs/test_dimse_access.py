@@ -19,7 +19,7 @@ from pynetdicom import AE, evt
 from faulty_pacs import FakeClock
 from metaward import cli
 from metaward.errors import ConfigError
-from metaward_client.pacs.dimse import FIND, GET
+from metaward_client.pacs.dimse_connection import FIND, GET
 from metaward_client.pacs.pace import Pace
 from metaward_client.pacs.settings import DimseSettings
 from metaward_client.pacs.site_fetch import open_archive
