@@ -1,87 +1,30 @@
-"""Container files, compose file, manifests: hardened, in step with one another and the CLI."""
+"""Container files, compose file, scripts: hardened, in step with one another and the CLI."""
 
 import json
 import os
 import re
 import shlex
-import shutil
-import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-import click
 import pytest
-import typer
 import yaml
 
-from metaward.cli import build_app
-
-ROOT = Path(__file__).parents[2]
-DEPLOY = ROOT / "deploy"
-CONTAINERS = sorted((DEPLOY / "containers").glob("*.Containerfile"))
-MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
-ROLES = ("coordinator", "hospital")
-STATE = "/var/lib/metaward"
-PORT = 9443
-Mapping = dict[str, Any]  # Any: YAML
-
-
-def instructions(path: Path) -> list[tuple[str, str]]:
-    """Return (instruction, rest) of a container file, continued lines joined."""
-    lines = [line for line in path.read_text().splitlines() if not line.lstrip().startswith("#")]
-    joined = "\n".join(lines).replace("\\\n", " ").splitlines()
-    return [(line.split(None, 1)[0], line.split(None, 1)[1]) for line in joined if line.strip()]
-
-
-def last(role: str, instruction: str) -> str:
-    path = DEPLOY / "containers" / f"{role}.Containerfile"
-    return [rest for name, rest in instructions(path) if name == instruction][-1]
-
-
-def documents(path: Path) -> list[Mapping]:
-    return [document for document in yaml.safe_load_all(path.read_text()) if document]
-
-
-def services() -> dict[str, Mapping]:
-    content: Mapping = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
-    found: dict[str, Mapping] = content["services"]
-    return found
-
-
-def of_kind(kind: str) -> list[Mapping]:
-    return [one for path in MANIFESTS for one in documents(path) if one["kind"] == kind]
-
-
-def pod() -> Mapping:
-    [deployment] = of_kind("Deployment")
-    spec: Mapping = deployment["spec"]["template"]["spec"]
-    return spec
-
-
-def parse_command(arguments: list[str]) -> None:
-    """Let click read a command line of metaward, down to the sub-command, and run nothing."""
-    group, command, *rest = arguments
-    root = typer.main.get_command(build_app())
-    assert isinstance(root, click.Group)
-    inner = root.commands[group]
-    assert isinstance(inner, click.Group)
-    inner.commands[command].make_context(command, rest)
-
-
-def tool(name: str) -> str:
-    """Return the path of a validator; skip where there is none."""
-    found = shutil.which(name, path=f"{ROOT / '.tools/bin'}{os.pathsep}{os.environ['PATH']}")
-    if found is None:
-        pytest.skip(f"{name} is not installed: scripts/tools.sh")
-    return found
-
-
-def accepted(*command: object) -> None:
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-
+from packaged_files import (
+    CONTAINERS,
+    DEPLOY,
+    MANIFESTS,
+    PORT,
+    ROLES,
+    ROOT,
+    STATE,
+    accepted,
+    last,
+    parse_command,
+    services,
+    tool,
+)
 
 # --- container files -----------------------------------------------------------------------------
 
@@ -180,107 +123,6 @@ def test_hospitals_have_no_way_out_and_nothing_comes_in() -> None:
 def test_the_compose_file_follows_its_specification() -> None:
     schema = "vendor.compose-spec"
     accepted(tool("check-jsonschema"), "--builtin-schema", schema, DEPLOY / "compose.yaml")
-
-
-# --- Kubernetes ----------------------------------------------------------------------------------
-
-
-def test_the_namespace_refuses_what_is_not_restricted() -> None:
-    [namespace] = of_kind("Namespace")
-    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
-    others = [one for path in MANIFESTS for one in documents(path) if one["kind"] != "Namespace"]
-    assert {one["metadata"]["namespace"] for one in others} == {namespace["metadata"]["name"]}
-
-
-def test_every_container_of_the_pod_is_restricted() -> None:
-    security = pod()["securityContext"]
-    user, group = map(int, last("coordinator", "USER").split(":"))
-    assert security["runAsNonRoot"] is True
-    assert [security["runAsUser"], security["runAsGroup"], security["fsGroup"]] == [
-        user,
-        group,
-        group,
-    ]
-    assert security["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert pod()["automountServiceAccountToken"] is False
-    for container in [*pod()["initContainers"], *pod()["containers"]]:
-        assert container["securityContext"] == {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        }
-        assert container["resources"]["limits"]["memory"]
-        mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
-        assert mounted == {"state": STATE, "tmp": "/tmp"}
-
-
-def test_kubernetes_does_not_open_the_keys_to_the_group() -> None:
-    """With "Always" it makes every file readable for fsGroup, and such a key is refused."""
-    assert pod()["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
-    assert last("coordinator", "CMD") == json.dumps(pod()["containers"][0]["args"])
-
-
-def test_keys_that_kubernetes_opened_on_a_restored_volume_are_closed_again(tmp_path: Path) -> None:
-    folder = tmp_path / "coordinator"
-    folder.mkdir()
-    for name in ("coordinator.yaml", "ca.key"):
-        (folder / name).touch()
-        (folder / name).chmod(0o660)
-    [script] = pod()["initContainers"][0]["args"]
-    subprocess.run(["/bin/sh", "-euc", script.replace(STATE, str(tmp_path))], check=True)
-    assert stat.S_IMODE((folder / "ca.key").stat().st_mode) == 0o600
-
-
-def test_there_is_never_a_second_coordinator_on_one_folder() -> None:
-    [deployment] = of_kind("Deployment")
-    assert deployment["spec"]["replicas"] == 1
-    assert deployment["spec"]["strategy"] == {"type": "Recreate"}
-    [claim] = of_kind("PersistentVolumeClaim")
-    assert claim["spec"]["accessModes"] == ["ReadWriteOncePod"]
-    [state] = [one for one in pod()["volumes"] if one["name"] == "state"]
-    assert state["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
-
-
-def test_the_pod_runs_commands_that_exist() -> None:
-    [init], [container] = pod()["initContainers"], pod()["containers"]
-    script = " ".join(init["args"]).replace("$NAME", "n").replace("$ADDRESS", f"h:{PORT}")
-    parse_command(shlex.split(script.partition("exec metaward ")[2]))
-    parse_command(container["args"])
-    probes = {name: probe for name, probe in container.items() if name.endswith("Probe")}
-    assert probes.keys() == {"startupProbe", "readinessProbe", "livenessProbe"}
-    for probe in probes.values():
-        assert probe["exec"]["command"] == ["metaward", "server", "health", container["args"][2]]
-        assert probe["timeoutSeconds"] >= 15  # that of the image's HEALTHCHECK
-        parse_command(probe["exec"]["command"][1:])
-
-
-def test_what_the_pod_names_is_there() -> None:
-    [settings] = of_kind("ConfigMap")
-    for variable in pod()["initContainers"][0]["env"]:
-        reference = variable["valueFrom"]["configMapKeyRef"]
-        assert reference["name"] == settings["metadata"]["name"]
-        assert reference["key"] in settings["data"]
-    assert settings["data"]["address"].endswith(f":{PORT}")
-    [service] = of_kind("Service")
-    [deployment] = of_kind("Deployment")
-    labels = deployment["spec"]["template"]["metadata"]["labels"]
-    assert service["spec"]["selector"].items() <= labels.items()
-    [port] = pod()["containers"][0]["ports"]
-    assert [one["targetPort"] for one in service["spec"]["ports"]] == [port["name"]]
-    assert [one["port"] for one in service["spec"]["ports"]] == [port["containerPort"]] == [PORT]
-
-
-def test_the_coordinators_port_is_all_that_the_network_lets_through() -> None:
-    nothing, fleet = of_kind("NetworkPolicy")
-    assert nothing["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
-    assert fleet["spec"]["policyTypes"] == ["Ingress"]
-    assert fleet["spec"]["ingress"] == [{"ports": [{"protocol": "TCP", "port": PORT}]}]
-    [deployment] = of_kind("Deployment")
-    assert fleet["spec"]["podSelector"] == deployment["spec"]["selector"]
-
-
-def test_kubernetes_knows_every_field_of_the_manifests() -> None:
-    accepted(tool("kubernetes-validate"), "--strict", *MANIFESTS)
 
 
 # --- scripts and names ---------------------------------------------------------------------------

@@ -8,30 +8,19 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
+from gradient_networks import MODELS
 from metaward.arrays import Tensors
 from metaward.episodes import Examples
-from metaward.errors import PrivacyError
 from metaward.meta.head import Head
 from metaward.meta.parameters import Parameters
 from metaward.models.body import Body, build_body
-from metaward.study import ModelSettings
 from metaward_client.privacy.patient_gradients import (
     patient_gradients,
-    refuse_shared_statistics,
     require_rules,
 )
 
 N_WAY = 3
 COUNTS = (4, 1, 3)
-MODELS = {
-    "stride": ModelSettings(filters=8, groups=2, image_size=16),
-    "pool": ModelSettings(filters=8, groups=2, image_size=32, downsample="pool"),
-    "odd": ModelSettings(filters=8, groups=2, image_size=19),
-    "colour": ModelSettings(filters=8, groups=2, image_size=16, channels=3),
-    "colour-pool": ModelSettings(filters=8, groups=4, image_size=32, channels=3, downsample="pool"),
-    "resnet": ModelSettings(name="resnet", filters=4, groups=2, image_size=16),
-    "colour-resnet": ModelSettings(name="resnet", filters=4, groups=2, image_size=19, channels=3),
-}
 
 
 @pytest.fixture(autouse=True)
@@ -266,68 +255,3 @@ def test_no_hook_stays_behind_when_the_network_fails() -> None:
     with pytest.raises(RuntimeError):
         patient_gradients(body, parameters_of(body), images_of(COUNTS, 3, 16), COUNTS)
     assert hooks_of(body) == 0
-
-
-# Refusals
-
-
-class Scaled(nn.Conv2d):
-    """A convolution whose forward pass does otherwise."""
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return 2.0 * super().forward(images)
-
-
-@pytest.mark.parametrize(
-    ("layer", "kind"),
-    [
-        (nn.Linear(4, 4), "Linear"),
-        (nn.Conv2d(4, 4, 3, groups=2), "Conv2d"),
-        (nn.Conv2d(4, 4, 3, dilation=2), "Conv2d"),
-        (nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), "Conv2d"),
-        (nn.Conv2d(4, 4, 3, padding="same"), "Conv2d"),
-        (nn.Conv1d(4, 4, 3), "Conv1d"),
-        (nn.ConvTranspose2d(4, 4, 3), "ConvTranspose2d"),
-        (nn.LayerNorm(4), "LayerNorm"),
-        (nn.PReLU(), "PReLU"),
-        (Scaled(4, 4, 3), "Scaled"),
-    ],
-    ids=str,
-)
-def test_a_layer_without_a_rule_is_refused(layer: nn.Module, kind: str) -> None:
-    with pytest.raises(PrivacyError, match=f"a {kind} whose gradient has no rule; expected 2d"):
-        require_rules(nn.Sequential(nn.Conv2d(4, 4, 3), layer))
-
-
-def test_layers_without_parameters_need_no_rule() -> None:
-    parts = (nn.GroupNorm(2, 4, affine=False), nn.ReLU(), nn.MaxPool2d(2), nn.InstanceNorm2d(4))
-    require_rules(nn.Sequential(*parts))
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_our_networks_have_rules_and_share_no_statistics(name: str) -> None:
-    body = build_body(MODELS[name], seed=0)
-    require_rules(body)
-    refuse_shared_statistics(body)
-
-
-@pytest.mark.parametrize(
-    "layer",
-    [
-        nn.BatchNorm2d(8),
-        nn.BatchNorm2d(8, track_running_stats=False, affine=False),
-        nn.InstanceNorm2d(8, track_running_stats=True),
-        nn.SyncBatchNorm(8),
-    ],
-    ids=lambda layer: type(layer).__name__,
-)
-def test_a_network_that_mixes_patients_is_refused(layer: nn.Module) -> None:
-    with pytest.raises(PrivacyError, match="mix patients"):
-        refuse_shared_statistics(nn.Sequential(nn.Conv2d(1, 8, 3), layer))
-
-
-def test_a_network_with_a_buffer_is_refused() -> None:
-    part = nn.Linear(2, 2)
-    part.register_buffer("seen", torch.zeros(1))
-    with pytest.raises(PrivacyError, match="buffers"):
-        refuse_shared_statistics(nn.Sequential(part))
