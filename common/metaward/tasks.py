@@ -99,7 +99,12 @@ def _tensor(images: NDArray[np.floating]) -> torch.Tensor:
 def standardise(images: torch.Tensor) -> torch.Tensor:
     """Shift and scale each image to mean 0 and standard deviation 1 over its own pixels.
 
-    One image at a time: statistics over several images would mix patients.
+    One image at a time, in a call of its own: statistics over several images would mix patients,
+    and in one call for all the last bits of a large image hang on how many there are beside it
+    (threads share the sum over a single one).
     """
-    std, mean = torch.std_mean(images, dim=(1, 2, 3), correction=0, keepdim=True)
+    if not len(images):
+        return images
+    of_each = [torch.std_mean(image, correction=0) for image in images]
+    std, mean = (torch.stack(values).reshape(-1, 1, 1, 1) for values in zip(*of_each, strict=True))
     return (images - mean) / std.clamp_min(STANDARDISE_FLOOR)

@@ -198,7 +198,7 @@ def _sensitivity(task: Task, body: Body, rng: np.random.Generator) -> Iterator[F
 
 
 def _company(models: Sequence[ModelSettings]) -> Finding:
-    rng = torch.Generator().manual_seed(0)
+    rng = np.random.default_rng(0)
     moved: dict[str, float] = {}
     for model in models:
         body, side = build_body(model, 0), model.image_size
