@@ -39,10 +39,10 @@ from meta_batch_case import (
     in_float64,
     model_of,
 )
+from metaward.adapt_settings import AdaptSettings
 from metaward.arrays import Tensors
 from metaward.episodes import Episode
 from metaward.learner_settings import (
-    AdaptSettings,
     FomamlSettings,
     MamlSettings,
     PrototypicalSettings,

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from metaward.adapt_settings import AdaptSettings
 from metaward.arrays import Arrays
 from metaward.episode_scores import Method
 from metaward.evaluation import evaluate_site
 from metaward.evaluation_design import EvaluationPlan
 from metaward.intervals import Estimate
 from metaward.learner_settings import (
-    AdaptSettings,
     FedAvgSettings,
     FomamlSettings,
     LearnerSettings,

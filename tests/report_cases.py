@@ -64,6 +64,7 @@ def synthetic_evaluation(
             episode=episode,
             patient=patient,
             label=np.tile(np.repeat(np.arange(n_way), 4), episodes),
+            support=rng.integers(0, n_patients, (episodes, n_way, max(shots))),
             correct=correct,
             auroc=np.clip(auroc, 0, 1).astype(np.float32),
             adapt_seconds=np.full((len(skill), len(shots), episodes), 0.034),

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from metaward.adapt_settings import AdaptSettings
 from metaward.learner_settings import (
-    AdaptSettings,
     FedAvgSettings,
     FomamlSettings,
     LearnerSettings,

@@ -2,8 +2,8 @@
 
 from functools import partial
 
+from metaward.adapt_settings import AdaptSettings
 from metaward.learner_settings import (
-    AdaptSettings,
     AnilSettings,
     FomamlSettings,
     MamlSettings,

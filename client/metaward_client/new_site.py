@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from metaward.adapt_settings import TRAINING_ALONE
 from metaward.arrays import to_arrays
 from metaward.episode_scores import Method
 from metaward.errors import ConfigError
 from metaward.evaluation import JobMap, evaluate_site
 from metaward.evaluation_design import EvaluationPlan
-from metaward.learner_settings import TRAINING_ALONE, FedAvgSettings
+from metaward.learner_settings import FedAvgSettings
 from metaward.meta.compose import initial_parameters
 from metaward.model_artefact import ModelArtefact, load_model
 from metaward.provenance import commit, machine, versions

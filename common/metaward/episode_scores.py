@@ -17,7 +17,7 @@ from metaward.episodes import EpisodeIndices, Examples
 from metaward.learner_settings import LearnerSettings
 from metaward.meta.compose import build_learner
 from metaward.models.body import build_body
-from metaward.scoring import auroc_scores, class_probabilities, is_correct
+from metaward.scoring import auroc_scores, class_scores, is_correct, log_odds
 from metaward.study import ModelSettings
 from metaward.tasks import Task
 
@@ -68,6 +68,8 @@ class EpisodeScores:
         episode: (n,) int32, number of the episode.
         patient: (n,) int64, patient of the query, within the site.
         label: (n,) int64, true label of the query, within the site.
+        support: (n_episodes, n_way, n_shot) int64, patients that episodes adapted on, for the
+            largest shot count; a smaller one takes the first of each class.
         correct: (n_methods, n_shots, n) uint8, 1 where the most probable class is the true one.
         auroc: (n_methods, n_shots, n) float32; see :func:`metaward.scoring.auroc_scores`.
         adapt_seconds: (n_methods, n_shots, n_episodes) float64. Measured, so it differs between
@@ -77,6 +79,7 @@ class EpisodeScores:
     episode: NDArray[np.int32]
     patient: NDArray[np.int64]
     label: NDArray[np.int64]
+    support: NDArray[np.int64]
     correct: NDArray[np.uint8]
     auroc: NDArray[np.float32]
     adapt_seconds: NDArray[np.float64]
@@ -107,15 +110,21 @@ def score_episodes(job: EpisodeJob) -> EpisodeScores:
                 classify = learner.adapt(body, theta, support)
                 seconds[m, s, e] = job.clock() - began
                 with torch.no_grad():
-                    probabilities = class_probabilities(classify(queries))
-                correct[m, s, e] = is_correct(probabilities, truth)
-                auroc[m, s, e] = auroc_scores(probabilities, truth)
+                    scores = class_scores(classify(queries))
+                correct[m, s, e] = is_correct(scores, truth)
+                auroc[m, s, e] = auroc_scores(log_odds(scores), truth)
     numbers = np.arange(job.first, job.first + len(job.drawn), dtype=np.int32)
     queried = np.concatenate([drawn.query for drawn in job.drawn])
     return EpisodeScores(
         episode=np.repeat(numbers, n_queries),
         patient=job.task.patients[queried],
         label=job.task.labels[queried],
+        support=np.stack(
+            [
+                job.task.patients[drawn.support].reshape(len(drawn.classes), -1)
+                for drawn in job.drawn
+            ]
+        ),
         correct=correct.reshape(*shape, -1),
         auroc=auroc.reshape(*shape, -1),
         adapt_seconds=seconds,
@@ -144,6 +153,7 @@ def joined(parts: Sequence[EpisodeScores]) -> EpisodeScores:
         episode=np.concatenate([part.episode for part in parts]),
         patient=np.concatenate([part.patient for part in parts]),
         label=np.concatenate([part.label for part in parts]),
+        support=np.concatenate([part.support for part in parts]),
         correct=np.concatenate([part.correct for part in parts], axis=2),
         auroc=np.concatenate([part.auroc for part in parts], axis=2),
         adapt_seconds=np.concatenate([part.adapt_seconds for part in parts], axis=2),

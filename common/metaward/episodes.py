@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from metaward.errors import DataError
+from metaward.patient_split import can_be_split, two_sides
 from metaward.tasks import Task
 
 DRAWS_BEFORE_GIVING_UP = 20
-"""Draws of patients after which a task is declared too small; one is enough where every patient
-has one label."""
+"""Draws after which a task is declared too small; one is enough where every patient has one
+label, however many images each has."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def usable_labels(task: Task, *, n_shot: int, n_query: int) -> NDArray[np.int64]
             [
                 label
                 for label, images_of in task.images_of.items()
-                if _can_be_split([len(rows) for rows in images_of.values()], n_shot, n_query)
+                if can_be_split([len(rows) for rows in images_of.values()], n_shot, n_query)
             ],
             dtype=np.int64,
         )
@@ -186,36 +187,15 @@ def _draw_patients(
         bound_support = [p for p in patients if p in support_patients]
         bound_query = [p for p in patients if p in query_patients]
         free = [p for p in patients if p not in support_patients and p not in query_patients]
-        order = bound_support + free + bound_query
-        cut = _best_cut(
-            [len(images_of[patient]) for patient in order],
-            range(len(bound_support), len(bound_support) + len(free) + 1),
-            n_shot,
-            n_query,
-        )
-        if cut is None:
+        counts = {patient: len(rows) for patient, rows in images_of.items()}
+        sides = two_sides(counts, bound_support, free, bound_query, n_shot, n_query)
+        if sides is None:
             return None
-        support.append(_take_in_turns(images_of, order[:cut], n_shot, rng))
-        query.append(_take_in_turns(images_of, order[cut:], n_query, rng))
+        support.append(_take_in_turns(images_of, sides[0], n_shot, rng))
+        query.append(_take_in_turns(images_of, sides[1], n_query, rng))
         support_patients.update(int(patient) for patient in task.patients[support[-1]])
         query_patients.update(int(patient) for patient in task.patients[query[-1]])
     return support, query
-
-
-def _best_cut(counts: list[int], cuts: range, n_shot: int, n_query: int) -> int | None:
-    """Return how many of the ordered patients go to the support side.
-
-    Both sides must have enough images; among such cuts, the one nearest to sharing the patients
-    in the proportion ``n_shot : n_query``.
-    """
-    wanted = len(counts) * n_shot / (n_shot + n_query)
-    images_before = np.concatenate([[0], np.cumsum(counts)])
-    enough = [
-        cut
-        for cut in cuts
-        if images_before[cut] >= n_shot and images_before[-1] - images_before[cut] >= n_query
-    ]
-    return min(enough, key=lambda cut: abs(cut - wanted), default=None)
 
 
 def _n_images(images_of_patient: dict[int, NDArray[np.int64]]) -> int:
@@ -232,16 +212,6 @@ def _take_in_turns(
     depth = max(len(rows) for rows in shuffled)
     turns = [rows[turn] for turn in range(depth) for rows in shuffled if turn < len(rows)]
     return np.asarray(turns[:n], dtype=np.int64)
-
-
-def _can_be_split(counts: list[int], n_shot: int, n_query: int) -> bool:
-    """Say whether some set of patients has ``n_shot`` images and the others ``n_query``."""
-    if max(counts, default=0) <= 1:  # any number of images is some set's
-        return sum(counts) >= n_shot + n_query
-    reachable = 1  # bit s is set when some set of patients has s images together
-    for count in counts:
-        reachable |= reachable << count
-    return any(reachable >> images & 1 for images in range(n_shot, sum(counts) - n_query + 1))
 
 
 def _examples(task: Task, indices: NDArray[np.int64], n_way: int, per_class: int) -> Examples:

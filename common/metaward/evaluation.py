@@ -5,8 +5,9 @@ so their scores are paired. Within an episode the supports are nested: the first
 is the 1-shot support, the first five the 5-shot support, and the queries are the same for all, so
 a learning curve compares like with like. One set of labels serves the whole curve.
 
-Episode ``i`` depends on (seed, site, i) alone. How episodes are grouped into jobs, and which
-process works on which, changes nothing but the time taken.
+Episode ``i`` depends on the seed, the site, ``i``, and what the plan asks of an episode: its ways,
+its queries and its largest shot count. How episodes are grouped into jobs, and which process works
+on which, changes nothing but the time taken.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +17,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from metaward.clustered_variance import Draws
 from metaward.episode_scores import EpisodeJob, EpisodeScores, Method, joined, score_episodes
 from metaward.episodes import EpisodeIndices
 from metaward.evaluation_design import EvaluationPlan, SiteDesign, design_for, draw_episode
@@ -26,6 +28,8 @@ EPISODES_PER_JOB = 2
 """Small enough that two cores finish together, large enough that sending a job costs little."""
 
 METRICS: tuple[Literal["accuracy", "auroc"], ...] = ("accuracy", "auroc")
+DEGREES = {"accuracy": 1, "auroc": 2}
+"""Patients that one comparison needs; an area compares two."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,8 @@ class SiteEvaluation:
 
     def estimate(self, method: str, shots: int, metric: str = "accuracy") -> Estimate:
         """Return the mean score of ``method`` with its interval; see :mod:`metaward.intervals`."""
-        values = self._values(method, shots, metric)
-        return clustered_mean(values, self.scores.patient, self.scores.episode)
+        values, degree = self._values(method, shots, metric), DEGREES[metric]
+        return clustered_mean(values, self.draws(shots), degree=degree)
 
     def difference(
         self, method: str, reference: str, shots: int, metric: str = "accuracy"
@@ -59,14 +63,19 @@ class SiteEvaluation:
         return paired_difference(
             self._values(method, shots, metric),
             self._values(reference, shots, metric),
-            self.scores.patient,
-            self.scores.episode,
+            self.draws(shots),
         )
 
     def seconds_to_adapt(self, method: str, shots: int) -> float:
         """Return the median wall time of one adaptation, in seconds."""
         index = self.methods.index(method), self.design.shots.index(shots)
         return float(np.median(self.scores.adapt_seconds[index]))
+
+    def draws(self, shots: int) -> Draws:
+        """Return who was asked, and whom a model had adapted on."""
+        scores = self.scores
+        supports = scores.support[:, :, :shots].reshape(self.episodes, -1)
+        return Draws(scores.patient, scores.episode, scores.label, supports)
 
     def _values(self, method: str, shots: int, metric: str) -> NDArray[np.float64]:
         index = self.methods.index(method), self.design.shots.index(shots)

@@ -1,6 +1,6 @@
 """What can be measured at a site that took no part, and the episodes that it is measured on.
 
-Episode ``i`` depends on (seed, site, i) alone.
+Episode ``i`` depends on the seed, the site, ``i``, and what the plan asks of an episode.
 """
 
 import hashlib
@@ -87,15 +87,23 @@ def design_for(task: Task, plan: EvaluationPlan) -> SiteDesign:
         n_way=n_way,
         labels=tuple(task.label_names[label] for label in usable[measured[-1]]),
         left_out=tuple(
-            LeftOut(
-                k,
-                f"{len(usable[k])} of {len(task.label_names)} labels have {k} images to adapt on "
-                f"and {plan.n_query} of other patients to score; the curve needs {n_way} such "
-                "labels at a time",
-            )
+            LeftOut(k, _why_left_out(task, plan, k, n_usable=len(usable[k]), n_way=n_way))
             for k in shots
             if k not in measured
         ),
+    )
+
+
+def _why_left_out(task: Task, plan: EvaluationPlan, k: int, *, n_usable: int, n_way: int) -> str:
+    needed = f"{k} images to adapt on and {plan.n_query} of other patients to score"
+    if n_usable < n_way:
+        return (
+            f"{n_usable} of {len(task.label_names)} labels have {needed}; the curve needs {n_way} "
+            "such labels at a time"
+        )
+    return (
+        f"patients with several labels are needed on both sides: {n_usable} labels have {needed}, "
+        f"but no {n_way} of them at a time"
     )
 
 

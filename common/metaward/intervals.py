@@ -1,26 +1,18 @@
-"""95% intervals for means of scores that are repeated by patient and by episode.
+"""95% intervals for means of scores at one hospital, and over hospitals.
 
-One patient is a query in many episodes, and all queries of an episode are scored by the same
-adapted classifier. Scores are therefore correlated in two crossed ways, and an interval that
-counts every query as new evidence (the binomial one) is far too narrow. Used here is the two-way
-cluster-robust variance of Cameron, Gelbach and Miller 2011 (J. Business & Economic Statistics
-29(2), eq. 2.3), for a mean:
+Patients come back, as queries and among those that a model adapts on, so that scores are far from
+independent, and an interval that counts every query as new evidence (the binomial one) is far too
+narrow. The variance is that of :mod:`metaward.clustered_variance`, and Student's t has
+min(effective number of patients, episodes) - 1 degrees of freedom.
 
-    V = V_patient + V_episode - V_patient-and-episode
-    V_g = G / (G - 1) * sum over clusters (sum of residuals in the cluster)^2 / n^2
-
-and Student's t with min(patients, episodes) - 1 degrees of freedom.
-
-Two things are ours, and both only widen the interval:
-
-- V may come out smaller than a one-way variance, or negative. It is never taken below the larger
-  of V_patient and V_episode.
-- Patients all alike say nothing about the kind of patient that was not met. With G patients, a
-  kind that makes up a fraction ``u = 1 - 0.025 ** (1 / G)`` of all patients is missed with a
-  probability of 2.5% (the exact binomial bound of Clopper and Pearson 1934, the "rule of three").
-  Were that kind always scored lowest, or always highest, the mean would move towards the end of
-  the scale by ``u`` times the way. The interval reaches at least as far. So all-correct scores of
-  30 patients give [0.884, 1], the exact interval for 30 of 30, and not [1, 1].
+One thing is ours, and only widens the interval. Patients all alike say nothing about the kind of
+patient that was not met. With G patients, a kind that makes up a fraction
+``u = 1 - 0.025 ** (1 / G)`` of all patients is missed with a probability of 2.5% (the exact
+binomial bound of Clopper and Pearson 1934, the "rule of three"). Were that kind always scored
+lowest, or always highest, the mean would move towards the end of the scale by ``u`` times the way.
+The interval reaches at least as far. So all-correct scores of 30 patients give [0.884, 1], the
+exact interval for 30 of 30, and not [1, 1]. Findings weigh equally however few patients they have:
+what two patients of one finding can hide is found by :func:`unseen_fraction`.
 """
 
 import math
@@ -31,9 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from metaward.clustered_variance import Draws, variance_of_mean
+
 LEVEL = 0.95
 ACCURACY_SCALE = (0.0, 1.0)
 DIFFERENCE_SCALE = (-1.0, 1.0)
+LEAST_FREEDOM = 0.05
+"""Where one patient has nearly all the weight; Student's t then reaches over any scale."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,7 @@ class Estimate:
         mean: The mean.
         low: Lower end of the 95% interval, on the scale of the score.
         high: Upper end.
-        standard_error: Two-way clustered; NaN where one patient or one episode leaves it unknown.
+        standard_error: NaN where one patient or one episode leaves it unknown.
         patients: Different patients scored; for a mean over sites, their sum.
         episodes: Different episodes scored; for a mean over sites, their sum.
     """
@@ -64,45 +60,42 @@ class Estimate:
 
 def clustered_mean(
     values: NDArray[np.floating],
-    patients: NDArray[np.integer],
-    episodes: NDArray[np.integer],
+    draws: Draws,
     *,
     scale: tuple[float, float] = ACCURACY_SCALE,
+    degree: int = 1,
 ) -> Estimate:
-    """Return the mean of ``values`` with its two-way clustered 95% interval.
+    """Return the mean of ``values`` with its 95% interval.
 
     Args:
         values: (n,) one score per query; finite.
-        patients: (n,) patient of each query.
-        episodes: (n,) episode of each query.
+        draws: Who was asked, and on whom the model had adapted.
         scale: Lowest and highest value that the mean can take. The interval stays within.
+        degree: Patients that one comparison needs: 2 for an area under the ROC curve, which a
+            kind of patient always scored lowest takes to (1 - u)^2 of it.
 
     With one patient or one episode nothing is known about the spread between them, and the
     interval is the whole scale.
     """
     scores = np.asarray(values, dtype=np.float64)
-    assert scores.ndim == 1
-    assert len(scores) == len(patients) == len(episodes) > 0
+    assert scores.shape == draws.patients.shape
     mean = float(np.mean(scores))
-    patient_of, n_patients = _numbered(patients)
-    episode_of, n_episodes = _numbered(episodes)
+    n_patients, n_episodes = draws.n_asked, draws.n_episodes
     if min(n_patients, n_episodes) < 2:
         return Estimate(mean, scale[0], scale[1], math.nan, n_patients, n_episodes)
-    error = math.sqrt(_two_way_variance(scores - mean, patient_of, episode_of))
-    reach = float(stdtrit(min(n_patients, n_episodes) - 1, (1 + LEVEL) / 2)) * error
+    error = math.sqrt(variance_of_mean(scores - mean, draws))
+    freedom = min(draws.effective_patients, n_episodes) - 1
+    reach = float(stdtrit(max(freedom, LEAST_FREEDOM), (1 + LEVEL) / 2)) * error
     low, high = mean - reach, mean + reach
     if scale == ACCURACY_SCALE or error == 0.0:
-        unseen = unseen_fraction(n_patients)
+        unseen = 1 - (1 - _unseen(draws)) ** degree
         low = min(low, mean - unseen * (mean - scale[0]))
         high = max(high, mean + unseen * (scale[1] - mean))
     return Estimate(mean, max(low, scale[0]), min(high, scale[1]), error, n_patients, n_episodes)
 
 
 def paired_difference(
-    values: NDArray[np.floating],
-    reference: NDArray[np.floating],
-    patients: NDArray[np.integer],
-    episodes: NDArray[np.integer],
+    values: NDArray[np.floating], reference: NDArray[np.floating], draws: Draws
 ) -> Estimate:
     """Return the mean of ``values - reference`` with its interval; both (n,), same queries.
 
@@ -110,7 +103,7 @@ def paired_difference(
     patients not met is made only where no patient shows a difference from the mean.
     """
     difference = np.asarray(values, dtype=np.float64) - np.asarray(reference, dtype=np.float64)
-    return clustered_mean(difference, patients, episodes, scale=DIFFERENCE_SCALE)
+    return clustered_mean(difference, draws, scale=DIFFERENCE_SCALE)
 
 
 def mean_over_sites(sites: Sequence[Estimate]) -> Estimate:
@@ -136,32 +129,33 @@ def mean_over_sites(sites: Sequence[Estimate]) -> Estimate:
     )
 
 
-def unseen_fraction(n_patients: int) -> float:
-    """Return the largest fraction of patients that ``n_patients`` draws can all miss (2.5%).
+def unseen_fraction(patients: Sequence[int], shares: Sequence[float]) -> float:
+    """Return the largest share of the questions that patients never met can stand for (2.5%).
 
-    >>> round(unseen_fraction(30), 4)
+    With G_c patients of finding c, which has a share w_c of the questions: the largest
+    sum w_c u_c of which prod (1 - u_c)^G_c >= 0.025, that all patients who were met are of other
+    kinds. By Lagrange 1 - u_c = min(1, G_c / (w_c t)), for one t.
+
+    >>> round(unseen_fraction([30], [1.0]), 4)
     0.1157
+    >>> round(unseen_fraction([10, 10, 10], [1 / 3] * 3), 4)
+    0.1157
+    >>> round(unseen_fraction([300, 2], [0.5, 0.5]), 3)
+    0.421
     """
-    return float(1.0 - ((1 - LEVEL) / 2) ** (1.0 / n_patients))
+    room = -math.log((1 - LEVEL) / 2)
+    n, weighed, log_t = 0, 0.0, math.inf
+    findings = sorted((math.log(g / w), g, w) for g, w in zip(patients, shares, strict=True))
+    for log_ratio, g, _ in findings:
+        if log_ratio >= log_t:
+            break
+        n, weighed = n + g, weighed + g * log_ratio
+        log_t = (weighed + room) / n
+    return sum(w * -math.expm1(min(log_ratio - log_t, 0.0)) for log_ratio, _, w in findings)
 
 
-def _two_way_variance(
-    residuals: NDArray[np.float64], patients: NDArray[np.int64], episodes: NDArray[np.int64]
-) -> float:
-    pairs, _ = _numbered(patients * (int(episodes.max()) + 1) + episodes)
-    by_patient, by_episode, by_both = (
-        _one_way_variance(residuals, clusters) for clusters in (patients, episodes, pairs)
-    )
-    return max(by_patient + by_episode - by_both, by_patient, by_episode)
-
-
-def _one_way_variance(residuals: NDArray[np.float64], clusters: NDArray[np.int64]) -> float:
-    sums = np.bincount(clusters, weights=residuals)
-    n_clusters = len(sums)
-    return float(np.sum(sums**2)) / len(residuals) ** 2 * n_clusters / (n_clusters - 1)
-
-
-def _numbered(clusters: NDArray[np.integer]) -> tuple[NDArray[np.int64], int]:
-    """Return clusters renumbered 0..n-1, and n."""
-    names, numbered = np.unique(clusters, return_inverse=True)
-    return numbered.astype(np.int64).reshape(-1), len(names)
+def _unseen(draws: Draws) -> float:
+    labels, numbers, counts = np.unique(draws.labels, return_inverse=True, return_counts=True)
+    pairs = np.unique(numbers.reshape(-1) * draws.n_asked + draws.patient_of)
+    patients = np.bincount(pairs // draws.n_asked, minlength=len(labels))
+    return unseen_fraction(patients.tolist(), (counts / len(draws.labels)).tolist())

@@ -7,12 +7,19 @@ is to be taken as it is.
 
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
+from metaward.adapt_settings import (
+    FINE_TUNE,
+    ONE_STEP,
+    AdaptSettings,
+    HeadStart,
+    changing,
+    refuse_blank_head,
+)
 from metaward.config import Settings
 
 Augment: TypeAlias = Literal["none", "dihedral"]
-HeadStart: TypeAlias = Literal["prototypes", "zeros"]
 DeltaKind: TypeAlias = Literal["gradient", "difference"]
 Distance: TypeAlias = Literal["squared-euclidean", "cosine"]
 EpisodeLoss: TypeAlias = Literal["cross-entropy", "margin"]
@@ -21,35 +28,8 @@ WAYS = "classes per episode; a site with fewer usable labels takes all of them"
 TEMPERATURE = "what a cosine is divided by in front of the softmax"
 
 
-class AdaptSettings(Settings):
-    """How a site turns a support set into a classifier."""
-
-    head: HeadStart = "prototypes"
-    steps: int = Field(5, ge=0, le=10_000)
-    lr: float = Field(0.01, gt=0)
-    batch_size: int | None = Field(
-        None, ge=1, description="support images per step; left out: the whole support set"
-    )
-
-
-def _changing(default: AdaptSettings) -> BeforeValidator:
-    """Let keys that a file leaves out keep the values of this place, not those of the class."""
-
-    def merge(value: object) -> object:
-        return default.model_dump() | value if isinstance(value, dict) else value
-
-    return BeforeValidator(merge)
-
-
-ONE_STEP = AdaptSettings(steps=1, lr=0.01)
-"""The adaptation of FOMAML and MAML: as many steps as in their inner loop."""
-FINE_TUNE = AdaptSettings(steps=5, lr=0.01, batch_size=20)
-"""Fine-tuning after FedAvg. Five classes of 1, 5, 10 or 20 images are whole passes."""
-TRAINING_ALONE = AdaptSettings(steps=20, lr=0.03, batch_size=15)
-"""How a hospital trains alone, from random weights, on the few images that it has labelled."""
 ADAM_LR = 1.0e-3
 """Reptile's inner rate with Adam, in training and at a new site (Nichol et al. 2018, Omniglot)."""
-AloneSettings: TypeAlias = Annotated[AdaptSettings, _changing(TRAINING_ALONE)]
 
 
 class ReptileSettings(Settings):
@@ -168,7 +148,12 @@ class FomamlSettings(Settings):
     inner_lr: float = Field(0.01, gt=0)
     episodes: int = Field(4, ge=1, description="episodes per site and round")
     augment: Augment = "dihedral"
-    adapt: Annotated[AdaptSettings, _changing(ONE_STEP)] = ONE_STEP
+    adapt: Annotated[AdaptSettings, changing(ONE_STEP)] = ONE_STEP
+
+    @model_validator(mode="after")
+    def _something_tells_classes_apart(self) -> "FomamlSettings":
+        refuse_blank_head(self.adapt.head, self.inner_steps, "inner_steps")
+        return self
 
 
 class MamlSettings(Settings):
@@ -188,7 +173,12 @@ class MamlSettings(Settings):
     )
     episodes: int = Field(4, ge=1, description="episodes per site and round")
     augment: Augment = "dihedral"
-    adapt: Annotated[AdaptSettings, _changing(ONE_STEP)] = ONE_STEP
+    adapt: Annotated[AdaptSettings, changing(ONE_STEP)] = ONE_STEP
+
+    @model_validator(mode="after")
+    def _something_tells_classes_apart(self) -> "MamlSettings":
+        refuse_blank_head(self.adapt.head, self.inner_steps, "inner_steps")
+        return self
 
 
 class AnilSettings(Settings):
@@ -206,6 +196,11 @@ class AnilSettings(Settings):
     episodes: int = Field(4, ge=1, description="episodes per site and round")
     augment: Augment = "dihedral"
     adapt: AdaptSettings = AdaptSettings()
+
+    @model_validator(mode="after")
+    def _something_tells_classes_apart(self) -> "AnilSettings":
+        refuse_blank_head(self.adapt.head, self.inner_steps, "inner_steps")
+        return self
 
 
 class MetaSgdSettings(Settings):
@@ -239,7 +234,7 @@ class FedAvgSettings(Settings):
     local_lr: float = Field(0.3, gt=0)
     batch_size: int = Field(32, ge=1)
     augment: Augment = "dihedral"
-    adapt: Annotated[AdaptSettings, _changing(FINE_TUNE)] = FINE_TUNE
+    adapt: Annotated[AdaptSettings, changing(FINE_TUNE)] = FINE_TUNE
 
 
 class MannSettings(Settings):

@@ -3,33 +3,45 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import logsumexp
+
+LARGEST = float(np.finfo(np.float64).max) / 4
+"""In the place of infinity, which cannot be compared with itself by subtraction."""
 
 
-def class_probabilities(logits: torch.Tensor) -> NDArray[np.float64]:
-    """Return (n, n_way) probabilities; a row that is not finite says the same for every class."""
-    probabilities = torch.softmax(logits.cpu().double(), dim=1).numpy()
-    broken = ~np.isfinite(probabilities).all(axis=1)
-    return np.where(broken[:, None], 1.0 / probabilities.shape[1], probabilities)
+def class_scores(logits: torch.Tensor) -> NDArray[np.float64]:
+    """Return (n, n_way) float64; a row whose softmax is not finite says 0 for every class."""
+    scores = logits.cpu().double()
+    broken = ~torch.isfinite(torch.softmax(scores, dim=1)).all(dim=1)
+    return np.asarray(scores.masked_fill(broken[:, None], 0.0).numpy())
 
 
-def is_correct(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> NDArray[np.uint8]:
+def log_odds(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (n, n_way) log(p / (1 - p)), p the softmax of the scores.
+
+    They rank as probabilities do, and go on where those have become 1 to the last bit.
+    """
+    columns = range(scores.shape[1])
+    others = [logsumexp(np.delete(scores, c, axis=1), axis=1) for c in columns]
+    return np.clip(scores - np.stack(others, axis=1), -LARGEST, LARGEST)
+
+
+def is_correct(scores: NDArray[np.float64], truth: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Return 1 where the true class is strictly the most probable; a tie is an error.
 
     Breaking ties by class number would credit a classifier that says the same for every class.
 
     Args:
-        probabilities: (n, n_way).
+        scores: (n, n_way), larger where a class is more probable.
         truth: (n,) in 0..n_way-1.
     """
     rows = np.arange(len(truth))
-    others = probabilities.copy()
+    others = scores.copy()
     others[rows, truth] = -np.inf
-    return np.asarray(probabilities[rows, truth] > others.max(axis=1), dtype=np.uint8)
+    return np.asarray(scores[rows, truth] > others.max(axis=1), dtype=np.uint8)
 
 
-def auroc_scores(
-    probabilities: NDArray[np.float64], truth: NDArray[np.int64]
-) -> NDArray[np.float32]:
+def auroc_scores(ranking: NDArray[np.float64], truth: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return one score per query whose mean is the episode's area under the ROC curve.
 
     The area is one class against the others, averaged over classes (Hand and Till 2001 call it
@@ -38,15 +50,15 @@ def auroc_scores(
     these scores by patient gives the variance of the area.
 
     Args:
-        probabilities: (n, n_way).
+        ranking: (n, n_way), how probable each class is; see :func:`log_odds`.
         truth: (n,) in 0..n_way-1; every class occurs, and at least one other.
     """
-    n, n_way = probabilities.shape
+    n, n_way = ranking.shape
     influence = np.zeros(n)
     area = 0.0
     for c in range(n_way):
         positive = truth == c
-        wins = _wins(probabilities[positive, c], probabilities[~positive, c])
+        wins = _wins(ranking[positive, c], ranking[~positive, c])
         area_c = float(wins.mean())
         influence[positive] += (wins.mean(axis=1) - area_c) * n / positive.sum()
         influence[~positive] += (wins.mean(axis=0) - area_c) * n / (~positive).sum()

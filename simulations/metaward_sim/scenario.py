@@ -5,13 +5,12 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
+from metaward.adapt_settings import TRAINING_ALONE, AloneSettings
 from metaward.config import Settings
 from metaward.device import ON_CPU, DeviceName, require_provable
 from metaward.errors import ConfigError
 from metaward.evaluation_design import EvaluationPlan
 from metaward.learner_settings import (
-    TRAINING_ALONE,
-    AloneSettings,
     FedAvgSettings,
     LearnerSettings,
     MannSettings,

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from metaward.adapt_settings import AdaptSettings
 from metaward.arrays import to_arrays, to_tensors
 from metaward.episodes import sample_episode
-from metaward.learner_settings import AdaptSettings, LearnerSettings, ReptileSettings
+from metaward.learner_settings import LearnerSettings, ReptileSettings
 from metaward.meta.compose import build_learner, initial_parameters
 from metaward.models.body import build_body
 from metaward.study import ModelSettings

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from metaward.adapt_settings import AdaptSettings
 from metaward.arrays import Tensors
 from metaward.episodes import Episode
-from metaward.learner_settings import AdaptSettings, FomamlSettings, MamlSettings
+from metaward.learner_settings import FomamlSettings, MamlSettings
 from metaward.meta import fomaml, maml
 from metaward.meta.learner import LocalResult
 from toy_episodes import WAYS, assert_same, conv_body, random_episode

@@ -104,3 +104,13 @@ def test_keys_left_out_of_a_nested_default_keep_the_default_of_that_place(tmp_pa
     assert isinstance(study.learner, FedAvgSettings)
     assert study.learner.adapt.steps == 9
     assert study.learner.adapt.batch_size == FedAvgSettings().adapt.batch_size == 20
+
+
+@pytest.mark.parametrize("name", ["fomaml", "maml", "anil"])
+def test_a_head_of_zeros_without_a_step_is_refused(tmp_path: Path, name: str) -> None:
+    blank = f"learner:\n  name: {name}\n  adapt: {{head: zeros, steps: 3}}\n"
+    assert read(tmp_path, blank).learner.name == name
+    for line in ("  inner_steps: 0\n", "  adapt: {head: zeros, steps: 0}\n"):
+        text = blank + line if "inner" in line else f"learner:\n  name: {name}\n{line}"
+        with pytest.raises(ConfigError, match="steps 0 with head zeros tells no classes apart"):
+            read(tmp_path, text)

@@ -98,6 +98,38 @@ def test_usable_labels_finds_the_split_that_images_per_patient_allow() -> None:
     assert len(usable_labels(task, n_shot=5, n_query=5)) == 0
 
 
+@settings(max_examples=60)
+@given(
+    counts=st.lists(st.integers(1, 12), min_size=2, max_size=6),
+    n_shot=st.integers(1, 6),
+    n_query=st.integers(1, 6),
+    seed=st.integers(0, 1000),
+)
+def test_labels_that_are_usable_can_be_drawn_however_unequal_their_patients_are(
+    counts: list[int], n_shot: int, n_query: int, seed: int
+) -> None:
+    """Each patient has one label, so that no class can be in the way of another."""
+    everyone = {
+        name: {100 * i + p: c for p, c in enumerate(counts)} for i, name in enumerate("abc")
+    }
+    task = task_of(everyone)
+    if len(usable_labels(task, n_shot=n_shot, n_query=n_query)) < 3:
+        return
+    rng = np.random.default_rng(seed)
+    drawn = sample_indices(task, n_way=3, n_shot=n_shot, n_query=n_query, rng=rng)
+    assert (len(set(drawn.support)), len(set(drawn.query))) == (3 * n_shot, 3 * n_query)
+    assert not set(task.patients[drawn.support]) & set(task.patients[drawn.query])
+
+
+def test_patients_change_places_when_their_order_cannot_be_cut() -> None:
+    """2, 2, 2 and 40 images, 5 and 5 wanted: whenever 40 come last, none is left to be asked."""
+    task = task_of({name: {10 * i: 2, 10 * i + 1: 2, 10 * i + 2: 2, 10 * i + 3: 40}
+                    for i, name in enumerate("abcde")})  # fmt: skip
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        sample_indices(task, n_way=5, n_shot=5, n_query=5, rng=rng)
+
+
 def test_a_label_with_too_few_patients_is_named_with_its_numbers() -> None:
     task = task_of({"a": {1: 1, 2: 1}, "rare": {3: 9}})
     with pytest.raises(DataError, match=r"rare: 9 images of 1 patients.*Lower n_way") as caught:

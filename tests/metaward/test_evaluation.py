@@ -5,16 +5,19 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
+from metaward.adapt_settings import AdaptSettings
 from metaward.arrays import to_arrays
 from metaward.episode_scores import Method, score_episodes
 from metaward.errors import DataError
 from metaward.evaluation import evaluate_site
 from metaward.evaluation_design import EvaluationPlan, design_for
-from metaward.learner_settings import AdaptSettings, FomamlSettings
+from metaward.learner_settings import FomamlSettings
 from metaward.models.body import build_body
-from metaward.scoring import auroc_scores, is_correct
+from metaward.scoring import auroc_scores, class_scores, is_correct, log_odds
 from metaward.study import ModelSettings
 from metaward.tasks import Task
 from metaward.workers import WorkerPool
@@ -79,6 +82,20 @@ def test_every_query_of_every_episode_is_scored_once_per_method_and_shots(evalua
     assert evaluation.queries == n
     assert evaluation.episodes == 7
     assert np.bincount(evaluation.scores.episode).tolist() == [12] * 7
+
+
+def test_who_was_adapted_on_is_kept_for_each_episode_and_was_not_asked(evaluation):
+    assert evaluation.scores.support.shape == (7, 3, 3)
+    for episode in range(7):
+        asked = evaluation.scores.patient[evaluation.scores.episode == episode]
+        assert not set(evaluation.scores.support[episode].flat) & set(asked)
+
+
+def test_the_interval_at_fewer_shots_knows_of_fewer_support_patients(evaluation):
+    one, three = (evaluation.draws(shots).supports for shots in (1, 3))
+    assert (one.shape, three.shape) == ((7, 3), (7, 9))
+    assert np.array_equal(one, evaluation.scores.support[:, :, 0])
+    assert np.array_equal(three.reshape(7, 3, 3), evaluation.scores.support)
 
 
 def test_queries_are_balanced_by_class(evaluation):
@@ -224,6 +241,22 @@ def test_shots_that_the_site_cannot_support_are_left_out_with_the_reason():
     assert "0 of 4 labels have 5 images to adapt on" in design.left_out[0].reason
 
 
+def test_patients_with_several_labels_that_are_in_each_others_way_are_the_reason_given():
+    """Of each label two patients with two images, who carry another label each, and one with one.
+
+    One image to adapt on is that of the third; for two, one of the others is needed, and all three
+    labels cannot have that: a is adapted on one whom b asks about, b on one of c, c on one of a.
+    """
+    rows = [(0, 0), (0, 1), (1, 1), (1, 2), (2, 2), (2, 0)]
+    labels = [label for label, _ in rows for _ in range(2)] + [0, 1, 2]
+    patients = [patient for _, patient in rows for _ in range(2)] + [3, 4, 5]
+    task = Task("north", np.zeros((15, 1, 4, 4), np.float32), np.array(labels), np.array(patients),
+                ("a", "b", "c"))  # fmt: skip
+    design = design_for(task, EvaluationPlan(shots=(1, 2), n_way=3, n_query=2, episodes=2))
+    assert design.shots == (1,)
+    assert design.left_out[0].reason.startswith("patients with several labels are needed on both")
+
+
 def test_ways_are_the_usable_labels_where_the_plan_asks_for_more():
     plan = EvaluationPlan(shots=(1,), n_way=9, n_query=4, episodes=2)
     assert design_for(striped_task(n_labels=3), plan).n_way == 3
@@ -254,6 +287,27 @@ def test_area_under_the_curve_agrees_with_scikit_learn():
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     expected = roc_auc_score(truth, probabilities, multi_class="ovr", average="macro")
     assert auroc_scores(probabilities, truth).mean() == pytest.approx(expected, abs=1e-6)
+
+
+def test_what_has_become_certain_is_still_ranked():
+    """Differences of 40 and more round a probability to 1; they still say which image is surer."""
+    logits = torch.tensor([[60.0, 0.0], [50.0, 0.0], [45.0, 0.0], [40.0, 0.0]])
+    ranking = log_odds(class_scores(logits))
+    assert auroc_scores(ranking, np.array([0, 0, 1, 1])).mean() == pytest.approx(1.0)
+    np.testing.assert_allclose(ranking[:, 0], [60, 50, 45, 40])
+
+
+@given(st.lists(st.floats(-8, 8), min_size=4, max_size=4))
+def test_log_odds_are_those_of_the_softmax(scores):
+    p = torch.softmax(torch.tensor([scores], dtype=torch.double), dim=1).numpy()
+    expected = np.log(p / (1 - p))
+    np.testing.assert_allclose(log_odds(np.array([scores])), expected, rtol=1e-6, atol=1e-9)
+
+
+def test_a_class_that_is_impossible_has_a_rank_too():
+    ranking = log_odds(class_scores(torch.tensor([[-torch.inf, 0.0], [0.0, 0.0]])))
+    assert np.isfinite(ranking).all()
+    assert ranking[0, 0] < ranking[1, 0] == 0 < ranking[0, 1]
 
 
 def test_variance_of_the_area_is_that_of_delong():

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from metaward.adapt_settings import AdaptSettings
 from metaward.arrays import Arrays, Tensors, to_arrays, to_tensors
 from metaward.episodes import sample_episode
 from metaward.learner_settings import (
-    AdaptSettings,
     AnilSettings,
     FedAvgSettings,
     FomamlSettings,

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from metaward.adapt_settings import AdaptSettings
 from metaward.episodes import Episode, Examples
-from metaward.learner_settings import AdaptSettings, FedAvgSettings, FomamlSettings, ReptileSettings
+from metaward.learner_settings import FedAvgSettings, FomamlSettings, ReptileSettings
 from metaward.meta import fomaml, reptile
 from metaward.meta.compose import build_learner
 from metaward.meta.head import Head, prototype_head
@@ -186,6 +187,24 @@ def small_task() -> Task:
     for index, label in enumerate(labels):
         images[index, 0, 4 * label : 4 * label + 4] += 0.4
     return Task("north", images, labels, np.arange(36), ("a", "b", "c"))
+
+
+def test_fedavg_learns_of_the_labels_that_have_images() -> None:
+    """A name may have lost all its images to decoding; a mean of none would be no number."""
+    rng = np.random.default_rng(0)
+    images, patients = rng.random((24, 1, 16, 16), dtype=np.float32), np.arange(24)
+    body = build_body(ModelSettings(filters=8, groups=2, image_size=16), seed=0)
+    settings = FedAvgSettings(local_steps=2, augment="none")
+
+    def delta(labels: list[int], names: tuple[str, ...]) -> dict[str, torch.Tensor]:
+        task = Task("north", images, np.repeat(labels, 12), patients, names)
+        learner = build_learner(settings)
+        found = learner.local_delta(body, body.initial_parameters(), task, np.random.default_rng(1))
+        return found.delta
+
+    with_a_gap = delta([0, 2], ("a", "without an image", "c"))
+    for name, leaf in delta([0, 1], ("a", "c")).items():
+        assert torch.equal(with_a_gap[name], leaf)
 
 
 def test_fedavg_takes_plain_sgd_steps_on_all_labels_at_once() -> None:

@@ -7,10 +7,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from metaward.adapt_settings import AdaptSettings
 from metaward.arrays import Tensors
 from metaward.episodes import Examples, sample_support
 from metaward.errors import ConfigError
-from metaward.learner_settings import AdaptSettings, ReptileSettings
+from metaward.learner_settings import ReptileSettings
 from metaward.meta import reptile
 from metaward.meta.adam_steps import AdamSteps, SecondMoments
 from metaward.meta.compose import build_learner, build_noised_learner

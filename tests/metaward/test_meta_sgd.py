@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from metaward.adapt_settings import AdaptSettings
 from metaward.arrays import Tensors
 from metaward.episodes import Episode
-from metaward.learner_settings import AdaptSettings, FomamlSettings, MamlSettings, MetaSgdSettings
+from metaward.learner_settings import FomamlSettings, MamlSettings, MetaSgdSettings
 from metaward.meta import maml, meta_sgd
 from metaward.meta.compose import build_learner, initial_parameters
 from metaward.meta.inner_loop import loss_and_gradient

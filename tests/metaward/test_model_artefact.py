@@ -10,9 +10,10 @@ import pytest
 import yaml
 
 from metaward import model_artefact
+from metaward.adapt_settings import AdaptSettings
 from metaward.arrays import to_arrays
 from metaward.errors import ConfigError
-from metaward.learner_settings import AdaptSettings, FomamlSettings, ReptileSettings
+from metaward.learner_settings import FomamlSettings, ReptileSettings
 from metaward.model_artefact import ModelCard, expected_shapes, load_card, load_model, save_model
 from metaward.models.body import build_body
 from metaward.privacy_statement import PrivacyStatement

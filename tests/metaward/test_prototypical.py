@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from metaward.adapt_settings import AdaptSettings
 from metaward.arrays import Tensors
 from metaward.episodes import Episode, Examples
 from metaward.errors import DataError
-from metaward.learner_settings import AdaptSettings, FomamlSettings, PrototypicalSettings
+from metaward.learner_settings import FomamlSettings, PrototypicalSettings
 from metaward.meta import fomaml, prototypical
 from metaward.meta.compose import build_learner
 from metaward.models.body import Body, build_body

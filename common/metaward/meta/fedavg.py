@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from metaward.arrays import Tensors
 from metaward.augmentation import augmented
@@ -41,16 +42,12 @@ class FedAvg(Learner):
     ) -> LocalResult:
         """Return ``phi - theta`` after ``local_steps`` mini-batch steps on all labels."""
         s = self.settings
-        n_way = len(task.label_names)
         with torch.no_grad():
-            sample = _balanced_batch(task, rng)
-            head = prototype_head(body.apply_with(theta, sample.images), sample.labels, n_way)
+            sample = _examples(task, _balanced_rows(task, rng))
+            features = body.apply_with(theta, sample.images)
+            head = prototype_head(features, sample.labels, sample.n_way)
         batches = (
-            augmented(
-                Examples(task.take(rows), task.labels_at(rows), n_way),
-                s.augment,
-                rng,
-            )
+            augmented(_examples(task, rows), s.augment, rng)
             for rows in batch_indices(task.n_images, s.batch_size, s.local_steps, rng)
         )
         adapted = inner_loop(body, theta, head, batches, lr=s.local_lr)
@@ -74,11 +71,17 @@ class FedAvg(Learner):
         return classifier_of(body, adapt_on_support(body, theta, support, self.settings.adapt))
 
 
-def _balanced_batch(task: Task, rng: np.random.Generator) -> Examples:
-    rows = np.concatenate(
+def _balanced_rows(task: Task, rng: np.random.Generator) -> NDArray[np.int64]:
+    return np.concatenate(
         [
             rng.permutation(np.flatnonzero(task.labels == label))[:HEAD_BATCH_PER_CLASS]
-            for label in range(len(task.label_names))
+            for label in np.unique(task.labels)
         ]
     )
-    return Examples(task.take(rows), task.labels_at(rows), len(task.label_names))
+
+
+def _examples(task: Task, rows: NDArray[np.int64]) -> Examples:
+    """Return images by the labels that there are; a name on the list may have no image."""
+    present = np.unique(task.labels)
+    labels = torch.from_numpy(np.searchsorted(present, task.labels[rows])).to(task.device)
+    return Examples(task.take(rows), labels, len(present))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from metaward.learner_settings import HeadStart
+from metaward.adapt_settings import HeadStart
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def prototype_head(features: torch.Tensor, labels: torch.Tensor, n_way: int) -> 
 
     ``-||f - c||^2 = 2 f.c - ||c||^2 - ||f||^2``, and the last term is the same for every class
     (Snell et al. 2017, equation 8; Triantafillou et al. 2020, section 3). Squared distances are
-    divided by the square root of the number of features, to keep the softmax from saturating.
+    divided by the square root of the number of features, so that the softmax saturates later.
     """
     return distance_head(prototypes(features, labels, n_way))
 

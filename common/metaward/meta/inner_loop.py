@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from metaward.adapt_settings import AdaptSettings
 from metaward.arrays import Tensors
 from metaward.episodes import Examples
-from metaward.learner_settings import AdaptSettings
 from metaward.meta.adam_steps import AdamSteps
 from metaward.meta.head import Head, first_head
 from metaward.meta.minibatches import minibatches

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 
 import torch
 
+from metaward.adapt_settings import HeadStart
 from metaward.arrays import Tensors
 from metaward.episodes import Examples
-from metaward.learner_settings import HeadStart
 from metaward.meta.head import first_head, zero_head
 from metaward.meta.inner_loop import features_under, loss_and_gradient
 from metaward.meta.parameters import Parameters

@@ -1,4 +1,4 @@
-"""Mini-batches without replacement, reshuffled at every pass."""
+"""Mini-batches that go through all images, in a new order at every pass."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ def batch_indices(
     """Give ``steps`` index arrays of length ``min(batch_size, n)`` over 0..n-1.
 
     A pass goes through a shuffled order; what is left at its end and does not fill a batch is
-    carried over into the next pass.
+    carried over into the next pass, so that a batch across two passes may hold an image twice.
     """
     size = min(batch_size, n)
     waiting = np.empty(0, dtype=np.int64)
