@@ -2,6 +2,7 @@
 
 python ledger_children.py kill FOLDER TORN AT...    play, and be killed before each effect
 python ledger_children.py race FOLDER ROUNDS        answer as many rounds as there is room for
+python ledger_children.py write FOLDER ROUNDS       answer rounds at little cost, in one go
 """
 
 import json
@@ -13,7 +14,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent))
 
-from ledger_faults import BUDGET, TERMS, A, Place, StoppingDisk, new_place
+from ledger_faults import BUDGET, CHEAP, TERMS, A, Place, StoppingDisk, new_place
 
 from metaward.errors import PrivacyError
 from metaward_client.privacy.ledger import RoundId
@@ -70,6 +71,18 @@ def race(folder: Path, rounds: int) -> None:
             note(log, round_, reply)
 
 
+def write(folder: Path, rounds: int) -> None:
+    """Ten rounds in each opening; what a crash leaves is there at every other."""
+    place = Place(folder / "ledger", folder / "witness")
+    for first in range(0, rounds, 10):
+        if first % 20:
+            with place.file.open("ab") as file:
+                file.write(b"half a line")
+        with place.open() as ledger:
+            for index in range(first, min(first + 10, rounds)):
+                place.answer(ledger, RoundId(A, index), CHEAP)
+
+
 def hold(folder: Path) -> None:
     place = Place(folder / "ledger", folder / "witness")
     with place.open() as ledger:
@@ -84,5 +97,7 @@ if __name__ == "__main__":
         kill(Path(where), int(rest[0]), [int(at) for at in rest[1:]])
     elif job == "race":
         race(Path(where), int(rest[0]))
+    elif job == "write":
+        write(Path(where), int(rest[0]))
     else:
         hold(Path(where))

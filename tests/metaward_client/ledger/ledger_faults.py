@@ -24,6 +24,8 @@ STEPS = 5
 TERMS = Terms("dp-sgd", 1.0, 0.5, STEPS, 1.0, 10.0)
 """One round of them costs 1.25: six fit."""
 OTHER = Terms("dp-sgd", 2.0, 0.5, STEPS, 1.0, 10.0)
+CHEAP = Terms("dp-sgd", 1000.0, 0.5, STEPS, 1.0, 10.0)
+"""One round of them costs 0.00125: thousands fit."""
 BLOCK = Terms("block", 1.0, 0.5, 1, 1.0, 4.0)
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 NOON = datetime(2020, 7, 1, 12, tzinfo=UTC)

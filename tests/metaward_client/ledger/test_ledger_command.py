@@ -103,6 +103,24 @@ def test_a_damaged_ledger_ends_with_4_and_a_next_step(
     assert "treat the whole budget of these patients as spent" in captured.err
 
 
+@pytest.mark.parametrize("command", [["ledger", "verify"], ["budget"]])
+@pytest.mark.parametrize("change", ["witness copied back", "garbage"])
+def test_looking_at_a_ledger_that_was_changed_ends_with_4_and_no_figure(
+    ready: Path, command: list[str], change: str, capsys: Printed
+) -> None:
+    head = (ready / "witness/head").read_bytes()
+    answer(ready, A, 3)
+    if change == "garbage":
+        with (ready / "ledger/ledger.jsonl").open("ab") as file:
+            file.write(b"garbage\n")
+    else:
+        (ready / "witness/head").write_bytes(head)
+    assert cli.run(["site", *command, str(ready)]) == 4
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "treat the whole budget of these patients as spent" in captured.err
+
+
 def test_a_damaged_stored_answer_ends_verify_with_4(ready: Path, capsys: Printed) -> None:
     answer(ready, A, 1)
     (ready / f"ledger/replies/{A}.0.reply").write_bytes(b"other")

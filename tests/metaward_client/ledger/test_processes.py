@@ -6,12 +6,13 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ledger_children import noted
-from ledger_faults import BUDGET, TERMS, A, B, Place
+from ledger_faults import BUDGET, TERMS, A, Place
 
 from metaward.errors import PrivacyError
 from metaward_client.privacy.ledger import RoundId, durable, read_ledger, snapshot
@@ -125,18 +126,72 @@ def test_a_reader_accepts_a_file_that_is_replaced_just_after_it_was_looked_at(
 
 
 def test_a_reader_accepts_a_ledger_in_the_midst_of_an_append(place: Place) -> None:
-    """The line stands, the head does not count it: the reader takes what is counted."""
+    """At any byte of the line, and where it stands and the head does not count it yet."""
     place.play([FIRST])
     head = (place.witness / "head").read_bytes()
-    place.play([RoundId(B, 0)])
+    counted = len(place.file.read_bytes())
+    with place.open() as ledger:
+        ledger.reserve(RoundId(A, 1), TERMS, BUDGET)
     (place.witness / "head").write_bytes(head)
     whole = place.file.read_bytes()
-    counted = len(b"".join(whole.splitlines(keepends=True)[:5]))
-    for length in [*range(counted, len(whole), 37), len(whole)]:
+    for length in range(counted, len(whole) + 1):
         place.file.write_bytes(whole[:length])
         state = read_ledger(place.ledger, place.witness, clock=place.clock)
-        assert state.entries == 5
-        assert len(state.releases) == 1
+        charged = 2 if length == len(whole) else 1
+        assert (state.entries, len(state.releases)) == (4 + charged, charged)
+
+
+def test_readers_never_refuse_a_ledger_that_another_process_writes_to(place: Place) -> None:
+    """It appends, and ends in the midst of a line now and then, as fast as it can."""
+    writer = child("write", place.ledger.parent, 150)
+    seen = []
+    while writer.poll() is None:
+        for read in (read_ledger, verify_ledger):
+            state = read(place.ledger, place.witness, clock=place.clock)
+            seen.append(state.entries)
+            assert sum(state.spent.values()) == 5 * len(state.releases)
+    assert writer.returncode == 0
+    assert seen == sorted(seen)
+    assert len(set(seen)) > 3
+    state = verify_ledger(place.ledger, place.witness, clock=place.clock)
+    assert len(state.releases) == 150
+
+
+class Meanwhile(Disk):
+    """Another process does something before the n-th read (from 1) of this one."""
+
+    def __init__(self, at: int, do: Callable[[], object]) -> None:
+        self.left, self.do = at, do
+
+    def read(self, file: int, size: int) -> bytes:
+        self.left -= 1
+        if self.left == 0:
+            self.do()
+        return super().read(file, size)
+
+
+READS = 6
+"""Of one look: key, head and ledger, and the end of each."""
+
+
+@pytest.mark.parametrize("at", range(1, 2 * READS + 1))
+@pytest.mark.parametrize("torn", [b"", b"half a line"])
+@pytest.mark.parametrize("rounds", [0, 1, 3])
+def test_a_reader_that_is_overtaken_by_rounds_looks_again(
+    place: Place, at: int, torn: bytes, rounds: int
+) -> None:
+    place.play([FIRST])
+    with place.file.open("ab") as file:
+        file.write(torn)
+
+    def overtake() -> None:
+        with place.open():
+            pass  # cuts off what is torn
+        place.play([RoundId(A, 1 + index) for index in range(rounds)])
+
+    disk = Meanwhile(at, overtake)
+    state = read_ledger(place.ledger, place.witness, clock=place.clock, disk=disk)
+    assert len(state.releases) in range(1, 2 + rounds)
 
 
 def test_verifying_accepts_that_an_old_answer_is_removed_meanwhile(

@@ -11,7 +11,10 @@ from ledger_faults import BUDGET, OTHER, TERMS, A, B, Place, new_place
 
 from metaward.errors import PrivacyError
 from metaward_client.privacy.ledger import RoundId, read_ledger
-from metaward_client.privacy.ledger.snapshot import verify_ledger
+from metaward_client.privacy.ledger.chain import Entry, Head
+from metaward_client.privacy.ledger.durable import Disk
+from metaward_client.privacy.ledger.snapshot import read_entries, verify_ledger
+from metaward_client.privacy.ledger.witness import open_witness
 
 ROUNDS = [RoundId(A, 0), RoundId(A, 1)]
 NEXT = RoundId(A, 2)
@@ -27,9 +30,10 @@ def used(place: Place) -> Place:
 
 def refused(place: Place, *, match: str = CHANGED) -> PrivacyError:
     """Assert that neither a round nor a reader accepts the ledger; return the refusal."""
-    with pytest.raises(PrivacyError, match=match) as reading:
-        read_ledger(place.ledger, place.witness, clock=place.clock)
-    assert reading.value.exit_code == 4
+    for read in (read_ledger, verify_ledger):
+        with pytest.raises(PrivacyError, match=match) as reading:
+            read(place.ledger, place.witness, clock=place.clock)
+        assert reading.value.exit_code == 4
     return refused_to_open(place, match=match)
 
 
@@ -166,7 +170,7 @@ def test_an_entry_written_twice_is_refused(used: Place) -> None:
         write_lines(used, [*whole[: index + 1], *whole[index:]])
         refused(used, match="does not follow the entry before it")
     write_lines(used, [*whole, whole[-1]])
-    refused_to_open(used, match="does not follow the entry before it")
+    refused(used, match="does not follow the entry before it")
 
 
 def test_an_entry_left_out_is_refused(used: Place) -> None:
@@ -183,7 +187,7 @@ def test_an_empty_line_is_refused(used: Place) -> None:
     whole = lines(used)
     for index in range(len(whole) + 1):
         write_lines(used, [*whole[:index], b"\n", *whole[index:]])
-        refused_to_open(used, match="was altered")
+        refused(used, match="was altered")
 
 
 def test_an_entry_of_another_ledger_is_refused(used: Place, tmp_path: Path) -> None:
@@ -217,7 +221,7 @@ def test_the_head_is_no_entry_and_an_entry_is_no_head(used: Place) -> None:
     refused(used, match="the head was altered")
     (used.witness / "head").write_bytes(head)
     write_lines(used, [*whole, head + b"\n"])
-    refused_to_open(used, match="entry 7 was altered")
+    refused(used, match="entry 7 was altered")
 
 
 def test_an_older_copy_of_the_ledger_is_refused(used: Place) -> None:
@@ -240,18 +244,61 @@ def test_an_older_copy_of_the_witness_is_refused(used: Place) -> None:
     older = (used.witness / "head").read_bytes()
     used.play([NEXT])
     (used.witness / "head").write_bytes(older)
-    refused_to_open(used, match="the witness was copied back")
+    refused(used, match="9 entries; expected 7.*the witness was copied back")
+
+
+def test_a_witness_copied_back_by_two_entries_or_more_is_refused(used: Place) -> None:
+    entries = read_entries(used.ledger, used.witness)
+    for behind in range(2, len(entries)):
+        copy_witness_back(used, entries, behind)
+        refused(used, match="the witness was copied back")
 
 
 def test_a_witness_that_is_one_entry_behind_forgets_nothing(used: Place) -> None:
-    """So a crash may leave it; the entry itself says what was spent."""
-    older = (used.witness / "head").read_bytes()
+    """So a crash may leave it; the entry itself says what was spent, to every reader."""
     with used.open() as ledger:
         ledger.reserve(NEXT, TERMS, BUDGET)
-    (used.witness / "head").write_bytes(older)
+    entries = read_entries(used.ledger, used.witness)
+    assert len(entries) == 8
+    copy_witness_back(used, entries, 1)
+    for read in (read_ledger, verify_ledger):
+        state = read(used.ledger, used.witness, clock=used.clock)
+        assert (state.entries, len(state.releases)) == (8, 3)
     with used.open() as ledger:
         assert len(ledger.state.releases) == 3
     assert read_ledger(used.ledger, used.witness, clock=used.clock).entries == 8
+
+
+def copy_witness_back(place: Place, entries: tuple[Entry, ...], behind: int) -> None:
+    count = len(entries) - behind
+    with open_witness(place.witness, Disk()) as witness:
+        witness.advance(Head(count, entries[count - 1].digest))
+
+
+@pytest.mark.parametrize("behind", [0, 1])
+@pytest.mark.parametrize("added", [b"x\n", b"{}\n", b"\0\0\n", b"x\nhalf"])
+def test_a_line_that_is_no_entry_is_refused_at_the_end_too(
+    used: Place, added: bytes, behind: int
+) -> None:
+    copy_witness_back(used, read_entries(used.ledger, used.witness), behind)
+    with used.file.open("ab") as file:
+        file.write(added)
+    refused(used, match="was altered|were added")
+
+
+def test_half_a_line_after_the_counted_entries_is_what_a_crash_leaves(used: Place) -> None:
+    with used.file.open("ab") as file:
+        file.write(lines(used)[-1][:-1])
+    for read in (read_ledger, verify_ledger):
+        assert read(used.ledger, used.witness, clock=used.clock).entries == 7
+
+
+def test_half_a_line_after_an_entry_that_is_not_counted_is_refused(used: Place) -> None:
+    """No line is begun before the head counts the one before it."""
+    copy_witness_back(used, read_entries(used.ledger, used.witness), 1)
+    with used.file.open("ab") as file:
+        file.write(b"half")
+    refused(used, match="the witness was copied back")
 
 
 def test_an_older_copy_of_both_is_not_noticed(used: Place) -> None:

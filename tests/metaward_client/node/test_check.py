@@ -13,6 +13,9 @@ from metaward.errors import DataError, FederationError, PrivacyError
 from metaward_client.node import check as preflight
 from metaward_client.node.check import Finding, require_all
 from metaward_client.node.node_folder import NodeFolder, create_node, join, own_public_key
+from metaward_client.privacy.ledger.by_a_person import raise_budget
+from metaward_client.privacy.policy import ProtectedSettings
+from metaward_client.privacy.terms import Budget
 from metaward_client.site_config import read_site_config
 from metaward_server.coordinator.certificates import (
     Issued,
@@ -109,6 +112,27 @@ def test_a_site_yaml_that_allows_more_than_its_ledger_is_wrong(tmp_path: Path) -
     assert (found.state, found.exit_code) == ("wrong", 4)
     assert "site.yaml allows epsilon 9" in found.said
     assert "raise-budget" in found.next_step
+
+
+def test_a_ledger_whose_witness_was_copied_back_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    file = tmp_path / "site.yaml"
+    file.write_text("name: north\ndata: {root: images}\n" + POLICY_YAML)
+    assert run(["site", "ledger", "create", str(tmp_path)]) == 0
+    config = read_site_config(file)
+    policy = config.privacy
+    assert isinstance(policy, ProtectedSettings)
+    assert policy.witness is not None
+    head = (policy.witness / "head").read_bytes()
+    for epsilon in (9.0, 10.0):
+        to = Budget(epsilon, policy.budget.target_delta)
+        raise_budget(policy.ledger, policy.witness, to, "a test")
+    [before] = preflight._privacy(tmp_path, config)
+    assert before.state == "ok"
+    (policy.witness / "head").write_bytes(head)
+    [found] = preflight._privacy(tmp_path, config)
+    assert (found.state, found.exit_code) == ("wrong", 4)
+    assert "3 entries" in found.said
 
 
 def test_a_certificate_that_ends_soon_is_a_warning(tmp_path: Path, node: NodeFolder) -> None:

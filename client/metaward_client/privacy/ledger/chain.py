@@ -101,31 +101,13 @@ def seal_entry(
     return line + b"\n", Entry(head.count, time, kind, payload, head.digest, digest)
 
 
-def read_counted(content: bytes, head: Head, key: bytes, where: str) -> Chain:
-    """Return the entries that the head counts, whatever follows: for readers without the lock.
-
-    Raises:
-        PrivacyError: The file is shorter than the head says, or an entry was altered.
-    """
-    lines = content.split(b"\n")
-    whole = len(lines) - 1
-    if whole < head.count:
-        raise tampered(
-            f"{whole} entries",
-            expected=f"{head.count}, as its witness has counted: the ledger was shortened or "
-            "copied back",
-            where=where,
-        )
-    return _verified(lines[: head.count], head, key, where)
-
-
-def read_whole(content: bytes, head: Head, key: bytes, where: str) -> Chain:
-    """Return all entries: for the process that holds the lock and goes on writing.
+def read_chain(content: bytes, head: Head, key: bytes, where: str) -> Chain:
+    """Return all whole entries: those that the head counts, and the one that may be ahead of it.
 
     Raises:
         PrivacyError: The file is not what the head counts, nor what a crash can leave.
     """
-    counted = read_counted(content, head, key, where)
+    counted = _counted(content, head, key, where)
     lines = content[counted.length :].split(b"\n")
     torn = len(lines.pop())
     if not lines:
@@ -139,6 +121,19 @@ def read_whole(content: bytes, head: Head, key: bytes, where: str) -> Chain:
         )
     last = _entry(lines[0], counted.head, key, where)
     return Chain((*counted.entries, last), counted.length + len(lines[0]) + 1, 0)
+
+
+def _counted(content: bytes, head: Head, key: bytes, where: str) -> Chain:
+    lines = content.split(b"\n")
+    whole = len(lines) - 1
+    if whole < head.count:
+        raise tampered(
+            f"{whole} entries",
+            expected=f"{head.count}, as its witness has counted: the ledger was shortened or "
+            "copied back",
+            where=where,
+        )
+    return _verified(lines[: head.count], head, key, where)
 
 
 def _verified(lines: list[bytes], head: Head, key: bytes, where: str) -> Chain:

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from metaward.errors import ConfigError, PrivacyError
-from metaward_client.privacy.ledger.chain import Chain, Head, Kind, read_whole, seal_entry
+from metaward_client.privacy.ledger.chain import Chain, Head, Kind, read_chain, seal_entry
 from metaward_client.privacy.ledger.clock import Clock, as_text, require_clock, time_of_entry
 from metaward_client.privacy.ledger.durable import Disk, Folder, open_folder
 from metaward_client.privacy.ledger.refusals import tampered
@@ -134,7 +134,7 @@ def open_journal(
             head = open_one.head()
             content = ledger_folder.read_all(file, LEDGER_FILE)
             where = str(ledger_path / LEDGER_FILE)
-            chain = read_whole(content, head, open_one.key, where)
+            chain = read_chain(content, head, open_one.key, where)
             journal = Journal(ledger_folder, file, open_one, chain, clock)
             if not any_clock:
                 journal.now()

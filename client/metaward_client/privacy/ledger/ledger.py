@@ -11,9 +11,9 @@ So after a crash at any point: what could have been sent is charged, nothing is 
 round has one answer. A round that was charged and not committed is computed again under the same
 charge, because nothing of the first attempt left the site. Nothing is ever given back.
 
-What is detected when a ledger is opened, and then refused: a missing, shortened, altered, reordered
-or foreign ledger, key, head or stored answer; an older copy of the ledger or of the witness; a
-clock that went back; links, other owners, open permissions; a second process.
+What is detected when a ledger is opened or read, and then refused: a missing, shortened, altered,
+reordered or foreign ledger, key, head or stored answer; an older copy of the ledger or of the
+witness; a clock that went back; links, other owners, open permissions; a second process.
 
 NOT detected: an older copy of the ledger AND its witness (see witness.py), and somebody who has the
 site's key and writes with it: a user who can read the witness can do whatever metaward can.

@@ -1,15 +1,31 @@
-"""Read a ledger without its lock, while a round may be running: what the head counts, verified."""
+"""Read a ledger without its lock, while a round may be running: all of it, by the writer's rule.
 
+A reader may be between two writes: the file holds more than the head that was read before it. So
+what breaks the rule is looked at again. A round that is being written has moved on by then, since
+its head follows each entry before the next is begun; what somebody changed is still the same, and
+only that is refused.
+"""
+
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from metaward.errors import PrivacyError
-from metaward_client.privacy.ledger.chain import Entry, read_counted
+from metaward_client.privacy.ledger.chain import Entry, Head, read_chain
 from metaward_client.privacy.ledger.clock import Clock, require_clock, utc_now
 from metaward_client.privacy.ledger.durable import Disk, open_folder
 from metaward_client.privacy.ledger.journal import LEDGER_FILE, REPLIES_FOLDER, places
 from metaward_client.privacy.ledger.replies import Replies, stored
 from metaward_client.privacy.ledger.state import LedgerState
 from metaward_client.privacy.ledger.witness import open_witness
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Witness and ledger as they were, one read after the other."""
+
+    key: bytes = field(repr=False)
+    head: Head
+    content: bytes = field(repr=False)
 
 
 def read_ledger(
@@ -36,11 +52,16 @@ def read_entries(
     """
     disk = disk or Disk()
     ledger_path, witness_path = places(folder, witness)
-    with open_folder(ledger_path, disk) as ledger_folder:
-        with open_witness(witness_path, disk) as open_one:
-            key, head = open_one.key, open_one.head()  # before the file, which only grows
-        where = str(ledger_path / LEDGER_FILE)
-        return read_counted(ledger_folder.read(LEDGER_FILE), head, key, where).entries
+    where = str(ledger_path / LEDGER_FILE)
+    seen = _look(ledger_path, witness_path, disk)
+    while True:
+        try:
+            return read_chain(seen.content, seen.head, seen.key, where).entries
+        except PrivacyError:
+            again = _look(ledger_path, witness_path, disk)
+            if again == seen:
+                raise
+            seen = again
 
 
 def verify_ledger(
@@ -61,6 +82,13 @@ def verify_ledger(
                 raise
             continue  # a round was committed in between, and an old answer removed
         return state
+
+
+def _look(ledger_path: Path, witness_path: Path, disk: Disk) -> _Seen:
+    with open_folder(ledger_path, disk) as ledger_folder:
+        with open_witness(witness_path, disk) as witness:
+            key, head = witness.key, witness.head()  # before the file, which only grows
+        return _Seen(key, head, ledger_folder.read(LEDGER_FILE))
 
 
 def _verify_replies(state: LedgerState, ledger_path: Path, disk: Disk) -> None:
