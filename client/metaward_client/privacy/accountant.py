@@ -15,6 +15,13 @@ from metaward_client.privacy.terms import Budget, Composition, GaussianStep, Rel
 MOST_ROUNDS = 1_000_000
 """``rounds_within`` says this where at least so many rounds fit."""
 
+COMPOSITION = 1
+"""Version of what is done with dp-accounting's distribution of one step, here and in privacy_loss.
+
+To be raised with every change that makes another answer of any question: a ledger keeps answers
+under the accountant's name, and they must not outlive a correction.
+"""
+
 FrozenComposition = tuple[tuple[GaussianStep, int], ...]
 
 
@@ -75,8 +82,9 @@ def plus(spent: Composition, per_round: Composition, rounds: int = 1) -> dict[Ga
 
 
 def accountant_name() -> str:
-    """Return the name and version that stand beside every printed epsilon."""
-    return f"PLD, dp-accounting {importlib.metadata.version('dp-accounting')}"
+    """Return the name and versions that stand beside every printed epsilon."""
+    of_one_step = importlib.metadata.version("dp-accounting")
+    return f"PLD, dp-accounting {of_one_step}, composition {COMPOSITION}"
 
 
 @functools.lru_cache(maxsize=4096)

@@ -14,7 +14,6 @@ from accounting_cases import ADD, REPLACE, STEP, dp_accounting_epsilon, steps
 from metaward.errors import PrivacyError
 from metaward_client.privacy import accountant
 from metaward_client.privacy.accountant import (
-    accountant_name,
     epsilon,
     plus,
     rounds_within,
@@ -253,7 +252,3 @@ def test_the_answer_before_a_round_is_there_at_once() -> None:
         epsilon(plus({}, per_round, rounds), target_delta=target_delta, relation=ADD)
         took.append(time.perf_counter() - start)
     assert min(took) < 0.05  # seconds; the least, because others use this machine too
-
-
-def test_the_accountant_is_named_with_its_version() -> None:
-    assert accountant_name().startswith("PLD, dp-accounting 0.6")
