@@ -96,7 +96,8 @@ EXPLANATIONS: dict[RefusalReason, Explanation] = {
     ),
     RefusalReason.CONFLICTING_INSTANCE: Explanation(
         "Files with one SOP Instance UID name different patients; none of them is used.",
-        "Find out which file is right and remove the others.",
+        "Find out which file is right and remove the others. Until then a privacy mechanism "
+        "protects these patients as one group, not each of them.",
     ),
     RefusalReason.NO_LABEL: Explanation(
         "The label table, or the folder structure, has no label for this image.",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metaward.errors import ConfigError, MetawardError
+from metaward_client.dicom.refusals import RefusalReason
 from metaward_client.node.coordinator_check import look_at_coordinator
 from metaward_client.node.disk_check import look_at_disks
 from metaward_client.node.enrolment_check import look_at_enrolment
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from metaward_client.site_scan import SiteScan
+
 
 def check(site: Path, node_path: Path) -> Iterator[Finding]:
     """Look at settings, node, coordinator, disk, data and budget, one after the other."""
@@ -41,7 +44,7 @@ def check(site: Path, node_path: Path) -> Iterator[Finding]:
     yield _device(config.device)
     yield from _node(node_path, config)
     yield from look_at_disks(config, node_path)
-    yield from _data(site)
+    yield from _data(site, config)
     yield from _privacy(site, config)
 
 
@@ -67,7 +70,7 @@ def _node(path: Path, config: SiteConfig) -> Iterator[Finding]:
         yield Finding("studies", "warn", said, "metaward site approve, once there is a study")
 
 
-def _data(site: Path) -> Iterator[Finding]:
+def _data(site: Path, config: SiteConfig) -> Iterator[Finding]:
     from metaward_client.scan_report import count_labels
     from metaward_client.site import load_site
 
@@ -81,6 +84,8 @@ def _data(site: Path) -> Iterator[Finding]:
     refused = sum(scan.refused.values())
     said = f"{len(scan.images)} images of {scan.n_patients} patients; {refused} files left out"
     yield Finding("data", "ok", said)
+    if config.privacy is not None and not isinstance(config.privacy, NoPrivacy):
+        yield from _shared_identifiers(scan)
     thin = [count.name for count in count_labels(scan) if not count.supports(5)]
     said = f"{len(scan.label_names)} labels"
     if thin:
@@ -89,6 +94,17 @@ def _data(site: Path) -> Iterator[Finding]:
     else:
         yield Finding("labels", "ok", said)
     yield _leakage(images, [image.patient for image in scan.images])
+
+
+def _shared_identifiers(scan: "SiteScan") -> Iterator[Finding]:
+    """Say where one patient's files decide about the images of another."""
+    if conflicting := scan.refused.get(RefusalReason.CONFLICTING_INSTANCE, 0):
+        said = (
+            f"{conflicting} files left out: their images' UIDs stand under more than one patient; "
+            "the mechanism protects these patients as one group"
+        )
+        step = "Give each image a UID of its own; docs/threat-model.md says what a group is."
+        yield Finding("identifiers", "warn", said, step)
 
 
 def _leakage(images: "NDArray[np.float16]", patients: list[int]) -> Finding:

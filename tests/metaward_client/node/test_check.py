@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dicom_factory import write_dicom
 from metaward.cli import run
 from metaward.enrolment import Kit
 from metaward.errors import DataError, FederationError, PrivacyError
@@ -152,6 +153,25 @@ def test_the_same_picture_under_two_patients_is_a_warning() -> None:
     images[2] = 1.0
     assert preflight._leakage(images, [0, 0, 1]).state == "ok"  # twice, but of one patient
     assert preflight._leakage(images, [0, 1, 2]).state == "warn"
+
+
+@pytest.mark.parametrize("policy", [POLICY_YAML, "privacy: {mechanism: none}\n", ""])
+def test_images_that_two_patients_claim_are_a_warning_under_a_mechanism(
+    tmp_path: Path, policy: str
+) -> None:
+    images = [("a", "P1", "same"), ("a", "P2", "same"), ("a", "P1", "x"), ("b", "P3", "y")]
+    for number, (label, patient, instance) in enumerate(images):
+        file = tmp_path / "images" / label / f"{number}.dcm"
+        write_dicom(path=file, patient_id=patient, instance=instance)
+    (tmp_path / "site.yaml").write_text("name: north\ndata: {root: images}\n" + policy)
+    config = read_site_config(tmp_path / "site.yaml")
+    found = {f.name: f for f in preflight._data(tmp_path, config)}
+    assert found["data"].state == "ok"
+    assert ("identifiers" in found) == (policy == POLICY_YAML)
+    if policy == POLICY_YAML:
+        assert found["identifiers"].state == "warn"
+        assert "2 files left out" in found["identifiers"].said
+        assert "as one group" in found["identifiers"].said
 
 
 def test_a_site_without_policy_node_or_data_gets_a_line_for_each(tmp_path: Path) -> None:
