@@ -71,11 +71,14 @@ def ledger_of(site: Path) -> PlaceOfLedger:
 def create(site: Site) -> None:
     """Make the ledger that site.yaml names, with the budget that site.yaml states.
 
-    One ledger for one population of patients, for all studies and coordinators. It is made once;
-    nothing makes it anew when it is missing.
+    One ledger for one population of patients, of whom nothing was released without a mechanism, for
+    all studies and coordinators. It is made once; nothing makes it anew when it is missing.
     """
     from rich.console import Console
 
+    from metaward_client.node.node_folder import NodeFolder
+    from metaward_client.node.site_log import sent_without_mechanism
+    from metaward_client.node_command import NODE_FOLDER
     from metaward_client.privacy.ledger import Ledger
     from metaward_client.privacy.ledger.journal import places
 
@@ -90,6 +93,18 @@ def create(site: Site) -> None:
         "ledger is in: an older copy of one of them is noticed, an older copy of both is not.",
         soft_wrap=True,
     )
+    console.print(
+        "It counts from now on, and holds for patients of whom nothing was released without a "
+        "mechanism.",
+        soft_wrap=True,
+    )
+    node = NodeFolder((site if site.is_dir() else site.parent) / NODE_FOLDER)
+    if sent := sent_without_mechanism(node):
+        console.print(
+            f"[bold]This site's log has {sent} answers that were sent under mechanism none.[/] The "
+            "ledger does not count them; for patients who were in them no budget holds.",
+            soft_wrap=True,
+        )
 
 
 def verify(

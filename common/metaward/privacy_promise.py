@@ -24,6 +24,8 @@ IN_WORDS = {DP_SGD: "patient DP-SGD", BLOCK: "block release"}
 class PrivacyPromise:
     """The most that one patient may lose at one hospital, in all studies together, for ever.
 
+    Of what left under a mechanism: rounds answered without one are in no ledger, and not in this.
+
     Attributes:
         mechanism: ``"dp-sgd"``, ``"block"``, or ``"none"``: NOT PRIVATE.
         target_epsilon: Above 0 and finite; None without a mechanism.

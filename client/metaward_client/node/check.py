@@ -17,6 +17,7 @@ from metaward_client.node.disk_check import look_at_disks
 from metaward_client.node.enrolment_check import look_at_enrolment
 from metaward_client.node.finding import Finding
 from metaward_client.node.node_folder import (
+    NodeFolder,
     open_node,
     own_public_key,
     read_kit,
@@ -46,6 +47,8 @@ def check(site: Path, node_path: Path) -> Iterator[Finding]:
     yield from look_at_disks(config, node_path)
     yield from _data(site, config)
     yield from _privacy(site, config)
+    if _has_mechanism(config):
+        yield from _before_the_mechanism(node_path)
 
 
 def _node(path: Path, config: SiteConfig) -> Iterator[Finding]:
@@ -84,7 +87,7 @@ def _data(site: Path, config: SiteConfig) -> Iterator[Finding]:
     refused = sum(scan.refused.values())
     said = f"{len(scan.images)} images of {scan.n_patients} patients; {refused} files left out"
     yield Finding("data", "ok", said)
-    if config.privacy is not None and not isinstance(config.privacy, NoPrivacy):
+    if _has_mechanism(config):
         yield from _shared_identifiers(scan)
     thin = [count.name for count in count_labels(scan) if not count.supports(5)]
     said = f"{len(scan.label_names)} labels"
@@ -133,6 +136,20 @@ def _privacy(site: Path, config: SiteConfig) -> Iterator[Finding]:
             yield Finding("privacy", "warn", said, "A delta can reveal single patients.")
         case _:
             yield _budget(site)
+
+
+def _has_mechanism(config: SiteConfig) -> bool:
+    return config.privacy is not None and not isinstance(config.privacy, NoPrivacy)
+
+
+def _before_the_mechanism(node_path: Path) -> Iterator[Finding]:
+    """Say what the ledger does not count, where the node knows of it."""
+    from metaward_client.node.site_log import sent_without_mechanism
+
+    if sent := sent_without_mechanism(NodeFolder(node_path)):
+        said = f"{sent} answers were sent under mechanism none; the ledger does not count them"
+        step = "The budget's promise holds for patients who were in none of them."
+        yield Finding("unprotected", "warn", said, step)
 
 
 def _budget(site: Path) -> Finding:

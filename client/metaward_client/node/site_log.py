@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from metaward.config import load_settings
+from metaward.privacy_promise import NO_MECHANISM
 from metaward_client.node.approval import Approval
 from metaward_client.node.node_folder import NodeFolder
 from metaward_client.privacy.ledger.chain import Entry, Kind
@@ -59,11 +60,14 @@ def _approvals(folder: Path) -> Iterator[Event]:
         yield Event(approval.approved_at, "approved", approval.study_digest, None, detail)
 
 
+def sent_without_mechanism(node: NodeFolder) -> int:
+    """Return how many answers left without a mechanism, as far as the node's log says."""
+    return sum(entry.get("mechanism") == NO_MECHANISM for entry in _entries(node.round_log))
+
+
 def _orders(path: Path) -> Iterator[Event]:
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    for number, line in enumerate(lines, start=1):
+    for number, entry in enumerate(_entries(path), start=1):
         try:
-            entry: dict[str, Any] = json.loads(line)  # Any: JSON holds any plain value
             yield Event(
                 time=entry["time"],
                 what=entry["outcome"],
@@ -71,8 +75,18 @@ def _orders(path: Path) -> Iterator[Event]:
                 round_index=entry.get("round_index"),
                 detail=entry.get("reason") or f"{entry['mechanism']}, {entry['seconds']:.1f} s",
             )
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError):
             yield Event("", "unreadable", detail=f"line {number} of {path.name} was cut off")
+
+
+def _entries(path: Path) -> Iterator[dict[str, Any]]:  # Any: JSON holds any plain value
+    """Yield what each line holds; nothing for one that was cut off."""
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            entry = {}
+        yield entry if isinstance(entry, dict) else {}
 
 
 def _by_a_person(entry: Entry) -> Event | None:
