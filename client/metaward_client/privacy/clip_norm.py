@@ -28,8 +28,9 @@ LEARNING_RATE = 0.2
 QUANTILE = 0.5
 """gamma: the median."""
 ROUNDING_MARGIN = 1.0 - 1.0e-4
-"""Part of C that a clipped vector has at most. The rest is for float32: in a shared batch another
-patient moves a gradient by a few millionths of its length."""
+"""Part of C that a clipped vector has at most. The rest is for the rounding of the clip itself, and
+not for what another patient in the batch could move: that has to be no bit (docs/threat-model.md,
+E), since a coordinator can choose meta-parameters under which last bits become the whole vector."""
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ and everything that a learner makes of the answers is post-processing (docs/thre
 That holds only if g_p is a function of phi, of patient p and of randomness of p's own: each
 patient's images are chosen and changed with a stream of their own. The gradients are computed
 together (:mod:`metaward_client.privacy.patient_gradients`), in a small part of the time of one
-after the other; which patients share a batch then moves a gradient by its last bits, which the clip
-norm's margin covers (:data:`~metaward_client.privacy.clip_norm.ROUNDING_MARGIN`).
+after the other. Then not a bit of a patient's vector may depend on who is computed with it: a
+coordinator can choose phi so that last bits become the whole vector, which no margin of the clip
+covers. How that is kept, and where it was measured: ``FILLED_TO`` there; docs/threat-model.md, E.
 """
 
 from collections.abc import Sequence
