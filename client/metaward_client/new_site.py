@@ -134,6 +134,8 @@ def new_site_report(
 def took_part(path: Path, site: str) -> bool:
     """Say whether a site of this name took part in the run's training, as far as the run knows.
 
+    A simulation writes who took part; after a real federation nobody is known, and this is False.
+
     Args:
         path: A run directory, or the model in one; a model that was moved knows nothing.
         site: Name of the site.
