@@ -118,8 +118,9 @@ def charged_delta(
 
     The charge is on the disk before a patient is drawn, and the answer is on the disk before it
     can be sent. The three counts (charged, noised, released) are compared before the commit. A
-    round that fails once patients may have been drawn is closed for good: see
-    :mod:`metaward_client.privacy.stored_reply`.
+    round that fails with an error once patients may have been drawn is closed for good: see
+    :mod:`metaward_client.privacy.stored_reply`. Where the process is told to end, or the disk takes
+    no commit, the charge stands and the round is worked on again.
     """
     # a study that cannot be run costs nothing
     body = build_body(asked.study.model, asked.study.seed)

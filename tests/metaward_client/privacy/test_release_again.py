@@ -147,6 +147,26 @@ def test_an_error_once_the_data_is_there_closes_the_round_before_any_noise(
     assert state(policy).spent == policy.terms().per_round()
 
 
+@pytest.mark.parametrize("end", [SystemExit, KeyboardInterrupt])
+def test_a_process_that_is_told_to_end_leaves_the_round_to_be_worked_on_again(
+    end: type[BaseException], opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that is killed does: charged once, and answered when it is asked again."""
+
+    def stop(*_: Any, **__: Any) -> Any:
+        raise end
+
+    policy = opened(dp_sgd)
+    study = with_learner(ReptileSettings(n_way=2, n_shot=1))
+    with monkeypatch.context() as patch:
+        patch.setattr(Reptile, "noised_delta", stop)
+        with pytest.raises(end):
+            answer(policy, study=study)
+    assert not answer(policy, study=study).replayed
+    assert answer(policy, study=study).replayed
+    assert state(policy).spent == policy.terms().per_round()
+
+
 def test_an_error_of_any_kind_after_the_noise_closes_the_round(
     opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
