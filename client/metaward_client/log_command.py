@@ -36,7 +36,7 @@ def log(
     folder = site if site.is_dir() else site.parent
     events = node_events(open_node((folder / NODE_FOLDER).absolute()))
     policy, damage = read_site_config(site, needs_root=False).privacy, None
-    if policy is not None and not isinstance(policy, NoPrivacy) and policy.ledger.exists():
+    if policy is not None and not isinstance(policy, NoPrivacy):
         try:
             events = sorted([*events, *ledger_events(policy)], key=lambda event: event.time)
         except PrivacyError as error:

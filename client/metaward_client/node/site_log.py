@@ -15,7 +15,7 @@ from metaward.privacy_promise import NO_MECHANISM
 from metaward_client.node.approval import Approval
 from metaward_client.node.node_folder import NodeFolder
 from metaward_client.privacy.ledger.chain import Entry, Kind
-from metaward_client.privacy.ledger.snapshot import read_entries
+from metaward_client.privacy.ledger.snapshot import read_entries, was_made
 from metaward_client.privacy.policy import ProtectedSettings
 
 
@@ -44,11 +44,13 @@ def node_events(node: NodeFolder) -> list[Event]:
 
 
 def ledger_events(policy: ProtectedSettings) -> list[Event]:
-    """Return what people did to the ledger.
+    """Return what people did to the ledger; nothing where none was ever made.
 
     Raises:
         PrivacyError: It is not as it was left.
     """
+    if not was_made(policy.ledger, policy.witness):
+        return []
     entries = read_entries(policy.ledger, policy.witness)
     return [event for entry in entries if (event := _by_a_person(entry))]
 

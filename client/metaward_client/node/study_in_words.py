@@ -1,7 +1,6 @@
 """A study as the people see it who have to agree to it."""
 
 from importlib.metadata import version
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -53,8 +52,9 @@ def _cost(study: Study, policy: ProtectedSettings) -> str:
     from metaward_client.privacy.accountant import plus
     from metaward_client.privacy.ledger import read_ledger
     from metaward_client.privacy.ledger import summary as summaries
+    from metaward_client.privacy.ledger.snapshot import was_made
 
-    if not Path(policy.ledger).exists():
+    if not was_made(policy.ledger, policy.witness):
         return "no ledger yet: every round is refused until `metaward site ledger create`"
     accounting = summaries.accounting_of_record()
     state = read_ledger(policy.ledger, policy.witness)

@@ -96,6 +96,15 @@ def test_a_damaged_ledger_is_said_after_what_the_other_files_say(
     assert "ledger" in said.err
 
 
+def test_a_ledger_that_is_gone_is_said_too(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (site / "ledger").rename(site / "elsewhere")
+    capsys.readouterr()
+    assert run(["site", "log", str(site), "--json"]) == 4
+    said = capsys.readouterr()
+    assert "approved" in said.out
+    assert "missing" in said.err
+
+
 def test_a_line_that_a_crash_cut_off_is_not_the_end(
     site: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -136,6 +136,24 @@ def test_approve_shows_the_study_in_words_and_writes_who_agreed(
     approved_only(site / "node" / "approvals", site / "node" / "proposals")(STUDY)
 
 
+def test_approve_takes_a_ledger_that_is_gone_for_no_new_one(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its witness says that there was one, and what was spent is not known any more."""
+    with (site / "site.yaml").open("a") as file:
+        file.write(PRIVATE.format(site))
+    study = study_file(site)
+    asked = ["site", "approve", str(site), str(study), "--by", "A. Officer", "--yes"]
+    assert run(asked) == 0
+    assert "no ledger yet" in capsys.readouterr().out
+    (site / "node" / "approvals" / f"{STUDY.digest()}.yaml").unlink()
+    assert run(["site", "ledger", "create", str(site)]) == 0
+    (site / "ledger").rename(site / "elsewhere")
+    assert run(asked) == 4
+    assert "the ledger or a part of it is missing" in capsys.readouterr().err
+    assert list((site / "node" / "approvals").iterdir()) == []
+
+
 def test_approve_says_what_a_study_begins_from(
     site: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,7 +16,7 @@ from metaward_client.privacy.ledger.durable import Disk, open_folder
 from metaward_client.privacy.ledger.journal import LEDGER_FILE, REPLIES_FOLDER, places
 from metaward_client.privacy.ledger.replies import Replies, stored
 from metaward_client.privacy.ledger.state import LedgerState
-from metaward_client.privacy.ledger.witness import open_witness
+from metaward_client.privacy.ledger.witness import HEAD, open_witness
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,12 @@ class _Seen:
     key: bytes = field(repr=False)
     head: Head
     content: bytes = field(repr=False)
+
+
+def was_made(folder: Path, witness: Path | None = None) -> bool:
+    """Say whether a ledger stands here, or a witness says that one stood: then it is to be read."""
+    ledger_path, witness_path = places(folder, witness)
+    return _stands(ledger_path) or _stands(witness_path / HEAD)
 
 
 def read_ledger(
@@ -82,6 +88,16 @@ def verify_ledger(
                 raise
             continue  # a round was committed in between, and an old answer removed
         return state
+
+
+def _stands(path: Path) -> bool:
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    except OSError:  # what it is, is said by who reads it
+        return True
+    return True
 
 
 def _look(ledger_path: Path, witness_path: Path, disk: Disk) -> _Seen:
