@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydicom.dataset import Dataset
 
+from metaward.errors import ConfigError
 from metaward_client.pacs.archive import (
     LONGEST_LISTING,
     LONGEST_VALUE,
@@ -41,7 +42,18 @@ class DimseArchive:
 
     def check(self) -> None:
         """Connect; a PACS that does not know us says so."""
-        self._connection.ask(lambda _: None)
+        try:
+            self._connection.ask(lambda _: None)
+        except NotFetched as error:
+            failure = error.failure
+        else:
+            return
+        raise ConfigError(
+            f"no DIMSE service answers there ({failure.value})",
+            expected="a PACS that speaks DIMSE",
+            where="data.pacs.host, data.pacs.port",
+            next_step="Correct them, or ask whoever runs the PACS.",
+        )
 
     def studies(self, query: StudyQuery) -> list[Study]:
         """C-FIND at study level."""

@@ -80,7 +80,7 @@ class DimseConnection:
         Raises:
             PacsAway: There is no connection, or it ended.
             NotFetched: The answer is not understood, or is a refusal.
-            ConfigError: The PACS does not know us.
+            ConfigError: The PACS does not know us, or there is no such host.
         """
         try:
             return request(self._connected())
@@ -134,15 +134,18 @@ class DimseConnection:
         self._pace.wait()
         settings = self._settings
         storage = [build_context(kind, syntax) for kind in self._classes for syntax in SYNTAXES]
-        association = self._entity.associate(
-            settings.host,
-            settings.port,
-            contexts=[build_context(FIND), build_context(GET), *storage],
-            ae_title=settings.called_ae_title,
-            ext_neg=[*(build_role(k, scp_role=True) for k in self._classes), *self._identity],
-            tls_args=None if self._tls is None else (self._tls.context, self._tls.host),
-            evt_handlers=[(evt.EVT_C_STORE, self._take), (evt.EVT_CONN_OPEN, _send_at_once)],
-        )
+        try:
+            association = self._entity.associate(
+                settings.host,
+                settings.port,
+                contexts=[build_context(FIND), build_context(GET), *storage],
+                ae_title=settings.called_ae_title,
+                ext_neg=[*(build_role(k, scp_role=True) for k in self._classes), *self._identity],
+                tls_args=None if self._tls is None else (self._tls.context, self._tls.host),
+                evt_handlers=[(evt.EVT_C_STORE, self._take), (evt.EVT_CONN_OPEN, _send_at_once)],
+            )
+        except (socket.gaierror, UnicodeError) as error:  # the latter: not even a name
+            raise _no_host(error) from None
         if not association.is_established:
             if self._tls is not None and not association.is_rejected:
                 self._tls.refuse_untrusted(settings.port, settings.timeout_seconds)
@@ -180,6 +183,18 @@ def _identity(credentials: Credentials) -> UserIdentityNegotiation:
     identity.primary_field = credentials.user.encode()
     identity.secondary_field = credentials.password.encode()
     return identity
+
+
+def _no_host(error: socket.gaierror | UnicodeError) -> Exception:
+    """Return why a name leads to no address: nobody has it, or nobody can be asked now."""
+    if isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN:
+        return PacsAway()
+    return ConfigError(
+        "no such host",
+        expected="the name or address of the PACS, as this machine knows it",
+        where="data.pacs.host",
+        next_step="Correct it, or have the name entered where this machine looks names up.",
+    )
 
 
 def _not_connected(association: "Association", *, with_user: bool) -> Exception:

@@ -4,9 +4,19 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from metaward.config import Settings
+
+
+def _ae_title(title: str) -> str:
+    """Refuse what DICOM does not take for an AE title (PS3.5, 6.2), apart from its length."""
+    if not (title.isascii() and title.isprintable()) or "\\" in title or not title.strip():
+        raise ValueError("an AE title is printable ASCII without backslash, and not blanks only")
+    return title
+
+
+AeTitle = Annotated[str, Field(min_length=1, max_length=16), AfterValidator(_ae_title)]
 
 
 class SelectSettings(Settings):
@@ -42,8 +52,8 @@ class DimseSettings(_PacsSettings):
     protocol: Literal["dimse"]
     host: str = Field(min_length=1)
     port: int = Field(104, ge=1, le=65535)
-    called_ae_title: str = Field(min_length=1, max_length=16, description="of the PACS")
-    calling_ae_title: str = Field("METAWARD", min_length=1, max_length=16, description="ours")
+    called_ae_title: AeTitle = Field(description="of the PACS")
+    calling_ae_title: AeTitle = Field("METAWARD", description="ours")
     credentials: Path | None = Field(None, description="file of mode 0600 with user and password")
     tls: bool = Field(False, description="encrypt; often on port 2762")
     ca: Path | None = Field(None, description="certificate of the authority that signed the PACS's")

@@ -296,6 +296,62 @@ def test_nobody_at_the_port_is_one_sentence(tmp_path: Path) -> None:
         fetch(tmp_path, port)
 
 
+def unresolved(code: int) -> Callable[..., None]:
+    def getaddrinfo(*_: object, **__: object) -> None:
+        raise socket.gaierror(code, "no address")
+
+    return getaddrinfo
+
+
+def test_a_host_that_nobody_knows_is_one_sentence_about_the_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = site_at(tmp_path, 104, host="pacs.invalid")
+    monkeypatch.setattr(socket, "getaddrinfo", unresolved(socket.EAI_NONAME))
+    assert cli.run(["site", "fetch", str(site)]) == 2
+    said = capsys.readouterr().err
+    assert "no such host" in said
+    assert "data.pacs.host" in said
+
+
+def test_a_host_that_can_be_no_name_is_one_sentence_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["site", "fetch", str(site_at(tmp_path, 104, host="a..b"))]) == 2
+    assert "no such host" in capsys.readouterr().err
+
+
+def test_while_names_cannot_be_looked_up_the_pacs_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", unresolved(socket.EAI_AGAIN))
+    time = FakeClock()
+    with pytest.raises(DataError, match=r"stayed away.*no_answer"):
+        fetch(tmp_path, 104, time)
+    assert sum(time.slept) == pytest.approx(15, abs=0.1)
+
+
+def test_a_connection_that_is_not_understood_is_one_sentence(
+    pacs: ScriptedPacs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise KeyError(PLANTED)
+
+    monkeypatch.setattr(AE, "associate", fails)
+    with pytest.raises(ConfigError, match="no DIMSE service answers there") as caught:
+        fetch(tmp_path, pacs.port)
+    assert PLANTED not in str(caught.value)
+
+
+@pytest.mark.parametrize("title", [" ", "ü", "A\\B", "A\tB", "", "A" * 17])
+@pytest.mark.parametrize("setting", ["called_ae_title", "calling_ae_title"])
+def test_what_can_be_no_ae_title_is_refused_under_its_setting(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], setting: str, title: str
+) -> None:
+    assert cli.run(["site", "fetch", str(site_at(tmp_path, 104, **{setting: title}))]) == 2
+    assert f"data.pacs.{setting}" in capsys.readouterr().err
+
+
 def test_something_else_at_the_port_is_one_sentence(tmp_path: Path) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
