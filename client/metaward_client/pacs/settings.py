@@ -28,6 +28,12 @@ class SelectSettings(Settings):
     until: date | None = Field(None, description="last study date")
     studies: tuple[str, ...] = Field((), description="Study Instance UIDs")
 
+    @model_validator(mode="after")
+    def _days_are_in_order(self) -> "SelectSettings":
+        if self.since is not None and self.until is not None and self.since > self.until:
+            raise ValueError("`since` is after `until`, so no day is left")
+        return self
+
 
 class _PacsSettings(Settings):
     """What both protocols have."""

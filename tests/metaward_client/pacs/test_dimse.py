@@ -352,6 +352,16 @@ def test_what_can_be_no_ae_title_is_refused_under_its_setting(
     assert f"data.pacs.{setting}" in capsys.readouterr().err
 
 
+def test_days_that_end_before_they_begin_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    days = {"since": "2025-01-01", "until": "2024-01-01"}
+    assert cli.run(["site", "fetch", str(site_at(tmp_path, 104, select=days))]) == 2
+    said = capsys.readouterr().err
+    assert "data.pacs.select" in said
+    assert "`since` is after `until`" in said
+
+
 def test_something_else_at_the_port_is_one_sentence(tmp_path: Path) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
