@@ -45,27 +45,34 @@ def write_private(path: Path, content: bytes) -> None:
         fresh.unlink()
 
 
-def require_private(path: Path) -> None:
+def require_private(path: Path, *, setting: str = "") -> None:
     """Check that a secret is this user's own file, no link, and closed to others.
+
+    Args:
+        path: The file.
+        setting: Key that names the file; empty where a command made it and its folder.
 
     Raises:
         ConfigError: It is not, or it is missing.
     """
+    where = f"{setting} ({path})" if setting else str(path)
     try:
         status = path.lstat()
     except FileNotFoundError:
         raise ConfigError(
             "no such file",
             expected="a secret file",
-            where=str(path),
-            next_step="Bring it back, or make the folder anew.",
+            where=where,
+            next_step=f"Bring it back, or correct {setting}."
+            if setting
+            else "Bring it back, or make the folder anew.",
         ) from None
     found = _what_is_wrong(status)
     if found:
         raise ConfigError(
             found,
             expected="a file of this user's own with mode 0600, and no link",
-            where=str(path),
+            where=where,
             next_step=f"chown it to this user and: chmod 600 {path}",
         )
 

@@ -57,7 +57,7 @@ def tls_of(settings: DimseSettings) -> Tls | None:
         if settings.ca is not None:
             context = ssl.create_default_context(cafile=str(settings.ca))
         if settings.certificate is not None and settings.key is not None:
-            require_private(settings.key)
+            require_private(settings.key, setting="data.pacs.key")
             context.load_cert_chain(settings.certificate, settings.key, password=_no_password)
     except (OSError, ValueError):  # of ssl too; their texts quote paths only, and say no more
         raise ConfigError(

@@ -199,6 +199,15 @@ def test_a_pacs_that_wants_our_certificate_gets_it(
         connect(pacs, tls=True, ca=trusted, certificate=certificate, key=key)
 
 
+def test_a_key_that_is_missing_is_named_by_its_setting(
+    started: Callable[..., Pacs], ours: Issued, tmp_path: Path
+) -> None:
+    certificate, key = written(tmp_path, "ours", ours)
+    key.unlink()
+    with pytest.raises(ConfigError, match=r"data\.pacs\.key.*no such file.*correct data\.pacs"):
+        connect(started(), tls=True, certificate=certificate, key=key)
+
+
 def test_a_damaged_certificate_is_one_sentence(
     started: Callable[..., Pacs], tmp_path: Path
 ) -> None:
