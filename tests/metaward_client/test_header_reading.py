@@ -20,6 +20,7 @@ META_OF_DEFLATED = (
 META_OF_EXPLICIT = (
     b"\0" * 128 + b"DICM\x02\x00\x10\x00UI" + struct.pack("<H", 20) + b"1.2.840.10008.1.2.1\0"
 )
+BASIC_TEXT_REPORT = "1.2.840.10008.5.1.4.1.1.88.11"
 EMPTY_ELEMENT = b"\x09\x00\x10\x00LO\x00\x00"
 
 
@@ -196,8 +197,10 @@ def _nested(depth: int) -> bytes:
             RefusalReason.TOO_LARGE,
             id="a patient ID of 2 GB",
         ),
-        pytest.param(META_OF_EXPLICIT, RefusalReason.NO_PIXELS, id="nothing but a preamble"),
-        pytest.param(_deflated(b"")[:-1], RefusalReason.NO_PIXELS, id="deflated and empty"),
+        pytest.param(
+            META_OF_EXPLICIT, RefusalReason.UNREADABLE_HEADER, id="nothing but a preamble"
+        ),
+        pytest.param(_deflated(b"")[:-1], RefusalReason.UNREADABLE_HEADER, id="deflated and empty"),
         pytest.param(
             META_OF_DEFLATED + b"\xff" * 300, RefusalReason.UNREADABLE_HEADER, id="not deflated"
         ),
@@ -216,8 +219,13 @@ def test_a_hostile_header_is_refused_within_bounds(
 @pytest.mark.parametrize(
     ("elements", "reason"),
     [
-        ({"PixelData": None}, RefusalReason.NO_PIXELS),
-        ({"Rows": None}, RefusalReason.NO_PIXELS),
+        ({"PixelData": None, "SOPClassUID": BASIC_TEXT_REPORT}, RefusalReason.NO_PIXELS),
+        ({"PixelData": None, "SOPClassUID": "1.3.6.1.4.1.9590.1"}, RefusalReason.NO_PIXELS),
+        ({"PixelData": None}, RefusalReason.TRUNCATED_PIXELS),
+        ({"PixelData": b""}, RefusalReason.TRUNCATED_PIXELS),
+        ({"Rows": None}, RefusalReason.UNREADABLE_HEADER),
+        ({"Rows": 0}, RefusalReason.UNREADABLE_HEADER),
+        ({"Columns": None}, RefusalReason.UNREADABLE_HEADER),
         ({"Rows": 17}, RefusalReason.TRUNCATED_PIXELS),
         ({"NumberOfFrames": 2}, RefusalReason.TRUNCATED_PIXELS),
         ({"Rows": 65535, "Columns": 65535}, RefusalReason.TOO_LARGE),
@@ -236,6 +244,23 @@ def test_a_copy_that_was_cut_short_is_refused(tmp_path: Path) -> None:
     path = write_dicom(path=tmp_path / "a")
     path.write_bytes(path.read_bytes()[:-1])
     assert read_header(str(path)) is RefusalReason.TRUNCATED_PIXELS
+
+
+@pytest.mark.parametrize("syntax", ["explicit", "implicit", "big", "jpeg_baseline"])
+def test_a_file_cut_before_its_pixels_is_never_taken_for_a_report(
+    tmp_path: Path, syntax: str
+) -> None:
+    pixels = np.zeros((16, 16), dtype=np.uint8)
+    whole = write_dicom(path=tmp_path / "a", transfer_syntax=syntax, pixels=pixels).read_bytes()
+    tag = b"\x7f\xe0\x00\x10" if syntax == "big" else b"\xe0\x7f\x10\x00"
+    header, path = whole.index(tag), tmp_path / "b"
+    damaged = {RefusalReason.TRUNCATED_PIXELS, RefusalReason.UNREADABLE_HEADER}
+    with quiet_pydicom():
+        for end in range(132, header):
+            path.write_bytes(whole[:end])
+            assert read_header(str(path)) in damaged
+        path.write_bytes(whole[:header])
+        assert read_header(str(path)) is RefusalReason.TRUNCATED_PIXELS
 
 
 def test_a_compression_without_decoder_is_refused(tmp_path: Path) -> None:

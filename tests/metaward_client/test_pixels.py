@@ -146,3 +146,15 @@ def test_damaged_compressed_pixels_are_refused_without_the_codecs_text(tmp_path:
     with pytest.raises(RefusedImage, match="undecodable_pixels") as caught:
         decode_image(path, size=16, channels=1)
     assert caught.value.__context__ is None
+
+
+def test_a_compressed_image_that_is_cut_off_is_to_be_exported_again(tmp_path: Path) -> None:
+    path = write_dicom(
+        path=tmp_path / "a",
+        transfer_syntax="jpeg_baseline",
+        pixels=np.arange(4096, dtype=np.uint8).reshape(64, 64),
+    )
+    content = path.read_bytes()
+    path.write_bytes(content[: content.index(b"\xff\xd8\xff") + 100])
+    with pytest.raises(RefusedImage, match=r"cut off or damaged: export it again"):
+        decode_image(path, size=16, channels=1)

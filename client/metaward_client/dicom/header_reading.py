@@ -13,6 +13,11 @@ from metaward_client.dicom.dicom_file import (
     open_dicom,
 )
 from metaward_client.dicom.header import Header, HeaderOutcome
+from metaward_client.dicom.object_kinds import (
+    DERIVED_OBJECTS,
+    MEDIA_STORAGE_DIRECTORY,
+    is_image_class,
+)
 from metaward_client.dicom.refusals import RefusalReason, RefusedImage
 from metaward_client.dicom.transfer_syntaxes import JPEG_EXTENDED_12_BIT, NATIVE
 
@@ -28,19 +33,6 @@ MAX_NUMBER = 2**31 - 1
 MAX_TEXT_BYTES = 1024
 """Of an identifier; the standard has 64 characters at most (PS3.5, 6.2). Some decoders take time
 that grows with the square of the length."""
-
-MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
-
-DERIVED_OBJECTS = frozenset(
-    {
-        "1.2.840.10008.5.1.4.1.1.30",  # Parametric Map
-        "1.2.840.10008.5.1.4.1.1.66.4",  # Segmentation
-        "1.2.840.10008.5.1.4.1.1.66.7",  # Label Map Segmentation
-        "1.2.840.10008.5.1.4.1.1.481.2",  # RT Dose
-    }
-)
-"""They have the study and the patient of the images they were made from, so a label of a study or a
-patient would find them too."""
 
 _KEYWORDS = (
     "SOPClassUID",
@@ -67,7 +59,7 @@ def read_header(path: str) -> HeaderOutcome:
     """Read one header, or say why the file is no usable image. Never raises because of a file.
 
     Refused here is what the header alone shows: not DICOM, damaged, no pixels, a compression
-    without decoder, a file shorter than its pixels, a frame too large to decode.
+    without decoder, a file that ends before its pixels do, a frame too large to decode.
     """
     try:
         with open_dicom(path, tags=_TAGS) as opened:
@@ -84,11 +76,13 @@ def _header_of(opened: OpenedDicom) -> HeaderOutcome:
     sop_class = _text(dataset, "SOPClassUID")
     if MEDIA_STORAGE_DIRECTORY in (sop_class, str(meta and meta.get("MediaStorageSOPClassUID"))):
         return RefusalReason.DICOMDIR
-    rows, columns = _number(dataset, "Rows"), _number(dataset, "Columns")
-    if opened.pixels is None or opened.pixels.length == 0 or rows < 1 or columns < 1:
-        return RefusalReason.NO_PIXELS
+    if opened.pixels is None or opened.pixels.length == 0:
+        return without_pixels(dataset)
     if sop_class in DERIVED_OBJECTS:
         return RefusalReason.DERIVED_OBJECT
+    rows, columns = _number(dataset, "Rows"), _number(dataset, "Columns")
+    if rows < 1 or columns < 1:
+        return RefusalReason.UNREADABLE_HEADER
     frames = max(1, _number(dataset, "NumberOfFrames"))
     bits_per_pixel = max(1, _number(dataset, "SamplesPerPixel")) * _number(dataset, "BitsAllocated")
     if rows * columns * bits_per_pixel > 8 * MAX_FRAME_BYTES:
@@ -107,6 +101,15 @@ def _header_of(opened: OpenedDicom) -> HeaderOutcome:
         transfer_syntax=opened.transfer_syntax,
         frames=frames,
     )
+
+
+def without_pixels(dataset: "Dataset") -> RefusalReason:
+    """Say whether an object has no pixels by its nature, or lost them."""
+    sop_class = _text(dataset, "SOPClassUID")
+    # A class behind which no instance comes may be half a class: the file was cut off there.
+    if not sop_class or not _text(dataset, "SOPInstanceUID"):
+        return RefusalReason.UNREADABLE_HEADER
+    return RefusalReason.TRUNCATED_PIXELS if is_image_class(sop_class) else RefusalReason.NO_PIXELS
 
 
 def _is_decodable(opened: OpenedDicom, *, bits_stored: int) -> bool:

@@ -13,7 +13,7 @@ from pydicom.uid import UID
 from metaward_client.dicom.colour import palette_image, rgb_image, to_grey
 from metaward_client.dicom.dicom_file import OpenedDicom, header_tags, open_dicom
 from metaward_client.dicom.grey_levels import Window, grey_image
-from metaward_client.dicom.header_reading import MAX_FRAME_BYTES
+from metaward_client.dicom.header_reading import MAX_FRAME_BYTES, without_pixels
 from metaward_client.dicom.refusals import RefusalReason, RefusedImage
 from metaward_client.dicom.silence import quiet_pydicom
 from metaward_client.dicom.transfer_syntaxes import describe
@@ -27,6 +27,7 @@ LONGEST_SIDE = 4096
 _TAGS = header_tags(
     [
         "SOPClassUID",
+        "SOPInstanceUID",
         "BitsAllocated",
         "BitsStored",
         "HighBit",
@@ -140,8 +141,10 @@ def _full_size(
 
 def _decode_frame(opened: OpenedDicom, index: int, n_frames: int) -> NDArray[Any]:
     dataset, pixels = opened.dataset, opened.pixels
-    if pixels is None or not dataset.get("Rows") or not dataset.get("Columns"):
-        raise RefusedImage(RefusalReason.NO_PIXELS)
+    if pixels is None:
+        raise RefusedImage(without_pixels(dataset))
+    if not dataset.get("Rows") or not dataset.get("Columns"):
+        raise RefusedImage(RefusalReason.UNREADABLE_HEADER)
     if _frame_bytes(dataset) > MAX_FRAME_BYTES:
         raise RefusedImage(RefusalReason.TOO_LARGE)
     uid = UID(opened.transfer_syntax)

@@ -51,7 +51,7 @@ EXPLANATIONS: dict[RefusalReason, Explanation] = {
         "Give this user read permission, and check the disk.",
     ),
     RefusalReason.UNREADABLE_HEADER: Explanation(
-        "The file says that it is DICOM, but its header is damaged.",
+        "The file says that it is DICOM, but its header is damaged or incomplete.",
         "Export the file from the PACS again.",
     ),
     RefusalReason.TOO_LARGE: Explanation(
@@ -71,7 +71,7 @@ EXPLANATIONS: dict[RefusalReason, Explanation] = {
         "Nothing to do.",
     ),
     RefusalReason.TRUNCATED_PIXELS: Explanation(
-        "The file ends before its pixels do.",
+        "The file ends before its pixels do, or is an image whose pixels are missing.",
         "Copy or export the file again.",
     ),
     RefusalReason.UNSUPPORTED_TRANSFER_SYNTAX: Explanation(
@@ -109,7 +109,8 @@ EXPLANATIONS: dict[RefusalReason, Explanation] = {
     ),
     RefusalReason.UNDECODABLE_PIXELS: Explanation(
         "The pixels could not be decoded.",
-        "Open the file in a viewer; if it shows there, please report the transfer syntax to us.",
+        "Probably cut off or damaged: export it again. If a viewer shows it, please report the "
+        "transfer syntax to us.",
     ),
     RefusalReason.DECODER_DIED: Explanation(
         "Decoding crashed, took too long or took too much memory; it ran in a process of its own.",
