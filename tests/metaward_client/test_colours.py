@@ -41,15 +41,21 @@ def test_ybr_becomes_rgb(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("samples", [1, 3, 4])
 @pytest.mark.parametrize("photometric", ["YBR_PARTIAL_420", "HSV", "CMYK"])
-def test_other_colour_spaces_are_refused(tmp_path: Path, photometric: str) -> None:
-    path = write_dicom(path=tmp_path / "a", pixels=_colours(), photometric=photometric)
+def test_other_colour_spaces_are_refused_whatever_the_samples_of_a_pixel(
+    tmp_path: Path, photometric: str, samples: int
+) -> None:
+    shape = (16, 16) if samples == 1 else (16, 16, samples)
+    path = write_dicom(
+        path=tmp_path / "a",
+        pixels=np.zeros(shape, dtype=np.uint8),
+        photometric=photometric,
+        elements={"SamplesPerPixel": samples},
+    )
     with pytest.raises(RefusedImage) as caught:
         decode_image(path, size=16, channels=3)
-    assert caught.value.reason in (
-        RefusalReason.UNSUPPORTED_PHOTOMETRIC,
-        RefusalReason.UNDECODABLE_PIXELS,
-    )
+    assert caught.value.reason is RefusalReason.UNSUPPORTED_PHOTOMETRIC
 
 
 def _palette(n_entries: int, first: int, table: NDArray[Any], bits: int) -> dict[str, Any]:

@@ -12,8 +12,21 @@ if TYPE_CHECKING:
 
 _COLOURS = ("Red", "Green", "Blue")
 
+_READ_AS_RGB = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"})
+_READ = _READ_AS_RGB | {"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"}
+
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 """Weights of red, green and blue in a grey value (ITU-R BT.601)."""
+
+
+def require_known(photometric: str) -> None:
+    """Refuse what is not read, before pixels are decoded; no value is the decoder's to judge.
+
+    Raises:
+        RefusedImage: The photometric interpretation is CMYK, HSV, YBR_PARTIAL_…
+    """
+    if photometric and photometric not in _READ:
+        raise RefusedImage(RefusalReason.UNSUPPORTED_PHOTOMETRIC)
 
 
 def rgb_image(decoded: NDArray[Any], *, bits_stored: int, photometric: str) -> NDArray[np.float32]:
@@ -27,8 +40,7 @@ def rgb_image(decoded: NDArray[Any], *, bits_stored: int, photometric: str) -> N
     Raises:
         RefusedImage: The colours are in a space that pydicom hands on unconverted.
     """
-    read = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-    if decoded.shape[-1] != 3 or decoded.dtype.kind != "u" or photometric not in read:
+    if decoded.shape[-1] != 3 or decoded.dtype.kind != "u" or photometric not in _READ_AS_RGB:
         raise RefusedImage(RefusalReason.UNSUPPORTED_PHOTOMETRIC)
     scaled = decoded.astype(np.float32) / np.float32(2**bits_stored - 1)
     return np.clip(scaled, 0.0, 1.0, out=scaled)

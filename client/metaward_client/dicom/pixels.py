@@ -10,7 +10,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import as_pixel_options
 from pydicom.uid import UID
 
-from metaward_client.dicom.colour import palette_image, rgb_image, to_grey
+from metaward_client.dicom.colour import palette_image, require_known, rgb_image, to_grey
 from metaward_client.dicom.dicom_file import OpenedDicom, header_tags, open_dicom
 from metaward_client.dicom.grey_levels import Window, grey_image
 from metaward_client.dicom.header_reading import MAX_FRAME_BYTES, without_pixels
@@ -129,8 +129,9 @@ def _full_size(
     dataset = opened.dataset
     n_frames = int(dataset.get("NumberOfFrames") or 1)
     index = n_frames // 2 if frame is None else frame
-    stored = _decode_frame(opened, index, n_frames)
     photometric = str(dataset.get("PhotometricInterpretation") or "")
+    require_known(photometric)
+    stored = _decode_frame(opened, index, n_frames)
     if photometric == "PALETTE COLOR":
         return palette_image(stored, dataset)
     if stored.ndim == 3:
