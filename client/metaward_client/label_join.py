@@ -1,5 +1,6 @@
 """Join headers with labels and patients, and say what does not fit, by reason."""
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -165,7 +166,15 @@ def _label_of(
 
 def _folder_labels(file: FoundFile, header: Header) -> Labels:  # noqa: ARG001 (same shape as others)
     folder, slash, _ = file.path.partition("/")
-    return {folder: []} if slash else {}
+    return {_as_text(folder): []} if slash else {}
+
+
+def _as_text(name: str) -> str:
+    """Return a file's name as a text that can be written anywhere, whatever its bytes.
+
+    Two names stay two: bytes that are not UTF-8 become escapes.
+    """
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _table_labels(

@@ -162,12 +162,15 @@ def check(
     from rich.console import Console
     from rich.markup import escape
 
+    from metaward.terminal import either
     from metaward_client.node.check import check as findings_of
     from metaward_client.node.check import require_all
 
     folder = site if site.is_dir() else site.parent
     console = Console(highlight=False)
-    marks = {"ok": "[green]✓[/]", "warn": "[yellow]![/]", "wrong": "[red]✗[/]"}
+    ok, wrong = either(console, "✓", "+"), either(console, "✗", "-")
+    marks = {"ok": f"[green]{ok}[/]", "warn": "[yellow]![/]", "wrong": f"[red]{wrong}[/]"}
+    arrow = either(console, "→", ">")
     found = []
     for finding in findings_of(site, (folder / NODE_FOLDER).absolute()):
         found.append(finding)
@@ -175,7 +178,7 @@ def check(
             line = f"{marks[finding.state]} {finding.name:<13}{escape(finding.said)}"
             console.print(line, soft_wrap=True)
             if finding.next_step:
-                console.print(f"  {'':<13}→ {escape(finding.next_step)}", soft_wrap=True)
+                console.print(f"  {'':<13}{arrow} {escape(finding.next_step)}", soft_wrap=True)
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in found], indent=2))
     require_all(found)

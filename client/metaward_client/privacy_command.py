@@ -75,7 +75,7 @@ def audit(
     )
     write_audit(result, pictures, out)
     if as_json:
-        typer.echo(json.dumps(result.as_json(), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(result.as_json(), indent=2))
     else:
         typer.echo(f"Wrote {out / 'audit.html'} and {out / 'audit.json'}.")
     require_passed(result)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from metaward.terminal import either, printable
 from metaward_client.dicom.refusals import EXPLANATIONS
 from metaward_client.dicom.transfer_syntaxes import describe, modality_name
 from metaward_client.site_scan import SiteScan
@@ -124,7 +125,7 @@ def print_scan(scan: SiteScan, console: Console) -> None:
     )
     labels = count_labels(scan)
     if labels:
-        console.print(_label_table(labels))
+        console.print(_label_table(labels, either(console, "✓", "yes")))
     if len(labels) > LABELS_SHOWN:
         console.print(f"  and {len(labels) - LABELS_SHOWN} more labels; is it the right column?")
     if scan.images:
@@ -137,14 +138,14 @@ def print_scan(scan: SiteScan, console: Console) -> None:
         _print_few_shot(labels, console)
 
 
-def _label_table(labels: list[LabelCount]) -> Table:
+def _label_table(labels: list[LabelCount], tick: str) -> Table:
     table = Table("label", title_justify="left")
     for heading in ("images", "patients", *(f"{shots}-shot" for shots in SHOTS)):
         table.add_column(heading, justify="right")
     for label in labels[:LABELS_SHOWN]:
-        marks = ["✓" if label.supports(shots) else "-" for shots in SHOTS]
+        marks = [tick if label.supports(shots) else "-" for shots in SHOTS]
         counts = [str(label.n_images), str(len(label.images_of_patients))]
-        table.add_row(escape(label.name), *counts, *marks)
+        table.add_row(escape(printable(label.name)), *counts, *marks)
     return table
 
 
@@ -191,7 +192,7 @@ def _print_join(scan: SiteScan, console: Console) -> None:
         console.print(
             f"  [red]two labels[/] for {contradiction.n_images} images"
             + (f", rows {rows}" if rows else "")
-            + f": {escape(names)}"
+            + f": {escape(printable(names))}"
         )
     if len(join.contradictions) > ROWS_SHOWN:
         console.print(f"  and {len(join.contradictions) - ROWS_SHOWN} more contradictions")

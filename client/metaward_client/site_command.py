@@ -68,7 +68,7 @@ def scan(
         if decode and result.images:
             result, _ = loaded.decode(result, on_progress=on_progress, workers=workers)
     if as_json:
-        typer.echo(json.dumps(scan_as_json(result), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(scan_as_json(result), indent=2))
     else:
         print_scan(result, Console())
     result.require_usable(where=loaded.where)

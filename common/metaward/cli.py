@@ -17,6 +17,7 @@ from rich.markup import escape
 
 from metaward.disk import explained
 from metaward.errors import MetawardError
+from metaward.terminal import let_stdout_replace, printable
 
 INTERRUPTED = 130
 
@@ -56,14 +57,19 @@ def _print_version(asked: bool) -> None:
 
 def print_error(error: MetawardError, console: Console) -> None:
     """Print one screen: what was found, what was expected, where, what to do next."""
-    console.print(f"[bold red]{error.title} error[/]  {escape(error.found)}", soft_wrap=True)
+    console.print(f"[bold red]{error.title} error[/]  {_shown(error.found)}", soft_wrap=True)
     for name, text in (
         ("expected", error.expected),
         ("where", error.where),
         ("next step", error.next_step),
     ):
         if text:
-            console.print(f"  [bold]{name:<10}[/]{escape(text)}", soft_wrap=True)
+            console.print(f"  [bold]{name:<10}[/]{_shown(text)}", soft_wrap=True)
+
+
+def _shown(text: str) -> str:
+    """Return a text of several lines for a console."""
+    return escape("\n".join(map(printable, text.split("\n"))))
 
 
 def run(arguments: list[str]) -> int:
@@ -94,4 +100,5 @@ def run(arguments: list[str]) -> int:
 
 def main() -> None:
     """Entry point of the `metaward` script."""
+    let_stdout_replace()
     sys.exit(run(sys.argv[1:]))

@@ -261,4 +261,4 @@ def _print_json(
         "taken": list(taken),
         "remarks": list(remarks),
     }
-    typer.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+    typer.echo(json.dumps(answer, indent=2))

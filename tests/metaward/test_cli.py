@@ -185,3 +185,16 @@ def test_a_fault_of_the_program_is_not_dressed_up_as_the_users(
     only(fault)
     with pytest.raises(ZeroDivisionError, match="ours"):
         cli.run(["work"])
+
+
+def test_an_error_cannot_command_the_terminal(
+    only: Callable[[Callable[[], None]], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> None:
+        raise ConfigError("1 problem\n    \x1b[31mname", where="a\x9bb")
+
+    only(work)
+    assert cli.run(["work"]) == 2
+    said = capsys.readouterr().err
+    assert r"    \x1b[31mname" in said.splitlines()
+    assert r"a\x9bb" in said

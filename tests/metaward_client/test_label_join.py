@@ -1,5 +1,6 @@
 """The join, on headers made by hand."""
 
+import os
 from collections import Counter
 
 import pytest
@@ -80,6 +81,13 @@ def test_the_first_folder_is_the_label_where_there_is_no_table() -> None:
     join = join_labels([_file("sick/1/a"), _file("well/b"), _file("c")], None, key="path")
     assert _labels(join) == {"sick/1/a": "sick", "well/b": "well"}
     assert join.refused == {RefusalReason.NO_LABEL: 1}
+
+
+def test_folders_whose_names_are_not_utf8_are_different_labels_that_any_file_can_hold() -> None:
+    folders = [os.fsdecode(name) for name in (b"b\xe4d", b"b\xe5d")]
+    join = join_labels([_file(f"{folder}/1") for folder in folders], None, key="path")
+    labels = {image.label for image in join.images}
+    assert labels == {r"b\xe4d", r"b\xe5d"}
 
 
 def test_one_image_in_two_label_folders_is_a_contradiction() -> None:

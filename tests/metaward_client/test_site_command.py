@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -143,6 +146,54 @@ def test_label_names_with_markup_are_printed_as_they_are(
     write_dicom(path=tmp_path / "north" / "[red]x[" / "a")
     assert cli.run(["site", "scan", str(tmp_path / "north")]) == 0
     assert "[red]x[" in capsys.readouterr().out
+
+
+SCAN = """
+import sys
+from metaward.cli import main
+sys.argv[1:1] = ["site", "scan"]
+main()
+"""
+
+
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "latin-1:strict", "ascii:strict"])
+@pytest.mark.parametrize("more", [(), ("--json",)], ids=["tables", "json"])
+def test_a_scan_ends_well_whatever_names_have_and_the_terminal_lacks(
+    tmp_path: Path, encoding: str, more: tuple[str, ...]
+) -> None:
+    for number, folder in enumerate((os.fsdecode(b"b\xe4d"), "ж")):
+        for patient in ("p1", "p2"):
+            instance = f"{number} {patient}"
+            path = tmp_path / "north" / folder / patient
+            write_dicom(path=path, patient_id=patient, instance=instance)
+    scanned = subprocess.run(
+        [sys.executable, "-c", SCAN, str(tmp_path / "north"), "--no-decode", *more],
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=False,
+    )
+    assert (scanned.returncode, scanned.stderr) == (0, b"")
+    if more:
+        labels = {label["label"] for label in json.loads(scanned.stdout)["labels"]}
+        assert labels == {r"b\xe4d", "ж"}
+    else:
+        assert rb"b\xe4d" in scanned.stdout
+        assert (b" yes " in scanned.stdout) is not encoding.startswith("utf")
+
+
+def test_labels_cannot_command_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ("\x1b[31mred", "\x9bplain"):
+        write_dicom(path=tmp_path / "north" / folder / "a", instance="the same")
+        write_dicom(path=tmp_path / "north" / folder / f"b{len(folder)}")
+    assert cli.run(["site", "scan", str(tmp_path / "north")]) == 0
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert "\x9b" not in shown
+    assert shown.count(r"\x1b[31mred") == shown.count(r"\x9bplain") == 2
+    assert cli.run(["site", "scan", str(tmp_path / "north"), "--json"]) == 0
+    assert capsys.readouterr().out.isascii()
 
 
 def test_few_shot_support_is_what_episodes_can_be_drawn(tmp_path: Path) -> None:
