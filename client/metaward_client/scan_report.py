@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from metaward.terminal import either, printable
-from metaward_client.dicom.refusals import EXPLANATIONS
+from metaward_client.dicom.refusals import EXPLANATIONS, RefusalReason
 from metaward_client.dicom.transfer_syntaxes import describe, modality_name
 from metaward_client.site_scan import SiteScan
 
@@ -111,6 +111,17 @@ def scan_as_json(scan: SiteScan) -> dict[str, Any]:
             ],
         },
     }
+
+
+def what_to_do(scan: SiteScan) -> str:
+    """Return the next step for whoever has read the report of a scan without a usable image."""
+    if not scan.refused:
+        return "Put the images there, or name the folder or site.yaml that has some."
+    if RefusalReason.NO_LABEL not in scan.refused:
+        return "Do what the report says of each reason."
+    if scan.join.n_rows:
+        return "Compare the keys of the label table, and data.key, with what the images have."
+    return "Put the images into one folder per label, or name a label table in data.labels."
 
 
 def print_scan(scan: SiteScan, console: Console) -> None:

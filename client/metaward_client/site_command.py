@@ -59,7 +59,7 @@ def scan(
     """
     from rich.console import Console
 
-    from metaward_client.scan_report import print_scan, scan_as_json
+    from metaward_client.scan_report import print_scan, scan_as_json, what_to_do
     from metaward_client.site import load_site
 
     loaded = load_site(site)
@@ -71,4 +71,4 @@ def scan(
         typer.echo(json.dumps(scan_as_json(result), indent=2))
     else:
         print_scan(result, Console())
-    result.require_usable(where=loaded.where)
+    result.require_usable(where=loaded.where, next_step=what_to_do(result))

@@ -59,11 +59,17 @@ class SiteScan:
         """Patients with at least one usable image."""
         return len({image.patient for image in self.images})
 
-    def require_usable(self, *, where: str) -> None:
+    def require_usable(
+        self,
+        *,
+        where: str,
+        next_step: str = "Run `metaward site scan` on this site: it explains each reason.",
+    ) -> None:
         """Stop where no image is left.
 
         Args:
             where: The label table or folder, for the message.
+            next_step: Likewise.
 
         Raises:
             DataError: See above; with the refusals by reason.
@@ -75,7 +81,7 @@ class SiteScan:
                 + (f" ({reasons})" if reasons else ""),
                 expected="DICOM images with a patient ID and a label",
                 where=where,
-                next_step="Run `metaward site scan` on this site: it explains each reason.",
+                next_step=next_step,
             )
 
     def without(self, refused: dict[int, RefusalReason]) -> "SiteScan":

@@ -117,6 +117,30 @@ def test_zero_usable_images_end_with_3(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize(
+    ("files", "advice"),
+    [
+        ((), "Put the images there"),
+        (("notes.txt",), "Do what the report says"),
+        (("image",), "one folder per label"),
+        (("image", "labels.csv"), "keys of the label table"),
+    ],
+    ids=["empty", "no image", "no folder", "other keys"],
+)
+def test_a_scan_without_a_usable_image_does_not_send_its_reader_to_a_scan(
+    tmp_path: Path, files: tuple[str, ...], advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tmp_path.joinpath("north").mkdir()
+    for name in files:
+        (tmp_path / "north" / name).write_text("sop_instance_uid,label\n1.2.3,a\n")
+    if "image" in files:
+        write_dicom(path=tmp_path / "north" / "image")
+    assert cli.run(["site", "scan", str(tmp_path / "north")]) == 3
+    said = capsys.readouterr().err
+    assert advice in said
+    assert "site scan" not in said
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("name: n\ndata: {root: gone}\n", "no folder of that name"),
