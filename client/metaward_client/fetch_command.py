@@ -88,7 +88,7 @@ def _is_encrypted(config: "SiteConfig") -> bool:
 
 
 def _print_report(config: "SiteConfig", report: "FetchReport", console: "Console") -> None:
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from metaward_client.pacs.failures import EXPLANATIONS
 
@@ -99,7 +99,7 @@ def _print_report(config: "SiteConfig", report: "FetchReport", console: "Console
         soft_wrap=True,
     )
     if report.failed or report.unlisted:
-        table = Table("not fetched, because")
+        table = Table(Column("not fetched, because", no_wrap=True))  # to be looked up as it stands
         for heading in ("images", "studies"):
             table.add_column(heading, justify="right")
         table.add_column("what it means")

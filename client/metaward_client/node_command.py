@@ -197,7 +197,8 @@ def trial(
     leaves.
     """
     from rich.console import Console
-    from rich.table import Table
+    from rich.markup import escape
+    from rich.table import Column, Table
 
     from metaward.config import load_settings
     from metaward.study import Study
@@ -207,9 +208,11 @@ def trial(
     if as_json:
         typer.echo(json.dumps(asdict(done), indent=2))
         return
-    table = Table("record", "name", "what", "bytes", title=f"Would leave ({done.mechanism})")
+    columns = [Column(heading, overflow="fold") for heading in ("record", "name", "what")]
+    table = Table(*columns, "bytes", title=f"Would leave ({done.mechanism})")
     for field in done.leaves:
-        table.add_row(field.record, field.name, field.what, f"{field.bytes:,}")
+        names = (escape(text) for text in (field.record, field.name, field.what))
+        table.add_row(*names, f"{field.bytes:,}")
     table.add_section()
     table.add_row("", "", "all", f"{sum(field.bytes for field in done.leaves):,}")
     console = Console(highlight=False)

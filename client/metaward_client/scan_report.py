@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from metaward.terminal import either, printable
 from metaward_client.dicom.refusals import EXPLANATIONS, RefusalReason
@@ -150,7 +150,7 @@ def print_scan(scan: SiteScan, console: Console) -> None:
 
 
 def _label_table(labels: list[LabelCount], tick: str) -> Table:
-    table = Table("label", title_justify="left")
+    table = Table(Column("label", overflow="fold"), title_justify="left")
     for heading in ("images", "patients", *(f"{shots}-shot" for shots in SHOTS)):
         table.add_column(heading, justify="right")
     for label in labels[:LABELS_SHOWN]:
@@ -161,7 +161,7 @@ def _label_table(labels: list[LabelCount], tick: str) -> Table:
 
 
 def _two_column_table(heading: str, counts: Counter[str]) -> Table:
-    table = Table(heading)
+    table = Table(Column(heading, overflow="fold"))
     table.add_column("images", justify="right")
     for name, n_images in counts.most_common():
         table.add_row(name, str(n_images))
@@ -169,7 +169,7 @@ def _two_column_table(heading: str, counts: Counter[str]) -> Table:
 
 
 def _refusal_table(scan: SiteScan) -> Table:
-    table = Table("not used, because")
+    table = Table(Column("not used, because", no_wrap=True))  # to be looked up as it stands
     table.add_column("files", justify="right")
     table.add_column("what it means")
     table.add_column("next step")

@@ -220,6 +220,23 @@ def test_labels_cannot_command_the_terminal(
     assert capsys.readouterr().out.isascii()
 
 
+def test_reasons_and_labels_are_whole_on_80_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    label = "-".join(["pneumonia"] * 9)
+    write_dicom(path=tmp_path / "north" / label / "a")
+    path = write_dicom(path=tmp_path / "north" / label / "b", transfer_syntax="jpeg_ls")
+    jpeg_ls, without_decoder = b"1.2.840.10008.1.2.4.80", b"1.2.840.10008.1.2.4.66"
+    path.write_bytes(path.read_bytes().replace(jpeg_ls, without_decoder))
+    assert cli.run(["site", "scan", str(tmp_path / "north")]) == 0
+    shown = capsys.readouterr().out
+    assert "unsupported_transfer_syntax" in shown
+    assert "…" not in shown
+    first_cells = [line.split("│")[1].strip() for line in shown.splitlines() if "│" in line]
+    assert label in "".join(first_cells)
+
+
 def test_few_shot_support_is_what_episodes_can_be_drawn(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     for i in range(60):

@@ -4,12 +4,15 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import yaml
 
+from metaward import cli
 from metaward.errors import PrivacyError
 from metaward.learner_settings import FomamlSettings
 from metaward.study import ModelSettings, Study
 from metaward.wire import STUDY_DIGEST_KEY
-from metaward_client.node.trial import try_round
+from metaward_client.node import trial
+from metaward_client.node.trial import Field, Trial, try_round
 from metaward_client.privacy.ledger import Ledger, read_ledger
 from metaward_client.site_config import read_protected_policy
 from metaward_sim.demo_data import write_demo
@@ -84,3 +87,20 @@ def test_a_round_that_would_be_refused_says_why(
     with pytest.raises(PrivacyError, match="refused with the number 105"):
         try_round(with_policy(hospital, tmp_path, policy), STUDY)
     assert list(temporary.iterdir()) == []
+
+
+def test_a_trial_prints_whole_what_would_leave_on_80_columns(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digest, array = "0123456789abcdef" * 4, "blocks.3.normalisation.weight[0]" * 2
+    leaves = (Field("update", "study", digest, 64), Field("delta", array, "float32, 64 x 64", 4))
+    monkeypatch.setattr(trial, "try_round", lambda *_: Trial("no mechanism", leaves, {}))
+    monkeypatch.setenv("COLUMNS", "80")
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(STUDY.model_dump(mode="json")))
+    assert cli.run(["site", "trial", str(tmp_path), str(tmp_path / "study.yaml")]) == 0
+    rows = [line.split("│") for line in capsys.readouterr().out.splitlines() if "│" in line]
+    _, _, names, whats, *_ = (
+        "".join(cell.strip() for cell in cells) for cells in zip(*rows, strict=True)
+    )
+    assert digest in whats
+    assert array in names
