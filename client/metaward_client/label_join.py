@@ -44,6 +44,8 @@ class JoinSummary:
         incomplete_rows: Rows without key or label.
         unreadable_rows: Rows that cannot be read.
         contradictions: Images with two labels.
+        ids_with_and_without_issuer: Patient IDs that some images have with an issuer and others
+            without: of one person they make two patients.
     """
 
     n_rows: int = 0
@@ -53,6 +55,7 @@ class JoinSummary:
     incomplete_rows: int = 0
     unreadable_rows: tuple[int, ...] = ()
     contradictions: tuple[Contradiction, ...] = ()
+    ids_with_and_without_issuer: int = 0
 
     @property
     def images_ambiguous(self) -> int:
@@ -112,7 +115,8 @@ def join_labels(files: Iterable[IndexedFile], table: LabelTable | None, *, key: 
         else:
             copies = instances[header.sop_instance_uid]
             copies.members.append((indexed.file, header, patient))
-    labels_of = _folder_labels if table is None else _table_labels(table, key, instances.values())
+    issuers = _issuers_of_ids(instances.values())
+    labels_of = _folder_labels if table is None else _table_labels(table, key, issuers)
     images: list[JoinedImage] = []
     contradicted: Counter[tuple[tuple[int, ...], tuple[str, ...]]] = Counter()
     for _, copies in sorted(instances.items()):
@@ -139,6 +143,7 @@ def join_labels(files: Iterable[IndexedFile], table: LabelTable | None, *, key: 
         contradictions=tuple(
             Contradiction(rows, labels, n) for (rows, labels), n in sorted(contradicted.items())
         ),
+        ids_with_and_without_issuer=sum("" in who and len(who) > 1 for who in issuers.values()),
     )
     return Join(tuple(images), +refused, summary)
 
@@ -178,24 +183,26 @@ def _as_text(name: str) -> str:
 
 
 def _table_labels(
-    table: LabelTable, key: LabelKey, instances: Iterable[_Copies]
+    table: LabelTable, key: LabelKey, issuers: dict[str, set[str]]
 ) -> Callable[[FoundFile, Header], Labels]:
-    shared = _patient_ids_of_several_issuers(instances) if key == "patient_id" else set()
+    shared = {identifier for identifier, who in issuers.items() if len(who) > 1}
 
     def labels_of(file: FoundFile, header: Header) -> Labels:
         value = _key_of(file, header, key)
         # An ID that two issuers gave to two patients does not say whom the row means.
-        return {} if value in shared else table.labels_of.get(value, {})
+        is_unclear = key == "patient_id" and value in shared
+        return {} if is_unclear else table.labels_of.get(value, {})
 
     return labels_of
 
 
-def _patient_ids_of_several_issuers(instances: Iterable[_Copies]) -> set[str]:
+def _issuers_of_ids(instances: Iterable[_Copies]) -> dict[str, set[str]]:
+    """Return who gave each patient ID; an empty text where an image does not say."""
     issuers: defaultdict[str, set[str]] = defaultdict(set)
     for copies in instances:
         for _, _, (issuer, identifier) in copies.members:
             issuers[identifier].add(issuer)
-    return {identifier for identifier, names in issuers.items() if len(names) > 1}
+    return issuers
 
 
 def _rows_without_image(table: LabelTable, key: LabelKey, instances: Iterable[_Copies]) -> int:

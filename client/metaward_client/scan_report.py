@@ -105,6 +105,7 @@ def scan_as_json(scan: SiteScan) -> dict[str, Any]:
             "incomplete_rows": join.incomplete_rows,
             "unreadable_rows": list(join.unreadable_rows),
             "images_ambiguous": join.images_ambiguous,
+            "ids_with_and_without_issuer": join.ids_with_and_without_issuer,
             "contradictions": [
                 {"rows": list(c.rows), "labels": list(c.labels), "images": c.n_images}
                 for c in join.contradictions
@@ -207,6 +208,12 @@ def _print_join(scan: SiteScan, console: Console) -> None:
         )
     if len(join.contradictions) > ROWS_SHOWN:
         console.print(f"  and {len(join.contradictions) - ROWS_SHOWN} more contradictions")
+    if join.ids_with_and_without_issuer:
+        console.print(
+            "  [yellow]patient IDs with and without an issuer[/]: "
+            f"{join.ids_with_and_without_issuer}; each counts as two patients, and a person behind "
+            "it has a weaker privacy bound. Export all images with the issuer, or all without."
+        )
 
 
 def _some(rows: tuple[int, ...]) -> str:

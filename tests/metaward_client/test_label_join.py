@@ -122,6 +122,17 @@ def test_images_without_patient_or_instance_are_refused() -> None:
     assert join.refused == {RefusalReason.NO_PATIENT_ID: 1, RefusalReason.NO_INSTANCE_UID: 1}
 
 
+def test_patient_ids_with_and_without_an_issuer_are_counted() -> None:
+    files = [
+        *(_file(f"a/{who}1", patient=who, issuer="N") for who in "123"),
+        *(_file(f"a/{who}2", patient=who) for who in "124"),
+        *(_file(f"a/5 {issuer}", patient="5", issuer=issuer) for issuer in "NS"),
+    ]
+    join = join_labels(files, None, key="sop_instance_uid")
+    assert join.summary.ids_with_and_without_issuer == 2
+    assert len({image.patient for image in join.images}) == 8
+
+
 def test_one_patient_id_of_two_issuers_is_two_patients_and_labels_neither() -> None:
     files = [_file("a", patient="7", issuer="N"), _file("b", patient="7", issuer="S")]
     by_image = join_labels(files, _table(("a", "x"), ("b", "y")), key="sop_instance_uid")

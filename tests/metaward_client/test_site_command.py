@@ -95,6 +95,23 @@ def test_rows_that_are_wrong_are_counted_and_named_and_the_rest_is_used(
     assert "in the row: rows 8" in shown
 
 
+def test_patient_ids_with_and_without_an_issuer_are_warned_of_and_not_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = str(tmp_path / "north")
+    write_dicom(path=tmp_path / "north" / "a" / "1", patient_id="MRN1", issuer="HOSP")
+    assert cli.run(["site", "scan", site]) == 0
+    assert "issuer" not in capsys.readouterr().out
+    write_dicom(path=tmp_path / "north" / "a" / "2", patient_id="MRN1")
+    assert cli.run(["site", "scan", site]) == 0
+    shown = capsys.readouterr().out
+    assert "with and without an issuer: 1; each counts as two patients" in shown
+    assert cli.run(["site", "scan", site, "--json"]) == 0
+    said = capsys.readouterr().out
+    assert json.loads(said)["join"]["ids_with_and_without_issuer"] == 1
+    assert "MRN1" not in shown + said
+
+
 def test_of_many_wrong_rows_the_first_are_named_and_the_others_counted(
     north: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
