@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from metaward.report.wording import counted
 from metaward.terminal import either, printable
 from metaward_client.dicom.refusals import EXPLANATIONS, RefusalReason
 from metaward_client.dicom.transfer_syntaxes import describe, modality_name
@@ -128,18 +129,21 @@ def what_to_do(scan: SiteScan) -> str:
 def print_scan(scan: SiteScan, console: Console) -> None:
     """Print the scan as tables."""
     console.print(
-        f"[bold]Site {escape(scan.site)}[/]  {scan.n_files} files, "
-        f"{len(scan.images)} usable images of {scan.n_patients} patients"
+        f"[bold]Site {escape(scan.site)}[/]  {counted(scan.n_files, 'file')}, "
+        f"{counted(len(scan.images), 'usable image')} of {counted(scan.n_patients, 'patient')}"
     )
+    known, decoded = scan.n_headers_known, scan.n_pixels_read
     console.print(
-        f"  {scan.n_headers_read} headers read now, the others known from an earlier scan"
-        + ("" if scan.n_pixels_read is None else f"; {scan.n_pixels_read} images decoded now")
+        f"  {counted(scan.n_headers_read, 'header')} read now"
+        + (f", {known:,} known from an earlier scan" if known else "")
+        + ("" if decoded is None else f"; {counted(decoded, 'image')} decoded now")
     )
     labels = count_labels(scan)
     if labels:
         console.print(_label_table(labels, either(console, "✓", "yes")))
     if len(labels) > LABELS_SHOWN:
-        console.print(f"  and {len(labels) - LABELS_SHOWN} more labels; is it the right column?")
+        more = counted(len(labels) - LABELS_SHOWN, "more label")
+        console.print(f"  and {more}; is it the right column?")
     if scan.images:
         console.print(_two_column_table("modality", _modalities(scan)))
         console.print(_two_column_table("transfer syntax", _transfer_syntaxes(scan)))
@@ -182,32 +186,31 @@ def _refusal_table(scan: SiteScan) -> Table:
 
 def _print_join(scan: SiteScan, console: Console) -> None:
     join = scan.join
+    matched, without = counted(join.images_matched, "image"), f"{join.images_without_label:,}"
     if not join.n_rows:
-        console.print(
-            f"Labels are folder names: {join.images_matched} images in a folder, "
-            f"{join.images_without_label} in none"
-        )
+        console.print(f"Labels are folder names: {matched} in a folder, {without} in none")
     else:
+        incomplete = counted(join.incomplete_rows, "row")
         console.print(
-            f"Label table: {join.n_rows} rows; {join.images_matched} images have a label, "
-            f"{join.images_without_label} have none; {join.rows_without_image} rows have no image"
-            + (f"; {join.incomplete_rows} rows lack key or label" if join.incomplete_rows else "")
+            f"Label table: {counted(join.n_rows, 'row')}; {matched} with a label, {without} "
+            f"without; {counted(join.rows_without_image, 'row')} without image"
+            + (f"; {incomplete} without key or label" if join.incomplete_rows else "")
         )
     if join.unreadable_rows:
         console.print(
-            f"  [red]not read[/]: {len(join.unreadable_rows)} rows, which are not UTF-8 or have a "
-            f"quotation that does not end in the row: rows {_some(join.unreadable_rows)}"
+            f"  [red]not read[/]: {counted(len(join.unreadable_rows), 'row')} (not UTF-8, or a "
+            f"quotation that does not end in the row): {_named(join.unreadable_rows)}"
         )
     for contradiction in join.contradictions[:ROWS_SHOWN]:
-        rows = _some(contradiction.rows)
         names = " and ".join(f"'{name}'" for name in contradiction.labels)
         console.print(
-            f"  [red]two labels[/] for {contradiction.n_images} images"
-            + (f", rows {rows}" if rows else "")
+            f"  [red]two labels[/] for {counted(contradiction.n_images, 'image')}"
+            + (f", {_named(contradiction.rows)}" if contradiction.rows else "")
             + f": {escape(printable(names))}"
         )
     if len(join.contradictions) > ROWS_SHOWN:
-        console.print(f"  and {len(join.contradictions) - ROWS_SHOWN} more contradictions")
+        more = counted(len(join.contradictions) - ROWS_SHOWN, "more contradiction")
+        console.print(f"  and {more}")
     if join.ids_with_and_without_issuer:
         console.print(
             "  [yellow]patient IDs with and without an issuer[/]: "
@@ -216,10 +219,11 @@ def _print_join(scan: SiteScan, console: Console) -> None:
         )
 
 
-def _some(rows: tuple[int, ...]) -> str:
+def _named(rows: tuple[int, ...]) -> str:
     """Return the first row numbers."""
     shown = ", ".join(map(str, rows[:ROWS_OF_ONE]))
-    return f"{shown}, …" if len(rows) > ROWS_OF_ONE else shown
+    more = ", …" if len(rows) > ROWS_OF_ONE else ""
+    return f"{'row' if len(rows) == 1 else 'rows'} {shown}{more}"
 
 
 def _print_few_shot(labels: list[LabelCount], console: Console) -> None:

@@ -23,6 +23,7 @@ from metaward_client.site_scan import SiteScan, UsableImage
 if TYPE_CHECKING:
     from metaward.tasks import Task
     from metaward_client.dicom.file_workers import FileWorkers
+    from metaward_client.dicom.header_index import HeaderIndex
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class Site:
                 cannot be written.
             DataError: The label table cannot be read.
         """
-        join, n_files, n_read = self._join(on_progress or no_progress, workers)
+        join, index = self._join(on_progress or no_progress, workers)
         label_names = tuple(sorted({image.label for image in join.images}))
         label_index = {name: index for index, name in enumerate(label_names)}
         numbers: dict[PatientKey, int] = {}
@@ -82,8 +83,9 @@ class Site:
         )
         return SiteScan(
             self.name,
-            n_files,
-            n_read,
+            len(index.files) + index.unreadable,
+            index.n_read,
+            len(index.files) - index.n_read,
             images,
             label_names,
             dict(join.refused),
@@ -195,8 +197,8 @@ class Site:
                 "another or cannot be read: run `metaward site scan`, which names the rows"
             )
 
-    def _join(self, on_progress: OnProgress, workers: int | None) -> tuple[Join, int, int]:
-        """Return the joined images, files in all, and headers read."""
+    def _join(self, on_progress: OnProgress, workers: int | None) -> "tuple[Join, HeaderIndex]":
+        """Return the joined images, and the index that they come from."""
         from metaward_client.dicom.header_index import index_headers
 
         data = self.config.data
@@ -216,7 +218,7 @@ class Site:
         join = join_labels(index.files, table, key=data.key)
         if index.unreadable:
             join.refused[RefusalReason.UNREADABLE_FILE] += index.unreadable
-        return join, len(index.files) + index.unreadable, index.n_read
+        return join, index
 
     def _cache(self) -> Path:
         return cache_folder(self.config.data.root, self.config.cache)
@@ -252,5 +254,5 @@ def patient_fingerprints(site: Site, salt: bytes) -> frozenset[bytes]:
     """
     if len(salt) < SHORTEST_SALT:
         raise ValueError(f"the salt has {len(salt)} bytes; {SHORTEST_SALT} are needed")
-    join, _, _ = site._join(no_progress, None)
+    join, _ = site._join(no_progress, None)
     return frozenset(fingerprint(key, salt) for key in {image.patient for image in join.images})

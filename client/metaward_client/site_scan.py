@@ -35,7 +35,8 @@ class SiteScan:
     Attributes:
         site: Name.
         n_files: Files and folders looked at.
-        n_headers_read: Headers that were read; the others were known from an earlier scan.
+        n_headers_read: Headers that were read for this scan.
+        n_headers_known: Headers that an earlier scan had read.
         images: In the order of SOP Instance UIDs.
         label_names: Sorted.
         refused: Reason -> files.
@@ -47,6 +48,7 @@ class SiteScan:
     site: str
     n_files: int
     n_headers_read: int
+    n_headers_known: int
     images: tuple[UsableImage, ...]
     label_names: tuple[str, ...]
     refused: dict[RefusalReason, int]

@@ -43,8 +43,31 @@ def test_scan_says_what_is_usable_and_why_not(
     assert "6 files, 4 usable images of 4 patients" in out
     assert "no_label" in out
     assert "The content is not DICOM." in out
-    assert "5 rows; 4 images have a label, 1 have none; 1 rows have no image" in out
+    assert "5 rows; 4 images with a label, 1 without; 1 row without image" in out
     assert "1-shot: 1" in out
+
+
+def test_a_scan_speaks_of_an_earlier_one_where_there_was_one(
+    north: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["site", "scan", str(north)]) == 0
+    first = capsys.readouterr().out
+    assert "6 headers read now; 4 images decoded now" in first
+    (north / "notes.txt").write_text("changed")
+    assert cli.run(["site", "scan", str(north)]) == 0
+    second = capsys.readouterr().out
+    assert "1 header read now, 5 known from an earlier scan; 0 images decoded now" in second
+
+
+def test_one_of_a_kind_is_counted_in_the_singular(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_dicom(path=tmp_path / "north" / "a" / "1")
+    assert cli.run(["site", "scan", str(tmp_path / "north")]) == 0
+    shown = capsys.readouterr().out
+    assert "1 file, 1 usable image of 1 patient\n" in shown
+    assert "1 header read now; 1 image decoded now\n" in shown
+    assert "Labels are folder names: 1 image in a folder, 0 in none\n" in shown
 
 
 def test_json_is_one_object_and_nothing_else(
@@ -90,9 +113,9 @@ def test_rows_that_are_wrong_are_counted_and_named_and_the_rest_is_used(
     assert cli.run(["site", "scan", str(north)]) == 0
     shown = capsys.readouterr().out
     assert "ambiguous_label" in shown
-    assert "two labels for 1 images, rows 2, 7: 'a' and 'b'" in shown
-    assert "not read: 1 rows" in shown
-    assert "in the row: rows 8" in shown
+    assert "two labels for 1 image, rows 2, 7: 'a' and 'b'" in shown
+    assert "not read: 1 row " in shown
+    assert "in the row): row 8" in shown
 
 
 def test_patient_ids_with_and_without_an_issuer_are_warned_of_and_not_shown(
@@ -124,7 +147,7 @@ def test_of_many_wrong_rows_the_first_are_named_and_the_others_counted(
     shown = capsys.readouterr().out
     assert "rows 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, …" in shown
     assert shown.count("two labels") == 5
-    assert "and 1 more contradictions" in shown
+    assert "and 1 more contradiction\n" in shown
 
 
 def test_zero_usable_images_end_with_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,7 +73,7 @@ def test_demo_says_plainly_that_it_is_synthetic(
     [
         (["import", "nowhere.npz"], 2, "no such file or folder"),
         (["import", "{npz}", "--patient-column", "pateint"], 2, "did you mean 'patient'?"),
-        (["import", "{npz}", "--label-names", "a"], 3, "numbers from 0 to 1, but 1 names"),
+        (["import", "{npz}", "--label-names", "a"], 3, "numbers from 0 to 1, but 1 name"),
         (["import", "{npz}", "--label-names", "a,a"], 2, "'a,a' as label names"),
         (["import", "{npz}", "--name", "No Name"], 2, "'No Name' as the name of a hospital"),
         (["import", "{npz}", "--max-images", "0"], 2, "0 images"),

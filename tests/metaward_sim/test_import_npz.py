@@ -154,9 +154,9 @@ def test_images_without_label_site_or_patient_are_left_out_and_counted(tmp_path:
     result = import_to(tmp_path / "out", source)
     assert result.hospitals[0].n_images == 2
     assert set(result.remarks) == {
-        "left out: 1 images without a label",
-        "left out: 1 images without a patient",
-        "left out: 1 images without a site",
+        "left out: 1 image without a label",
+        "left out: 1 image without a patient",
+        "left out: 1 image without a site",
     }
 
 

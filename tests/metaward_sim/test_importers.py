@@ -27,8 +27,8 @@ def shared_patient_source(folder: Path) -> Path:
 def test_a_patient_of_two_sites_is_kept_at_the_one_with_most_images(tmp_path: Path) -> None:
     result = import_to(tmp_path / "out", shared_patient_source(tmp_path))
     assert {hospital.name: hospital.n_images for hospital in result.hospitals} == {"x": 2, "y": 3}
-    assert any("1 patient ids stand at more than one site" in text for text in result.remarks)
-    assert any("1 images are left out" in text for text in result.remarks)
+    assert any("1 patient id at more than one site" in text for text in result.remarks)
+    assert any("1 image left out" in text for text in result.remarks)
 
 
 def test_ids_that_each_site_numbers_anew_can_be_told_apart(tmp_path: Path) -> None:

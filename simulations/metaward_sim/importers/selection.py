@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from metaward.errors import ConfigError, DataError
+from metaward.report.wording import counted
 from metaward_sim.dicom_writer import patient_id_of
 from metaward_sim.hospital_folder import NAME_PATTERN
 from metaward_sim.importers.image_source import ImageSource
@@ -127,7 +128,9 @@ def _complete_rows(
         else:
             alone = source.patients is None
             rows.append(_Row(index, hospital, f"{hospital}-{patient}" if alone else patient))
-    remarks = [f"left out: {n} images without a {what}" for what, n in sorted(missing.items())]
+    remarks = [
+        f"left out: {counted(n, 'image')} without a {what}" for what, n in sorted(missing.items())
+    ]
     return rows, remarks
 
 
@@ -175,9 +178,9 @@ def _one_site_per_patient(rows: Sequence[_Row]) -> tuple[list[_Row], list[str]]:
     if not n_shared:
         return kept, []
     return kept, [
-        f"{n_shared} patient ids stand at more than one site: each is kept where it has most "
-        f"images, {len(rows) - len(kept)} images are left out elsewhere; if every site numbers "
-        "its patients anew, give --shared-patients separate"
+        f"{counted(n_shared, 'patient id')} at more than one site: each is kept where it has most "
+        f"images, {counted(len(rows) - len(kept), 'image')} left out elsewhere; if every site "
+        "numbers its patients anew, give --shared-patients separate"
     ]
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metaward.errors import DataError
+from metaward.report.wording import counted
 from metaward_sim.importers.column_names import listed
 
 
@@ -109,7 +110,8 @@ def _numbers(values: NDArray[np.generic], names: Sequence[str], where: str) -> l
         )
     if names and len(whole) and not (whole.min() >= 0 and whole.max() < len(names)):
         raise DataError(
-            f"numbers from {int(whole.min())} to {int(whole.max())}, but {len(names)} names",
+            f"numbers from {int(whole.min())} to {int(whole.max())}, but "
+            f"{counted(len(names), 'name')}",
             expected="a name for each number from 0",
             where=where,
             next_step="Give all names with --label-names, in the order of the numbers.",

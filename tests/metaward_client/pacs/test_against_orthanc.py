@@ -177,7 +177,7 @@ def test_the_scan_finds_what_it_finds_in_a_folder(
         scan = load_site(site).scan()
         same = FoundFile("", 0, 0)  # names, sizes and times differ
         images = tuple(replace(image, file=same) for image in scan.images)
-        return replace(scan, images=images, n_headers_read=0)
+        return replace(scan, images=images, n_headers_read=0, n_headers_known=0)
 
     assert len(found(folder).images) == 9
     assert found(one_fetch.site) == found(folder)
