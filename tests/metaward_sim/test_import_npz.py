@@ -171,6 +171,23 @@ def test_large_whole_numbers_stay_exact_as_patient_ids(tmp_path: Path) -> None:
     assert import_to(tmp_path / "out", source).hospitals[0].n_patients == 2
 
 
+def test_labels_of_another_length_than_the_images_are_named_with_their_length(
+    tmp_path: Path,
+) -> None:
+    source = save_npz(tmp_path, images=grey(20), labels=np.zeros(5, np.uint8), other=np.zeros(20))
+    message = r"array 'labels'.*shape 5 for 20 images.*one value for each image"
+    with pytest.raises(DataError, match=message):
+        import_to(tmp_path / "out", source)
+    assert not (tmp_path / "out").exists()
+
+
+def test_of_two_arrays_with_usual_names_the_one_that_fits_the_images_is_the_labels(
+    tmp_path: Path,
+) -> None:
+    source = save_npz(tmp_path, images=grey(2), label=np.zeros(5), targets=np.array([0, 1]))
+    assert import_to(tmp_path / "out", source).hospitals[0].labels == {"0": 1, "1": 1}
+
+
 BAD_ARRAYS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"labels": np.array([0, 1])}, DataError, r"shape 2 for 3 images.*one value for each"),
     ({"labels": np.array([[0, 1]] * 3 + [[1, 1]])[1:]}, DataError, "several findings at once"),

@@ -46,8 +46,10 @@ def read_npz(path: Path, choice: ColumnChoice) -> ImageSource:
 
     rows = {n: c for n, c in columns.items() if c is not images and c.is_column(n_images)}
     every = {name: column for name, column in columns.items() if column is not images}
+    has_usual = find_column(rows, None, LABEL_NAMES, option="--label-column", where=where)
+    # Labels of another length than the images are refused below, instead of passed over.
     label = find_column(
-        every if choice.label else rows, choice.label, LABEL_NAMES,
+        rows if has_usual and not choice.label else every, choice.label, LABEL_NAMES,
         option="--label-column", where=where, required=True,
     )  # fmt: skip
     patient = find_column(

@@ -42,7 +42,7 @@ def read_table(path: Path, choice: ColumnChoice, *, image_root: Path | None) -> 
     table = _Table.read(path)
     where = str(path)
     paths = find_column(
-        table.header, choice.images, PATH_NAMES, option="--images-array", where=where,
+        table.header, choice.images, PATH_NAMES, option="--path-column", where=where,
         required=True,
     )  # fmt: skip
     label = find_column(
