@@ -5,6 +5,7 @@ files are copied, restored or unpacked.
 """
 
 import os
+import shlex
 import stat
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def require_private(path: Path, *, setting: str = "") -> None:
             found,
             expected="a file of this user's own with mode 0600, and no link",
             where=where,
-            next_step=f"chown it to this user and: chmod 600 {path}",
+            next_step=f"chown it to this user and: chmod 600 {shlex.quote(str(path))}",
         )
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -236,7 +237,8 @@ def _print_hospitals(hospitals: "tuple[HospitalSummary, ...] | list[HospitalSumm
         )
     console = Console(highlight=False)
     console.print(table)
-    console.print(f"Next: metaward site scan {hospitals[0].path}", soft_wrap=True, markup=False)
+    scan = shlex.join(["metaward", "site", "scan", str(hospitals[0].path)])
+    console.print(f"Next: {scan}", soft_wrap=True, markup=False)
 
 
 def _print_json(

@@ -43,10 +43,10 @@ def test_a_secret_left_half_written_by_a_crash_is_written_anew(tmp_path: Path) -
 def test_a_secret_that_others_may_read_is_refused_with_the_command_that_mends_it(
     tmp_path: Path, mode: int
 ) -> None:
-    path = tmp_path / "key"
+    path = tmp_path / "the key"
     write_private(path, b"secret")
     path.chmod(mode)
-    with pytest.raises(ConfigError, match=f"mode {mode:04o}.*chmod 600"):
+    with pytest.raises(ConfigError, match=f"mode {mode:04o}.*chmod 600 '{path}'"):
         require_private(path)
 
 

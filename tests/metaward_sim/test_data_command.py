@@ -1,6 +1,7 @@
 """What `metaward data` promises on the command line: answers, exit codes, one-screen errors."""
 
 import json
+import shlex
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
@@ -97,6 +98,24 @@ def test_a_mistake_gets_one_screen_and_its_exit_code(
     assert message in printed
     assert "Traceback" not in printed
     assert not (tmp_path / "out").exists()
+
+
+def test_a_table_without_a_column_of_paths_is_told_the_option_of_tables(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "table.csv").write_text("where,label\na.png,x\n")
+    arguments = ["data", "import", str(tmp_path / "table.csv"), "--out", str(tmp_path / "out")]
+    assert cli.run(arguments) == 2
+    assert "--path-column" in capsys.readouterr().err
+
+
+def test_the_next_command_can_be_pasted_whatever_the_path(
+    npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "im out ü"
+    assert cli.run(["data", "import", str(npz), "--out", str(out), "--name", "flat"]) == 0
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("Next: ")]
+    assert shlex.split(line)[1:] == ["metaward", "site", "scan", str(out / "flat")]
 
 
 def test_a_second_import_needs_force(

@@ -4,6 +4,7 @@ What is approved is a study's digest: learner, model, rounds and everything else
 and hospitals must agree on. A study with one number changed is another study.
 """
 
+import shlex
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -68,7 +69,7 @@ def approved_only(approvals: Path, proposals: Path) -> Consent:
             f"study {study.name} ({study.digest()[:12]}) is not approved here",
             expected="somebody's consent, before anything is computed",
             where=str(approvals),
-            next_step=f"metaward site approve SITE {proposals / name}",
+            next_step=f"metaward site approve SITE {shlex.quote(str(proposals / name))}",
         )
 
     return consent

@@ -1,6 +1,7 @@
 """The file with the password or token for a PACS; nobody but its owner may be able to read it."""
 
 import os
+import shlex
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,13 +57,14 @@ def read_credentials(path: Path) -> Credentials:
 
 
 def _require_private(status: os.stat_result, path: Path, where: str) -> None:
+    quoted = shlex.quote(str(path))
     if not stat.S_ISREG(status.st_mode):
         problem, step = "not a regular file", "Name a file."
     elif status.st_uid != os.geteuid():
-        problem, step = "the file belongs to another user", f"Run: chown $USER {path}"
+        problem, step = "the file belongs to another user", f"Run: chown $USER {quoted}"
     elif stat.S_IMODE(status.st_mode) & 0o077:
         mode = stat.S_IMODE(status.st_mode)
-        problem, step = f"mode {mode:04o}: others may use the file", f"Run: chmod 600 {path}"
+        problem, step = f"mode {mode:04o}: others may use the file", f"Run: chmod 600 {quoted}"
     else:
         return
     expected = "a file of mode 0600 that belongs to the user who runs this"

@@ -13,6 +13,7 @@ Whoever has this folder is the coordinator. It holds no patient data, but the ke
 """
 
 import secrets
+import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -191,7 +192,7 @@ def open_coordinator(folder: Path) -> Coordinator:
             "the coordinator's certificate has expired",
             expected="one that is valid today (is the clock right?)",
             where=str(coordinator.certificate),
-            next_step=f"metaward server renew {folder}",
+            next_step=f"metaward server renew {shlex.quote(str(folder))}",
         )
     return coordinator
 

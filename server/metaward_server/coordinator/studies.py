@@ -11,6 +11,7 @@ have answered before with the same bytes, at no cost), and writes the model of w
 """
 
 import json
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,11 +114,12 @@ def want(
     turn.mkdir(exist_ok=True)
     with only_one(turn, "the beginning of a study", wait=True):
         if folder.path.exists() and not _is_half_written(folder.path):
+            home = shlex.quote(str(coordinator.folder))
             raise ConfigError(
                 f"there is a study {study.name} already",
                 expected="a name of its own for each study",
                 where=str(folder.path),
-                next_step=f"metaward server resume {coordinator.folder} {study.name}, or change "
+                next_step=f"metaward server resume {home} {study.name}, or change "
                 "`name` in the study.",
             )
         if folder.path.exists():

@@ -1,5 +1,6 @@
 """What keeps a running coordinator from its work, one sentence for each."""
 
+import shlex
 from datetime import datetime
 
 from metaward.disk import disk_trouble
@@ -14,7 +15,7 @@ def troubles(coordinator: Coordinator, now: datetime) -> dict[str, str]:
     """Return what is wrong now, by name."""
     found = {}
     days = days_left(coordinator.certificate.read_bytes(), now)
-    renew = f"metaward server renew {coordinator.folder}, then start again."
+    renew = f"metaward server renew {shlex.quote(str(coordinator.folder))}, then start again."
     if days <= 0:
         found["certificate"] = f"certificate: it has expired, hospitals are cut off. {renew}"
     elif days < SOON_DAYS:

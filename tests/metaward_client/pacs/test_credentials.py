@@ -28,8 +28,9 @@ def test_they_are_not_shown() -> None:
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o601, 0o644])
 def test_a_file_that_others_may_use_is_refused(tmp_path: Path, mode: int) -> None:
-    path = write(tmp_path / "c", f"user: a\npassword: {SECRET}\n", mode)
-    with pytest.raises(ConfigError, match=f"mode {mode:04o}: others may use the file.*chmod 600"):
+    path = write(tmp_path / "c d", f"user: a\npassword: {SECRET}\n", mode)
+    refused = f"mode {mode:04o}: others may use the file.*chmod 600 '{path}'"
+    with pytest.raises(ConfigError, match=refused):
         read_credentials(path)
 
 

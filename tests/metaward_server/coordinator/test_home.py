@@ -90,12 +90,13 @@ def test_a_folder_that_was_left_half_made_is_none(tmp_path: Path) -> None:
 
 
 def test_an_expired_certificate_is_one_sentence_and_can_be_renewed(tmp_path: Path) -> None:
-    made = new(tmp_path / "c", at=NOW - timedelta(days=800))
+    home = tmp_path / "the coordinator"
+    made = new(home, at=NOW - timedelta(days=800))
     authority = made.ca_certificate.read_bytes()
-    with pytest.raises(ConfigError, match=r"has expired.*metaward server renew"):
-        open_coordinator(tmp_path / "c")
-    renew_certificate(read_coordinator(tmp_path / "c"), NOW)
-    opened = open_coordinator(tmp_path / "c")
+    with pytest.raises(ConfigError, match=f"has expired.*metaward server renew '{home}'"):
+        open_coordinator(home)
+    renew_certificate(read_coordinator(home), NOW)
+    opened = open_coordinator(home)
     assert round(days_left(opened.certificate.read_bytes(), NOW)) == 730
     assert opened.ca_certificate.read_bytes() == authority
 
