@@ -27,9 +27,9 @@ def log(
     other files say is shown all the same.
     """
     from metaward.errors import PrivacyError
+    from metaward_client.init_command import NODE_FOLDER
     from metaward_client.node.node_folder import open_node
     from metaward_client.node.site_log import ledger_events, node_events
-    from metaward_client.node_command import NODE_FOLDER
     from metaward_client.privacy.policy import NoPrivacy
     from metaward_client.site_config import read_site_config
 

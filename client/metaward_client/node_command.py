@@ -1,4 +1,4 @@
-"""`metaward site init, join, approve, start`: from a folder of images to a node at work."""
+"""`metaward site join, check, trial, approve, start`: from a request to a node at work."""
 
 import json
 import sys
@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from metaward.errors import ConfigError
+from metaward_client.init_command import NODE_FOLDER
 
 if TYPE_CHECKING:
     from metaward_client.node.node_folder import NodeFolder
 
-NODE_FOLDER = "node"
-
 
 def register(site: typer.Typer) -> None:
     """Add the commands to the group ``site``."""
-    site.command("init", epilog=EXAMPLES["init"])(init)
     site.command("join", epilog=EXAMPLES["join"])(join)
     site.command("check", epilog=EXAMPLES["check"])(check)
     site.command("trial", epilog=EXAMPLES["trial"])(trial)
@@ -29,89 +27,12 @@ def register(site: typer.Typer) -> None:
 
 
 EXAMPLES = {
-    "init": "Example:  metaward site init /data/north --name north --images /pacs-export",
     "join": "Example:  metaward site join /data/north kit-north.yaml",
     "check": "Example:  metaward site check /data/north",
     "trial": "Example:  metaward site trial /data/north study.yaml",
     "approve": "Example:  metaward site approve /data/north study.yaml --by 'Dr. A. Officer'",
     "start": "Example:  metaward site start /data/north",
 }
-
-SITE_TEXT = """\
-# A hospital's settings. All keys: docs/configuration.md
-name: {name}
-
-data:
-  root: {images}
-{labels}
-# health_port: 9097               # on loopback; each node of a machine needs its own
-
-# What patients may lose, to all studies together; without it the site answers no study.
-# `metaward site quote` says what a budget allows; docs/privacy.md says how to choose.
-# privacy:
-#   mechanism: dp-sgd
-#   target_epsilon: 8.0
-#   target_delta: 5.0e-5          # at most 1 / (10 population)
-#   population: 2000              # as a round number; not the exact count
-#   labels: [pneumonia, none]     # findings that take part
-#   ledger: {folder}/ledger
-#   witness: {folder}/witness     # better on another disk
-"""
-
-
-def init(
-    folder: Annotated[Path, typer.Argument(help="New folder, or one that holds a site.yaml.")],
-    name: Annotated[
-        str, typer.Option(help="The hospital's name in the federation.", prompt="Name")
-    ],
-    images: Annotated[
-        Path | None, typer.Option(help="Folder with DICOM files; where there is no site.yaml.")
-    ] = None,
-    labels: Annotated[Path | None, typer.Option(help="Label table (CSV).")] = None,
-) -> None:
-    """Make a site: settings, a private key, and the request that goes to the coordinator.
-
-    The key is made here and never leaves. Then: edit site.yaml, look at the data with
-    `metaward site scan`, send enrolment.yaml to the coordinator.
-    """
-    from metaward_client.node.node_folder import create_node
-    from metaward_client.site_config import SITE_FILE, read_site_config
-
-    site_file = folder / SITE_FILE
-    if not site_file.exists():
-        if images is None and sys.stdin.isatty():
-            images = Path(typer.prompt("Folder with DICOM files"))
-            table = typer.prompt("Label table (CSV; empty: a folder per label)", default="")
-            labels = Path(table) if table else None
-        _write_site(site_file, name, images, labels)
-    config = read_site_config(site_file)
-    if config.name != name:
-        raise ConfigError(
-            f"the site is called {config.name}",
-            expected=f"the name that was given, {name}",
-            where=str(site_file),
-            next_step=f"--name {config.name}, or change `name` in site.yaml.",
-        )
-    node = create_node(folder / NODE_FOLDER, name)
-    typer.echo(f"Site:     {site_file}")
-    typer.echo(f"Key:      {node.key} (stays here)")
-    typer.echo(f"Request:  {node.request} (send it to the coordinator)")
-
-
-def _write_site(path: Path, name: str, images: Path | None, labels: Path | None) -> None:
-    if images is None:
-        raise ConfigError(
-            "no --images, and no site.yaml",
-            expected="the folder with the hospital's DICOM files",
-            where=str(path.parent),
-            next_step=EXAMPLES["init"].removeprefix("Example:  "),
-        )
-    table = f"  labels: {labels.absolute()}\n" if labels else ""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = SITE_TEXT.format(
-        name=name, images=images.absolute(), labels=table, folder=path.parent.absolute()
-    )
-    path.write_text(text, encoding="utf-8")
 
 
 def join(

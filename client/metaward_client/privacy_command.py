@@ -129,9 +129,9 @@ def approved_networks(site: Path) -> "list[ModelSettings]":
         ConfigError: An approval cannot be read.
     """
     from metaward.config import load_settings
+    from metaward_client.init_command import NODE_FOLDER
     from metaward_client.node.approval import Approval
     from metaward_client.node.node_folder import NodeFolder
-    from metaward_client.node_command import NODE_FOLDER
 
     node = NodeFolder((site if site.is_dir() else site.parent) / NODE_FOLDER)
     approvals = sorted(node.approvals.glob("*.yaml"))

@@ -10,6 +10,7 @@ from metaward_client import (
     budget_command,
     fetch_command,
     health_command,
+    init_command,
     ledger_command,
     log_command,
     node_command,
@@ -26,6 +27,7 @@ def register(app: typer.Typer) -> None:
         help="A hospital's own data: what is usable, what is not, and why.", no_args_is_help=True
     )
     site.command("scan", epilog=EXAMPLE)(scan)
+    site.command("init", epilog=init_command.EXAMPLE)(init_command.init)
     node_command.register(site)
     site.command("health", epilog=health_command.EXAMPLE)(health_command.health)
     site.command("fetch", epilog=fetch_command.EXAMPLE)(fetch_command.fetch)

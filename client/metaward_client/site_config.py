@@ -115,14 +115,10 @@ def read_site_config(path: Path, *, needs_root: bool = True) -> SiteConfig:
             return _config_of_folder(path)
         path = site_file
     config = _with_absolute_paths(load_settings(path, SiteConfig), path.resolve().parent)
-    if needs_root and not config.data.root.is_dir():
+    if needs_root:
         correct = "Correct data.root; a relative path starts at the folder of site.yaml."
-        raise ConfigError(
-            "there is no folder of that name",
-            expected="the folder with the site's DICOM files",
-            where=f"{path}, data.root ({config.data.root})",
-            next_step=correct if config.data.pacs is None else "Run `metaward site fetch` first.",
-        )
+        step = correct if config.data.pacs is None else "Run `metaward site fetch` first."
+        require_root(config, where=f"{path}, data.root", next_step=step)
     if config.data.pacs is not None and (config.data.labels is None or config.data.key == "path"):
         raise ConfigError(
             "images come from a PACS, but no table says what shows on them"
@@ -134,6 +130,21 @@ def read_site_config(path: Path, *, needs_root: bool = True) -> SiteConfig:
             next_step="Write the table and name its key.",
         )
     return config
+
+
+def require_root(config: SiteConfig, *, where: str, next_step: str) -> None:
+    """Check that the folder with the images is there.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if not config.data.root.is_dir():
+        raise ConfigError(
+            "there is no folder of that name",
+            expected="the folder with the site's DICOM files",
+            where=f"{where} ({config.data.root})",
+            next_step=next_step,
+        )
 
 
 def _config_of_folder(folder: Path) -> SiteConfig:

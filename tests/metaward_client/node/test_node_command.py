@@ -1,4 +1,4 @@
-"""`metaward site init, join, approve, start`, as they are typed."""
+"""`metaward site join, approve, start`, as they are typed."""
 
 import socket
 from datetime import UTC, datetime
@@ -12,7 +12,6 @@ from metaward.cli import run
 from metaward.enrolment import certificate_fingerprint, read_request, write_yaml
 from metaward.study import ModelSettings, Study
 from metaward_client.node.approval import Approval, approved_only
-from metaward_client.site_config import read_site_config
 from metaward_server.coordinator import hospitals
 from metaward_server.coordinator.home import Coordinator, CoordinatorSettings, create
 
@@ -58,45 +57,6 @@ def kit_of(site: Path, coordinator: Coordinator) -> Path:
     kit = hospitals.enrol(coordinator, read_request(site / "node" / "enrolment.yaml"))
     write_yaml(site / "kit.yaml", kit)
     return site / "kit.yaml"
-
-
-def test_init_writes_settings_that_can_be_read_and_a_request_that_is_valid(
-    site: Path, images: Path
-) -> None:
-    config = read_site_config(site)
-    assert (config.name, config.data.root, config.privacy) == ("north", images, None)
-    assert read_request(site / "node" / "enrolment.yaml").hospital == "north"
-
-
-def test_init_leaves_a_site_that_stands_as_it_is(tmp_path: Path, images: Path) -> None:
-    text = "name: north\ndata: {root: images}\n"
-    (tmp_path / "site.yaml").write_text(text)
-    assert run(["site", "init", str(tmp_path), "--name", "north"]) == 0
-    assert (tmp_path / "site.yaml").read_text() == text
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["new", "--name", "north"], "no --images"),
-        (["new", "--name", "North!", "--images", "images"], "name"),
-        (["new", "--name", "north", "--images", "nowhere"], "no folder of that name"),
-        ([".", "--name", "south"], "the site is called north"),
-    ],
-)
-def test_init_says_what_is_missing_and_makes_no_key(
-    tmp_path: Path,
-    images: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    said: str,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "site.yaml").write_text("name: north\ndata: {root: images}\n")
-    assert run(["site", "init", *arguments]) == 2
-    assert said in capsys.readouterr().err
-    assert not list(tmp_path.rglob("node.key"))
 
 
 def test_join_takes_a_kit_whose_fingerprint_was_said(site: Path, coordinator: Coordinator) -> None:
