@@ -33,9 +33,10 @@ def log(
     from metaward_client.privacy.policy import NoPrivacy
     from metaward_client.site_config import read_site_config
 
+    # first: a mistyped path is told as one
+    policy, damage = read_site_config(site, needs_root=False).privacy, None
     folder = site if site.is_dir() else site.parent
     events = node_events(open_node((folder / NODE_FOLDER).absolute()))
-    policy, damage = read_site_config(site, needs_root=False).privacy, None
     if policy is not None and not isinstance(policy, NoPrivacy):
         try:
             events = sorted([*events, *ledger_events(policy)], key=lambda event: event.time)

@@ -200,5 +200,6 @@ def _node_of(site: Path) -> "tuple[NodeFolder, str]":
     from metaward_client.node.node_folder import open_node
     from metaward_client.site_config import read_site_config
 
+    name = read_site_config(site).name  # first: a mistyped path is told as one
     folder = site if site.is_dir() else site.parent
-    return open_node((folder / NODE_FOLDER).absolute()), read_site_config(site).name
+    return open_node((folder / NODE_FOLDER).absolute()), name

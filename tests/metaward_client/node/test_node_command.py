@@ -173,3 +173,14 @@ def test_start_refuses_a_health_port_that_another_node_has(
         assert run(["site", "join", str(site), str(kit), "--fingerprint", fingerprint]) == 0
         assert run(["site", "start", str(site)]) == 2
     assert f"health_port {port}: another process has that port" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["join", "{}", "kit.yaml"], ["log", "{}"], ["start", "{}"]])
+def test_a_mistyped_site_folder_is_told_as_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    nowhere = str(tmp_path / "nowhere")
+    assert run(["site", *(part.format(nowhere) for part in command)]) == 2
+    said = capsys.readouterr().err
+    assert "there is no such file or folder" in said
+    assert nowhere in said
