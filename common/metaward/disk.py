@@ -1,4 +1,4 @@
-"""What can be wrong with a disk that is written to: full, read-only, closed to this user."""
+"""What can be wrong with a disk or a path: full, read-only, closed to this user, not what it is."""
 
 import errno
 import os
@@ -16,6 +16,14 @@ _EXPLAINED = {
     errno.ENOSPC: ("the disk is full", "Make room."),
     errno.EDQUOT: ("this user's share of the disk is full", "Make room."),
     errno.EROFS: (READ_ONLY, MOUNT),
+}
+_PATHS = {
+    errno.EEXIST: "something else stands there",
+    errno.ENOTDIR: "a file stands where a folder should be",
+    errno.EISDIR: "a folder stands where a file should be",
+    errno.ENOENT: "there is no such file or folder, and none was made",
+    errno.ENAMETOOLONG: "the name is too long for the disk",
+    errno.ELOOP: "links lead in a circle",
 }
 
 
@@ -53,8 +61,9 @@ def disk_trouble(path: Path) -> DiskTrouble | None:
 
 
 def explained(error: OSError) -> ConfigError | None:
-    """Return what a user can act on: a full disk, a read-only one, a closed path; or nothing."""
-    if isinstance(error, PermissionError) and error.filename:
+    """Return what a user can act on: a full disk, a closed path, an impossible one; or nothing."""
+    named = isinstance(error.filename, str | bytes | os.PathLike)  # a number: an open file's
+    if isinstance(error, PermissionError) and named:
         return ConfigError(
             "this user may not read or write it",
             expected="a path that is open to the user whose command it is",
@@ -62,10 +71,17 @@ def explained(error: OSError) -> ConfigError | None:
             next_step="Run the command as the user to whom it belongs (sudo -u …), in a folder that"
             " is open to both; or chown or chmod it.",
         )
+    if error.errno in _PATHS and named:
+        return ConfigError(
+            _PATHS[error.errno],
+            expected="a path that can be read or made as the command needs it",
+            where=str(Path(os.fsdecode(error.filename)).absolute()),
+            next_step="Correct the path, or name another one.",
+        )
     if error.errno not in _EXPLAINED:
         return None
     said, step = _EXPLAINED[error.errno]
-    where = str(Path(os.fsdecode(error.filename)).parent) if error.filename else ""
+    where = str(Path(os.fsdecode(error.filename)).parent) if named else ""
     return ConfigError(
         said,
         expected="a disk that can be written to",

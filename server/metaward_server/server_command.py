@@ -115,7 +115,7 @@ def enrol(
     from metaward_server.coordinator.home import open_coordinator
 
     coordinator = open_coordinator(folder)
-    _make_folder(out)  # before the hospital counts as enrolled
+    out.mkdir(parents=True, exist_ok=True)  # before the hospital counts as enrolled
     kit = hospitals.enrol(coordinator, read_request(request))
     path = out / f"kit-{kit.hospital}.yaml"
     write_yaml(path, kit)
@@ -123,20 +123,6 @@ def enrol(
     typer.echo(f"Kit:      {path} (send it to the hospital)")
     fingerprint = certificate_fingerprint(kit.ca_certificate.encode())
     typer.echo(f"Fingerprint, to be read to the hospital by telephone:\n{fingerprint}")
-
-
-def _make_folder(path: Path) -> None:
-    from metaward.errors import ConfigError
-
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise ConfigError(
-            "a file stands there",
-            expected="a folder for the kit, or nothing",
-            where=str(path),
-            next_step="Name another folder with --out.",
-        ) from None
 
 
 def remove(folder: Folder, hospital: str) -> None:

@@ -76,6 +76,44 @@ def test_any_other_failure_of_the_system_is_not_called_a_disk_s(error: OSError) 
     assert explained(error) is None
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("site init {0}/file --name north --images {0}", "something else stands there"),
+        ("site init {0}/file/x --name north --images {0}", "a file stands where a folder"),
+        ("site init /proc/x --name north --images {0}", "no such file or folder"),
+        ("site init {0}/loop/x --name north --images {0}", "links lead in a circle"),
+        ("site init {0}/{1} --name north --images {0}", "the name is too long"),
+        ("server init {0}/file --address a.example:9443", "a file stands where a folder"),
+        ("server init {0}/file/x --address a.example:9443", "a file stands where a folder"),
+        ("server init /proc/x --address a.example:9443", "no such file or folder"),
+    ],
+)
+def test_a_path_on_which_nothing_can_be_made_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, said: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to("loop")
+    assert cli.run([part.format(tmp_path, 300 * "n") for part in command.split()]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("out", ["{}/file", "{}/file/x", "/proc/x"])
+def test_a_folder_that_cannot_be_made_enrols_nobody(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], out: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    coordinator = tmp_path / "c"
+    site = ["site", "init", str(tmp_path / "s"), "--name", "north", "--images", str(tmp_path)]
+    assert cli.run(["server", "init", str(coordinator), "--address", "a.example:9443"]) == 0
+    assert cli.run(site) == 0
+    request = str(tmp_path / "s" / "node" / "enrolment.yaml")
+    enrol = ["server", "enrol", str(coordinator), request, "--out", out.format(tmp_path)]
+    assert cli.run(enrol) == 2
+    assert out.format(tmp_path) in capsys.readouterr().err
+    assert not list((coordinator / "hospitals").iterdir())
+
+
 def test_a_folder_that_this_user_cannot_look_into_is_no_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
