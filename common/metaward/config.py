@@ -27,11 +27,38 @@ class Settings(BaseModel):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that refuses duplicate keys: PyYAML silently lets the last one win."""
+_NOT_OF_ITS_KIND = (ValueError, LookupError, AttributeError, TypeError)
+"""What PyYAML raises for a value that its form or tag calls a date, a number or a truth."""
 
 
-def _mapping_without_duplicates(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses what PyYAML lets pass, or fails at without saying where."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> object:
+        """Return the value of a node."""
+        try:
+            value: object = super().construct_object(node, deep)
+            if isinstance(value, int):
+                str(value)  # Python writes no number of thousands of digits
+        except _NOT_OF_ITS_KIND:
+            kind = node.tag.rpartition(":")[2]
+            raise yaml.constructor.ConstructorError(
+                None,
+                None,
+                f"{_shorten(node.value)} is no {_KINDS.get(kind, kind)}",
+                node.start_mark,
+            ) from None
+        if isinstance(value, str) and "\0" in value:
+            raise yaml.constructor.ConstructorError(
+                None, None, "a control character", node.start_mark
+            )
+        return value
+
+
+_KINDS = {"timestamp": "date", "int": "whole number", "float": "number", "bool": "truth value"}
+
+
+def _mapping_without_duplicates(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[object] = set()
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)
@@ -48,7 +75,7 @@ def _mapping_without_duplicates(loader: _UniqueKeyLoader, node: yaml.MappingNode
     return dict(yaml.constructor.SafeConstructor.construct_mapping(loader, node, deep=True))
 
 
-_UniqueKeyLoader.add_constructor(
+_StrictLoader.add_constructor(
     yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_duplicates
 )
 
@@ -76,7 +103,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 def _parse(path: Path) -> tuple[dict[str, Any], yaml.Node | None]:
     text = _read_text(path)
     try:
-        content = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
+        content = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 (a SafeLoader)
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
@@ -84,6 +111,8 @@ def _parse(path: Path) -> tuple[dict[str, Any], yaml.Node | None]:
     except ReaderError as error:
         line = f", line {text.count(chr(10), 0, error.position) + 1}"
         raise _not_yaml("a control character", f"{path}{line}") from None
+    except RecursionError:
+        raise _not_yaml("brackets or lists are nested too deeply", str(path)) from None
     if content is None:
         content = {}
     if not isinstance(content, dict):

@@ -65,6 +65,26 @@ def test_other_slips_are_named(tmp_path: Path, text: str, words: str) -> None:
         read(tmp_path, text)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("rounds: 1\nsince: 2024-02-30\n", "line 2: not valid YAML .'2024-02-30' is no date"),
+        ("since: !!timestamp soon\n", "'soon' is no date"),
+        ("rounds: !!int abc\n", "line 1: not valid YAML .'abc' is no whole number"),
+        ("rounds: !!float abc\n", "'abc' is no number"),
+        ("rounds: !!bool abc\n", "'abc' is no truth value"),
+        (f"rounds: 0x{5000 * 'f'}\n", "is no whole number"),
+        (f"rounds: {3000 * '['}{3000 * ']'}\n", "nested too deeply"),
+        ('rounds: 1\nname: "a\\0b"\n', "line 2: not valid YAML .a control character"),
+    ],
+)
+def test_a_value_that_cannot_be_made_is_named_with_its_line(
+    tmp_path: Path, text: str, words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        read(tmp_path, text)
+
+
 def test_a_missing_file_says_which(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file") as caught:
         load_settings(tmp_path / "absent.yaml", Study)
