@@ -14,9 +14,8 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from metaward.config import Settings, load_settings
-from metaward.device import DEVICE_PATTERN
-from metaward.enrolment import ADDRESS
 from metaward.learner_settings import PrototypicalSettings, RelationSettings, ReptileSettings
+from metaward.patterns import ADDRESS, DEVICE
 from metaward.study import AdamSettings, Study
 from metaward_client.site_config import SiteConfig
 from metaward_server.coordinator.home import CoordinatorSettings
@@ -112,7 +111,7 @@ def limits_text(metadata: list[Any]) -> str:
                 text += ", not empty" if least == 1 else f", at least {least}"
             case _ if getattr(limit, "pattern", None) == ADDRESS:
                 text += ", host:port"
-            case _ if getattr(limit, "pattern", None) == DEVICE_PATTERN:
+            case _ if getattr(limit, "pattern", None) == DEVICE:
                 text += ": `cpu`, `cuda` or `cuda:1`"
             case _ if getattr(limit, "pattern", None):
                 text += ", of a-z, 0-9 and -"

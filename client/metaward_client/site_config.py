@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from metaward.config import Settings, load_settings
 from metaward.device import ON_CPU, DeviceName, require_provable
 from metaward.errors import ConfigError
+from metaward.patterns import NAME
 from metaward_client.pacs import settings as pacs_settings
 from metaward_client.pacs.settings import PacsSettings
 from metaward_client.privacy.policy import (
@@ -61,7 +62,7 @@ class PreprocessSettings(Settings):
 class SiteConfig(Settings):
     """The content of `site.yaml`."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$", description="name in the federation")
+    name: str = Field(pattern=NAME, description="name in the federation")
     data: DataSettings
     preprocess: PreprocessSettings = PreprocessSettings()
     synthetic: bool = Field(

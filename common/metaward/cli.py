@@ -13,7 +13,7 @@ from importlib.metadata import entry_points, version
 import click
 import typer
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from metaward.disk import explained
 from metaward.errors import MetawardError
@@ -57,19 +57,21 @@ def _print_version(asked: bool) -> None:
 
 def print_error(error: MetawardError, console: Console) -> None:
     """Print one screen: what was found, what was expected, where, what to do next."""
-    console.print(f"[bold red]{error.title} error[/]  {_shown(error.found)}", soft_wrap=True)
+    title = Text.assemble((f"{error.title} error", "bold red"), "  ", _shown(error.found))
+    console.print(title, soft_wrap=True)
     for name, text in (
         ("expected", error.expected),
         ("where", error.where),
         ("next step", error.next_step),
     ):
         if text:
-            console.print(f"  [bold]{name:<10}[/]{_shown(text)}", soft_wrap=True)
+            line = Text.assemble("  ", (f"{name:<10}", "bold"), _shown(text))
+            console.print(line, soft_wrap=True)
 
 
 def _shown(text: str) -> str:
-    """Return a text of several lines for a console."""
-    return escape("\n".join(map(printable, text.split("\n"))))
+    """Return a text of several lines for a terminal, with nothing in it that commands it."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def run(arguments: list[str]) -> int:

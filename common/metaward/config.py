@@ -1,10 +1,7 @@
 """Read YAML into frozen pydantic models, and say everything that is wrong with it at once."""
 
-import difflib
 import hashlib
 import json
-import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from yaml.reader import ReaderError
 
+from metaward.config_problems import problem_in_words, shorten
 from metaward.errors import ConfigError
 
 ModelT = TypeVar("ModelT", bound="Settings")
@@ -45,7 +43,7 @@ class _StrictLoader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(
                 None,
                 None,
-                f"{_shorten(node.value)} is no {_KINDS.get(kind, kind)}",
+                f"{shorten(node.value)} is no {_KINDS.get(kind, kind)}",
                 node.start_mark,
             ) from None
         if isinstance(value, str) and "\0" in value:
@@ -142,7 +140,7 @@ def validate_settings(
         # JSON mode is strict about types but reads a list as a tuple, as YAML means it.
         return model.model_validate_json(json.dumps(content, default=str))
     except ValidationError as error:
-        problems = [_describe(problem, model, content, tree) for problem in error.errors()]
+        problems = [problem_in_words(problem, model, content, tree) for problem in error.errors()]
     noun = "problem" if len(problems) == 1 else "problems"
     raise ConfigError(
         f"{len(problems)} {noun}\n" + "\n".join(f"    {problem}" for problem in problems),
@@ -166,82 +164,3 @@ def _read_text(path: Path) -> str:
         where=str(path),
         next_step="Check the path and the permissions.",
     )
-
-
-def _describe(
-    problem: Any, model: type[BaseModel], content: dict[str, Any], tree: yaml.Node | None
-) -> str:
-    location = _keys_only(problem["loc"], content)
-    key = ".".join(str(part) for part in location) or "(top level)"
-    line = _line_of(tree, location)
-    place = f"{'line ' + str(line) + ', ' if line else ''}{key}"
-    text = f"{place}: {problem['msg']}"
-    if problem["type"] == "union_tag_not_found":
-        which = problem["ctx"]["discriminator"].strip("'")
-        return f"{place}.{which}: Field required, to say which {key} the other keys are for"
-    if problem["type"] == "missing":
-        return text
-    if problem["type"] == "union_tag_invalid":
-        tag, tags = problem["ctx"]["tag"], problem["ctx"]["expected_tags"]
-        near = difflib.get_close_matches(tag, re.findall(r"'([^']*)'", tags), n=1)
-        hint = f" (did you mean '{near[0]}'?)" if near else ""
-        return f"{place}: there is no '{tag}'{hint}; there are {tags}"
-    if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(location[-1]), _all_field_names(model), n=1)
-        return text + (f" (did you mean '{near[0]}'?)" if near else "")
-    return f"{text} (found {_shorten(problem['input'])})"
-
-
-def _keys_only(location: Sequence[object], content: object) -> list[object]:
-    """Drop what pydantic puts into a location beside keys: the tag that chose a union's member."""
-    keys: list[object] = []
-    for number, part in enumerate(location, start=1):
-        is_key = not isinstance(content, dict) or part in content or number == len(location)
-        if not is_key:
-            continue
-        keys.append(part)
-        if isinstance(content, dict):
-            content = content.get(part)
-        elif isinstance(content, list) and isinstance(part, int):
-            content = content[part]
-    return keys
-
-
-def _shorten(value: object, limit: int = 60) -> str:
-    text = repr(value)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
-def _all_field_names(model: type[BaseModel]) -> list[str]:
-    names: set[str] = set()
-    queue: list[object] = [model]
-    seen: set[object] = set()
-    while queue:
-        current = queue.pop()
-        if current in seen:
-            continue
-        seen.add(current)
-        if isinstance(current, type) and issubclass(current, BaseModel):
-            for name, field in current.model_fields.items():
-                names.add(name)
-                queue.append(field.annotation)
-        else:
-            queue.extend(getattr(current, "__args__", ()))
-    return sorted(names)
-
-
-def _line_of(node: yaml.Node | None, location: Sequence[object]) -> int | None:
-    """Return the 1-based line of the deepest part of ``location`` that exists in the YAML tree."""
-    line: int | None = None
-    for part in location:
-        if isinstance(node, yaml.MappingNode):
-            match = [(k, v) for k, v in node.value if k.value == str(part)]
-            if not match:
-                continue  # a discriminator's tag, or a missing key
-            line, node = match[0][0].start_mark.line + 1, match[0][1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
-            if part >= len(node.value):
-                break
-            node = node.value[part]
-            line = node.start_mark.line + 1
-    return line

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from metaward.errors import ConfigError
+from metaward.patterns import DEVICE
 
 if TYPE_CHECKING:
     import torch
 
 ON_CPU = "cpu"
-DEVICE_PATTERN = r"^(cpu|cuda(:\d{1,3})?)$"
-DeviceName = Annotated[str, Field(pattern=DEVICE_PATTERN)]
+DeviceName = Annotated[str, Field(pattern=DEVICE)]
 """`cpu`, `cuda` or `cuda:1`."""
 
 

@@ -18,16 +18,14 @@ from pydantic import Field
 
 from metaward.config import Settings, load_settings
 from metaward.errors import ConfigError
+from metaward.patterns import ADDRESS, NAME
 from metaward.whole_file import write_atomically
-
-SITE_NAME = r"^[a-z0-9][a-z0-9-]{0,63}$"
-ADDRESS = r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$"
 
 
 class EnrolmentRequest(Settings):
     """What a hospital sends to the coordinator, once."""
 
-    hospital: str = Field(pattern=SITE_NAME, description="name in the federation")
+    hospital: str = Field(pattern=NAME, description="name in the federation")
     public_key: str = Field(max_length=300, description="OpenSSH, on the curve P-384")
     signature: str = Field(max_length=300, description="base64; shows who owns the key")
 
@@ -35,8 +33,8 @@ class EnrolmentRequest(Settings):
 class Kit(Settings):
     """What the coordinator gives to a hospital, once."""
 
-    hospital: str = Field(pattern=SITE_NAME, description="name in the federation")
-    federation: str = Field(pattern=SITE_NAME, description="the coordinator's name")
+    hospital: str = Field(pattern=NAME, description="name in the federation")
+    federation: str = Field(pattern=NAME, description="the coordinator's name")
     address: str = Field(pattern=ADDRESS, description="host:port of the coordinator")
     public_key: str = Field(max_length=300, description="that was enrolled: the hospital's own")
     ca_certificate: str = Field(max_length=10_000, description="PEM")

@@ -26,6 +26,7 @@ from metaward.config import Settings, load_settings
 from metaward.errors import ConfigError
 from metaward.learner_settings import LearnerSettings
 from metaward.parameter_file import ASK_AGAIN, MAX_HEADER_BYTES, parse_parameters
+from metaward.patterns import NAME, SHA256, SHA256_OR_NOTHING
 from metaward.privacy_statement import PrivacyStatement
 from metaward.study import ModelSettings, SeedInt, Study
 
@@ -42,17 +43,17 @@ class ModelCard(Settings):
     """What a model artefact is, where it comes from, and how a new site adapts it."""
 
     format_version: Literal[1] = 1
-    method: str = Field("meta", pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
+    method: str = Field("meta", pattern=NAME)
     label: str = Field("Meta-model", max_length=100, description="name that a reader sees")
-    study: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
-    study_digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    study: str = Field(pattern=NAME)
+    study_digest: str = Field(pattern=SHA256)
     rounds: int = Field(ge=0, description="rounds of training behind the parameters")
     seed: SeedInt
     model: ModelSettings
     learner: LearnerSettings
     privacy: PrivacyStatement
     created_by: str = Field(max_length=100, description="version of metaward that wrote it")
-    parameters_sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$")
+    parameters_sha256: str = Field("", pattern=SHA256_OR_NOTHING)
 
     @classmethod
     def of_study(

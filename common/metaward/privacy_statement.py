@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pydantic import Field
 
 from metaward.config import Settings
+from metaward.patterns import NAME, SHA256
 from metaward.privacy_promise import IN_WORDS, NO_MECHANISM, PrivacyPromise
 
 MAX_PROMISE = 4000
@@ -14,8 +15,8 @@ MAX_PROMISE = 4000
 class StartStatement(Settings):
     """What is said of the model that training began from, and of the records behind it."""
 
-    study: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
-    parameters_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    study: str = Field(pattern=NAME)
+    parameters_sha256: str = Field(pattern=SHA256)
     promise: str = Field(max_length=MAX_PROMISE, description="its own privacy statement, in words")
 
     @property

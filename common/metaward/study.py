@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from metaward.config import Settings
 from metaward.learner_settings import LearnerSettings, PrototypicalSettings
+from metaward.patterns import NAME, SHA256_OR_NOTHING
 
 SeedInt = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -235,7 +236,7 @@ class RoundSettings(Settings):
 class Study(Settings):
     """Everything that the coordinator and all sites must agree on."""
 
-    name: str = Field("study", pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
+    name: str = Field("study", pattern=NAME)
     seed: SeedInt = 0
     rounds: int = Field(50, ge=1)
     model: ModelSettings = ModelSettings()
@@ -245,7 +246,7 @@ class Study(Settings):
     round: RoundSettings = RoundSettings()
     start_sha256: str = Field(
         "",
-        pattern=r"^([0-9a-f]{64})?$",
+        pattern=SHA256_OR_NOTHING,
         description="parameters of the model that training begins from; left out: an untrained one",
     )
 

@@ -17,6 +17,7 @@ from metaward.learner_settings import (
     PrototypicalSettings,
 )
 from metaward.meta.compose import build_noised_learner
+from metaward.patterns import NAME, SHA256_OR_NOTHING
 from metaward.study import (
     ADAM_FOR_SHORT,
     AdamSettings,
@@ -39,7 +40,7 @@ BaselineName: TypeAlias = Literal[
 BASELINES_OF_A_PRIVATE_RUN: tuple[BaselineName, ...] = ("noise-only", "local", "random")
 FILTERS_OF_A_PRIVATE_RUN = 16
 """Noise grows with the number of parameters, so a private model is small unless a file says so."""
-SiteName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+SiteName = Annotated[str, Field(pattern=NAME)]
 
 
 class HospitalChoice(Settings):
@@ -136,7 +137,7 @@ class PrivacyChoice(Settings):
 class Scenario(Settings):
     """Everything that `metaward simulate` needs; every key has a default."""
 
-    name: str = Field("demo", pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
+    name: str = Field("demo", pattern=NAME)
     seed: SeedInt = 0
     hospitals: HospitalChoice = HospitalChoice()
     rounds: int = Field(90, ge=1)
@@ -144,7 +145,7 @@ class Scenario(Settings):
         None, description="model, or run, that training begins from; left out: an untrained one"
     )
     start_sha256: str = Field(
-        "", pattern=r"^([0-9a-f]{64})?$", description="its parameters; a run writes it down"
+        "", pattern=SHA256_OR_NOTHING, description="its parameters; a run writes it down"
     )
     model: ModelSettings = ModelSettings()
     learner: LearnerSettings = PrototypicalSettings()

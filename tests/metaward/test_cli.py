@@ -9,6 +9,7 @@ from typing import NoReturn
 import click
 import pytest
 import typer
+from rich.console import Console
 
 from metaward import cli
 from metaward.errors import (
@@ -198,3 +199,9 @@ def test_an_error_cannot_command_the_terminal(
     said = capsys.readouterr().err
     assert r"    \x1b[31mname" in said.splitlines()
     assert r"a\x9bb" in said
+
+
+def test_an_error_is_printed_as_it_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    said = r"expected ^(\[[0-9a-f:]+\]|[a-z.-]+)$, not [red] or \[bold]"
+    cli.print_error(ConfigError(said, expected=said), Console(stderr=True, highlight=False))
+    assert capsys.readouterr().err.count(said) == 2

@@ -1,10 +1,12 @@
 """A wrong configuration file is answered with every problem, its line and its key."""
 
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+from pydantic import Field
 
-from metaward.config import load_settings
+from metaward.config import Settings, load_settings
 from metaward.errors import ConfigError
 from metaward.learner_settings import FedAvgSettings
 from metaward.study import Study
@@ -31,8 +33,8 @@ def test_every_problem_is_named_with_its_line_and_key(tmp_path: Path) -> None:
         read(tmp_path, text)
     found = caught.value.found
     assert found.startswith("3 problems")
-    assert "line 1, rounds: Input should be a valid integer (found 'many')" in found
-    assert "line 4, learner.inner_lrr" in found
+    assert "line 1, rounds: must be a valid integer (found 'many')" in found
+    assert "line 4, learner.inner_lrr: there is no such key" in found
     assert "did you mean 'inner_lr'?" in found
     assert "line 6, model.filters" in found
 
@@ -63,6 +65,50 @@ def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
 def test_other_slips_are_named(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         read(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name: North!\n", "name: must be a-z, 0-9 and hyphen, at most 64 of them"),
+        ("start_sha256: a\n", "start_sha256: must be 64 characters of 0-9 and a-f, or nothing"),
+        ("name: no\n", r"name: must be text \(found False\); put it in quotes"),
+        ("name: 12\n", r"name: must be text \(found 12\); put it in quotes"),
+        ("outer: {name: adam, tau: 1e-5}\n", r"tau: .* \(found '1e-5'\); write 1\.0e-5"),
+        ("outer: {name: adam, tau: 1.5E5}\n", r"\(found '1\.5E5'\); write 1\.5e\+5"),
+        ("model: []\n", r"model: must be keys with values \(found \[\]\)"),
+        ("model: {image_size: 8}\n", "model.image_size: must be greater than or equal to 16"),
+    ],
+)
+def test_a_problem_is_said_in_words_and_with_what_to_write(
+    tmp_path: Path, text: str, words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        read(tmp_path, text)
+
+
+class Listed(Settings):
+    held_out: int | tuple[Annotated[str, Field(min_length=2)], ...] = 1
+    labels: tuple[str, ...] = Field(("a", "b"), min_length=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("held_out: [a]\n", r"line 1, held_out\.0: must have at least 2 characters"),
+        ("held_out: x\n", r"line 1, held_out: must be a list"),
+        ("labels: [a]\n", "line 1, labels: must have at least 2 values, not 1"),
+        ("labels: [yes, b]\n", r"line 1, labels\.0: must be text \(found True\); put it in quotes"),
+        ("labels: a\n", r"line 1, labels: must be a list \(found 'a'\)"),
+    ],
+)
+def test_of_a_list_the_item_is_named_and_no_type_of_the_program(
+    tmp_path: Path, text: str, words: str
+) -> None:
+    (tmp_path / "listed.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=words) as caught:
+        load_settings(tmp_path / "listed.yaml", Listed)
+    assert "uple" not in caught.value.found
 
 
 @pytest.mark.parametrize(
@@ -115,7 +161,7 @@ def test_an_aggregation_that_needs_more_updates_than_sites_are_asked_is_refused(
 
 
 def test_a_learner_without_a_name_is_asked_for_it(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"line 1, learner.name: Field required"):
+    with pytest.raises(ConfigError, match=r"line 1, learner.name: this key is missing"):
         read(tmp_path, "learner:\n  n_shot: 3\n")
 
 

@@ -102,8 +102,11 @@ def test_an_interruption_ends_with_130(
         ({"labels": None}, "no table says what shows on them"),
         ({"key": "path"}, "the label table names files"),
         ({"pacs": {"protocol": "dicom"}}, "'dicomweb', 'dimse'"),
-        ({"pacs": {"protocol": "dimse", "host": "h"}}, "called_ae_title: Field required"),
-        ({"pacs": {"protocol": "dicomweb", "url": "https://h", "password": "x"}}, "Extra inputs"),
+        ({"pacs": {"protocol": "dimse", "host": "h"}}, "called_ae_title: this key is missing"),
+        (
+            {"pacs": {"protocol": "dicomweb", "url": "https://h", "password": "x"}},
+            "password: there is no",
+        ),
     ],
 )
 def test_a_wrong_setting_ends_with_2(

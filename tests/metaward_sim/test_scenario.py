@@ -110,7 +110,10 @@ def test_the_aggregation_of_a_scenario_is_that_of_both_studies(tmp_path: Path) -
             "aggregation median needs 3",
         ),
         ("aggregation: {name: medain}\n", "did you mean 'median'"),
-        ("aggregation: {name: median, fraction: 0.1}\n", "aggregation.fraction: Extra inputs"),
+        (
+            "aggregation: {name: median, fraction: 0.1}\n",
+            "aggregation.fraction: there is no such key",
+        ),
     ],
 )
 def test_a_rule_that_could_never_work_is_refused_before_anything_is_drawn(

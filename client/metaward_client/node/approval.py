@@ -14,6 +14,7 @@ from pydantic import Field
 
 from metaward.config import Settings
 from metaward.errors import MetawardError
+from metaward.patterns import SHA256
 from metaward.study import Study
 from metaward.whole_file import write_atomically
 
@@ -35,7 +36,7 @@ class Approval(Settings):
     """The content of `approvals/DIGEST.yaml`."""
 
     study: Study
-    study_digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    study_digest: str = Field(pattern=SHA256)
     approved_by: str = Field(min_length=1, max_length=200)
     approved_at: str
 

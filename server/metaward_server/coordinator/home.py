@@ -22,8 +22,8 @@ import yaml
 from pydantic import Field
 
 from metaward.config import Settings, load_settings
-from metaward.enrolment import ADDRESS, SITE_NAME
 from metaward.errors import ConfigError
+from metaward.patterns import ADDRESS, NAME
 from metaward.private_file import make_private_folder, require_private, write_private
 from metaward_server.coordinator.certificates import (
     Issued,
@@ -50,7 +50,7 @@ class MetricsSettings(Settings):
 class CoordinatorSettings(Settings):
     """The content of `coordinator.yaml`."""
 
-    name: str = Field("federation", pattern=SITE_NAME, description="name of the federation")
+    name: str = Field("federation", pattern=NAME, description="name of the federation")
     address: str = Field(pattern=ADDRESS, description="host:port under which hospitals reach it")
     listen: str = Field("", description="host:port that the proxy binds; empty: the address' port")
     superlink_port: int = Field(

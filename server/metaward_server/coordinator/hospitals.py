@@ -11,8 +11,9 @@ import yaml
 from pydantic import Field
 
 from metaward.config import Settings, load_settings
-from metaward.enrolment import SITE_NAME, EnrolmentRequest, Kit
+from metaward.enrolment import EnrolmentRequest, Kit
 from metaward.errors import ConfigError
+from metaward.patterns import NAME
 from metaward.whole_file import write_atomically
 from metaward_server.coordinator.flower_cli import ask_flower
 from metaward_server.coordinator.home import Coordinator
@@ -21,7 +22,7 @@ from metaward_server.coordinator.home import Coordinator
 class Enrolled(Settings):
     """The content of `hospitals/NAME.yaml`."""
 
-    hospital: str = Field(pattern=SITE_NAME)
+    hospital: str = Field(pattern=NAME)
     public_key: str
     node: str = Field("", description="number of its node in the SuperLink; empty: not yet there")
     former_nodes: tuple[str, ...] = Field((), description="numbers that lost states had for it")

@@ -114,7 +114,7 @@ def test_delta_is_at_most_a_tenth_of_one_over_the_population(build: Any) -> None
         (block, {"labels": ["a", "b"]}, "labels"),
         (policy, {"mechanism": "none", "target_epsilon": 1.0}, "target_epsilon"),
         (policy, {"mechanism": "off"}, "there is no 'off'"),
-        (policy, {}, "mechanism: Field required"),
+        (policy, {}, "mechanism: this key is missing"),
     ],
 )
 def test_what_does_not_protect_or_is_not_known_is_refused(
