@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from metaward.config import Settings, load_settings
 from metaward.errors import ConfigError
@@ -38,6 +38,15 @@ class Kit(Settings):
     address: str = Field(pattern=ADDRESS, description="host:port of the coordinator")
     public_key: str = Field(max_length=300, description="that was enrolled: the hospital's own")
     ca_certificate: str = Field(max_length=10_000, description="PEM")
+
+    @field_validator("ca_certificate")
+    @classmethod
+    def _can_be_read(cls, pem: str) -> str:
+        try:
+            x509.load_pem_x509_certificate(pem.encode("ascii"))
+        except ValueError:
+            raise ValueError("must be a certificate in PEM, whole: ask for the kit again") from None
+        return pem
 
 
 def new_request(hospital: str, key: ec.EllipticCurvePrivateKey) -> EnrolmentRequest:
@@ -100,7 +109,7 @@ def public_text(key: ec.EllipticCurvePublicKey) -> str:
 
 
 def certificate_fingerprint(pem: bytes) -> str:
-    """Return the SHA-256 of a PEM certificate as people compare it: AB:CD:..."""
+    """Return the SHA-256 of a whole PEM certificate as people compare it: AB:CD:..."""
     digest = x509.load_pem_x509_certificate(pem).fingerprint(hashes.SHA256())
     return digest.hex(":").upper()
 

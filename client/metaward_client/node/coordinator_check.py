@@ -16,6 +16,8 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx  # comes with Flower
 
+from metaward.certificate_file import trusting
+from metaward.errors import ConfigError
 from metaward.health import NOT_BEHIND, PULL_PATH
 from metaward_client.node.finding import Finding
 
@@ -24,12 +26,18 @@ AHEAD_S, BEHIND_S = 4.0, 240.0
 """Flower's node signs the time. The coordinator takes what is up to five minutes old, and at most
 five seconds from the future."""
 SOON_DAYS = 30
+JOIN_AGAIN = "Take the kit once more: metaward site join"
 SHUT_PATH = "/v1/control/list-nodes"
 
 
 def look_at_coordinator(address: str, ca_certificate: Path) -> Iterator[Finding]:
     """Give a line each for the coordinator, its certificate and the clock; raise nothing."""
-    context = ssl.create_default_context(cafile=ca_certificate)
+    try:
+        context = trusting(ca_certificate, next_step=JOIN_AGAIN)
+    except ConfigError as error:
+        said = f"{error.found} ({error.where})"
+        yield Finding("coordinator", "wrong", said, error.next_step, error.exit_code)
+        return
     try:
         with httpx.Client(verify=context, timeout=TIMEOUT_S) as client:
             answer = client.post(f"https://{address}{PULL_PATH}")

@@ -46,7 +46,7 @@ def new_server_certificate(authority: Issued, host: str, now: datetime) -> Issue
     """Return a certificate for ``host``, a DNS name or an address, and for this machine itself.
 
     Raises:
-        ValueError: The authority's key is not its certificate's.
+        ValueError: The authority's key is damaged, or is not its certificate's.
     """
     issuer = x509.load_pem_x509_certificate(authority.certificate)
     signing = serialization.load_pem_private_key(authority.key, password=None)
@@ -72,10 +72,9 @@ def new_server_certificate(authority: Issued, host: str, now: datetime) -> Issue
     return _issued(builder.sign(signing, hashes.SHA384()), key)
 
 
-def days_left(certificate: bytes, now: datetime) -> float:
-    """Return for how many days a PEM certificate is still valid; negative when it has expired."""
-    end = x509.load_pem_x509_certificate(certificate).not_valid_after_utc
-    return (end - now) / timedelta(days=1)
+def days_left(certificate: x509.Certificate, now: datetime) -> float:
+    """Return for how many days a certificate is still valid; negative when it has expired."""
+    return (certificate.not_valid_after_utc - now) / timedelta(days=1)
 
 
 def _builder(

@@ -4,6 +4,7 @@ import http.client
 import socket
 import ssl
 
+from metaward.certificate_file import trusting
 from metaward.health import DEADLINE_S, LOOPBACK, NOT_BEHIND, PULL_PATH, Answer, ask_health
 from metaward_server.coordinator.home import Coordinator
 
@@ -27,11 +28,14 @@ def ask_proxy(coordinator: Coordinator, *, deadline_s: float = DEADLINE_S) -> An
     Args:
         coordinator: Whose proxy it is.
         deadline_s: Seconds for each of connection, greeting and answer.
+
+    Raises:
+        ConfigError: The authority's certificate is damaged.
     """
     settings = coordinator.settings
     host, _, port = settings.bound.rpartition(":")
     host = host.strip("[]")
-    context = ssl.create_default_context(cafile=coordinator.ca_certificate)
+    context = trusting(coordinator.ca_certificate)
     try:
         with (
             socket.create_connection((ANY_ADDRESS.get(host, host), int(port)), deadline_s) as plain,

@@ -21,6 +21,7 @@ from pathlib import Path
 import yaml
 from pydantic import Field
 
+from metaward.certificate_file import BRING_BACK, read_certificate
 from metaward.config import Settings, load_settings
 from metaward.errors import ConfigError
 from metaward.patterns import ADDRESS, NAME
@@ -102,6 +103,15 @@ class Coordinator:
         """The certificate's key."""
         return self.folder / "tls" / "server.key"
 
+    def days_left(self, now: datetime) -> float:
+        """Return for how many days the certificate is still valid; negative when it has expired.
+
+        Raises:
+            ConfigError: It is damaged or missing.
+        """
+        step = f"metaward server renew {self.folder}"
+        return days_left(read_certificate(self.certificate, next_step=step), now)
+
     @property
     def secret(self) -> Path:
         """What the SuperLink asks of the process that runs studies."""
@@ -168,15 +178,17 @@ def make_folders(folder: Path) -> None:
 
 
 def read_coordinator(folder: Path) -> Coordinator:
-    """Read a coordinator's folder and check its secrets.
+    """Read a coordinator's folder and check its secrets and its authority.
 
     Raises:
-        ConfigError: It is none, or a secret is open to others.
+        ConfigError: It is none, a secret is open to others, or the authority's certificate is
+            damaged.
     """
     settings = load_settings(folder / COORDINATOR_FILE, CoordinatorSettings)
     coordinator = Coordinator(folder.resolve(), settings)
     for path in (coordinator.ca_key, coordinator.key, coordinator.secret):
         require_private(path)
+    read_certificate(coordinator.ca_certificate)
     return coordinator
 
 
@@ -184,10 +196,10 @@ def open_coordinator(folder: Path) -> Coordinator:
     """Read a coordinator's folder for work; its certificate must be valid.
 
     Raises:
-        ConfigError: See :func:`read_coordinator`; or the certificate has expired.
+        ConfigError: See :func:`read_coordinator`; or the certificate has expired or is damaged.
     """
     coordinator = read_coordinator(folder)
-    if days_left(coordinator.certificate.read_bytes(), datetime.now(UTC)) <= 0:
+    if coordinator.days_left(datetime.now(UTC)) <= 0:
         raise ConfigError(
             "the coordinator's certificate has expired",
             expected="one that is valid today (is the clock right?)",
@@ -198,9 +210,21 @@ def open_coordinator(folder: Path) -> Coordinator:
 
 
 def renew_certificate(coordinator: Coordinator, now: datetime) -> None:
-    """Make a new certificate and key of the same authority; hospitals need no new kit."""
+    """Make a new certificate and key of the same authority; hospitals need no new kit.
+
+    Raises:
+        ConfigError: The authority's key is damaged, or is not its certificate's.
+    """
     authority = Issued(coordinator.ca_certificate.read_bytes(), coordinator.ca_key.read_bytes())
-    server = new_server_certificate(authority, coordinator.settings.host, now)
+    try:
+        server = new_server_certificate(authority, coordinator.settings.host, now)
+    except ValueError as error:
+        raise ConfigError(
+            f"no key that can sign ({error})",
+            expected="the authority's key, as `metaward server init` wrote it",
+            where=str(coordinator.ca_key),
+            next_step=BRING_BACK,
+        ) from None
     fresh = {path: path.with_suffix(path.suffix + ".new")
              for path in (coordinator.key, coordinator.certificate)}  # fmt: skip
     for path, content in zip(fresh, (server.key, server.certificate), strict=True):

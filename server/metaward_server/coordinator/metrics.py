@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from typing import get_args
 
-from cryptography import x509
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from metaward.certificate_file import read_certificate
 from metaward.errors import ConfigError, FederationError
 from metaward.health import Answer, ask_health
 from metaward.progress import RoundEvent
@@ -127,7 +127,7 @@ def _certificates(coordinator: Coordinator) -> Iterator[Sample]:
         ("server", coordinator.certificate),
         ("authority", coordinator.ca_certificate),
     ):
-        end = x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
+        end = read_certificate(path).not_valid_after_utc
         yield "metaward_certificate_expiry_timestamp_seconds", (name,), end.timestamp()
 
 

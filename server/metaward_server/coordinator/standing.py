@@ -5,7 +5,6 @@ from typing import Any
 
 from metaward.errors import FederationError
 from metaward.run_directory import RunDirectory
-from metaward_server.coordinator.certificates import days_left
 from metaward_server.coordinator.home import Coordinator
 from metaward_server.coordinator.hospitals import enrolled, presence
 from metaward_server.coordinator.studies import StudyFolder, all_studies
@@ -25,7 +24,7 @@ def standing(coordinator: Coordinator, now: datetime) -> dict[str, Any]:  # Any:
         "name": coordinator.settings.name,
         "address": coordinator.settings.address,
         "running": is_up,
-        "certificate_days_left": int(days_left(coordinator.certificate.read_bytes(), now)),
+        "certificate_days_left": int(coordinator.days_left(now)),
         "troubles": list(troubles(coordinator, now).values()),
         "hospitals": [
             {"hospital": name, "status": status, "last_seen": last, "promises": promises[name]}

@@ -4,8 +4,7 @@ import shlex
 from datetime import datetime
 
 from metaward.disk import disk_trouble
-from metaward.errors import FederationError
-from metaward_server.coordinator.certificates import days_left
+from metaward.errors import ConfigError, FederationError
 from metaward_server.coordinator.home import Coordinator
 
 SOON_DAYS = 30
@@ -14,15 +13,22 @@ SOON_DAYS = 30
 def troubles(coordinator: Coordinator, now: datetime) -> dict[str, str]:
     """Return what is wrong now, by name."""
     found = {}
-    days = days_left(coordinator.certificate.read_bytes(), now)
-    renew = f"metaward server renew {shlex.quote(str(coordinator.folder))}, then start again."
-    if days <= 0:
-        found["certificate"] = f"certificate: it has expired, hospitals are cut off. {renew}"
-    elif days < SOON_DAYS:
-        found["certificate"] = f"certificate: {days:.0f} days left. {renew}"
+    if said := _of_certificate(coordinator, now):
+        renew = f"metaward server renew {shlex.quote(str(coordinator.folder))}, then start again."
+        found["certificate"] = f"certificate: {said}. {renew}"
     if disk := disk_trouble(coordinator.folder):
         found["disk"] = f"disk: {disk.said}. {disk.next_step}"
     return found
+
+
+def _of_certificate(coordinator: Coordinator, now: datetime) -> str:
+    try:
+        days = coordinator.days_left(now)
+    except ConfigError as error:
+        return error.found
+    if days <= 0:
+        return "it has expired, hospitals are cut off"
+    return f"{days:.0f} days left" if days < SOON_DAYS else ""
 
 
 def require_disk(coordinator: Coordinator) -> None:

@@ -13,6 +13,7 @@ from metaward.enrolment import Kit
 from metaward.errors import DataError, FederationError, PrivacyError
 from metaward_client.node import check as preflight
 from metaward_client.node.check import Finding, require_all
+from metaward_client.node.coordinator_check import look_at_coordinator
 from metaward_client.node.node_folder import NodeFolder, create_node, join, own_public_key
 from metaward_client.privacy.ledger.by_a_person import raise_budget
 from metaward_client.privacy.policy import ProtectedSettings
@@ -139,6 +140,19 @@ def test_a_ledger_whose_witness_was_copied_back_is_wrong(tmp_path: Path) -> None
 def test_a_certificate_that_ends_soon_is_a_warning(tmp_path: Path, node: NodeFolder) -> None:
     with coordinator(tmp_path, server(NOW - timedelta(days=715))) as address:
         assert findings(node, address)["certificate"].state == "warn"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"-----BEGIN CERTIFICATE-----\nAAAA\n"])
+def test_an_authority_that_is_damaged_or_gone_is_a_line_too(
+    tmp_path: Path, node: NodeFolder, content: bytes | None
+) -> None:
+    node.ca_certificate.unlink(missing_ok=True)
+    if content is not None:
+        node.ca_certificate.write_bytes(content)
+    [found] = look_at_coordinator("127.0.0.1:1", node.ca_certificate)
+    assert (found.name, found.state, found.exit_code) == ("coordinator", "wrong", 2)
+    assert str(node.ca_certificate) in found.said
+    assert "metaward site join" in found.next_step
 
 
 def test_an_address_where_nobody_listens_is_said(tmp_path: Path, node: NodeFolder) -> None:

@@ -79,6 +79,18 @@ def test_join_refuses_a_kit_whose_fingerprint_is_not_what_was_said(
     assert not (site / "node" / "kit.yaml").exists()
 
 
+def test_join_refuses_a_kit_whose_certificate_was_damaged_on_its_way(
+    site: Path, coordinator: Coordinator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kit = kit_of(site, coordinator)
+    kit.write_text(kit.read_text().replace("CERTIFICATE-----\n\n", "CERTIFICATE-----\n\n  !", 1))
+    assert run(["site", "join", str(site), str(kit), "--fingerprint", "AB:CD"]) == 2
+    said = capsys.readouterr().err
+    assert "ca_certificate: must be a certificate in PEM" in said
+    assert str(kit) in said
+    assert not (site / "node" / "kit.yaml").exists()
+
+
 def test_approve_shows_the_study_in_words_and_writes_who_agreed(
     site: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

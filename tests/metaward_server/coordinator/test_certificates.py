@@ -86,8 +86,9 @@ def test_a_key_that_is_not_the_authoritys_signs_nothing() -> None:
 
 
 def test_days_left_fall_below_zero_when_it_has_expired() -> None:
-    assert round(days_left(SERVER.certificate, NOW)) == 730
-    assert days_left(SERVER.certificate, NOW + timedelta(days=731)) < 0
+    certificate = x509.load_pem_x509_certificate(SERVER.certificate)
+    assert round(days_left(certificate, NOW)) == 730
+    assert days_left(certificate, NOW + timedelta(days=731)) < 0
 
 
 def test_the_fingerprint_is_that_of_openssl(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from metaward.cli import run
 from metaward.enrolment import new_request, write_yaml
 from metaward.errors import ConfigError
-from metaward_server.coordinator.certificates import days_left
 from metaward_server.coordinator.home import (
     Coordinator,
     CoordinatorSettings,
@@ -22,6 +21,7 @@ from metaward_server.coordinator.home import (
 )
 from metaward_server.coordinator.hospitals import enrolled
 from metaward_server.coordinator.proxy import FLEET_PATHS, proxy_config
+from metaward_server.coordinator.troubles import troubles
 from real_federation import METAWARD, NGINX, free_ports
 
 NOW = datetime.now(UTC)
@@ -97,8 +97,46 @@ def test_an_expired_certificate_is_one_sentence_and_can_be_renewed(tmp_path: Pat
         open_coordinator(home)
     renew_certificate(read_coordinator(home), NOW)
     opened = open_coordinator(home)
-    assert round(days_left(opened.certificate.read_bytes(), NOW)) == 730
+    assert round(opened.days_left(NOW)) == 730
     assert opened.ca_certificate.read_bytes() == authority
+
+
+@pytest.mark.parametrize(
+    ("damaged", "commands", "step"),
+    [
+        ("certificate", ["status", "enrol"], "metaward server renew"),
+        ("ca_certificate", ["status", "enrol", "renew", "health"], "Bring it back"),
+        ("ca_key", ["renew"], "Bring it back"),
+    ],
+)
+@pytest.mark.parametrize("content", ["", "-----BEGIN CERTIFICATE-----\nAAAA\n"])
+def test_a_damaged_certificate_or_key_is_one_sentence_with_its_file(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    damaged: str,
+    commands: list[str],
+    step: str,
+    content: str,
+) -> None:
+    made = new(tmp_path / "c")
+    write_yaml(tmp_path / "r.yaml", new_request("north", ec.generate_private_key(ec.SECP384R1())))
+    path: Path = getattr(made, damaged)
+    path.write_text(content)
+    for command in commands:
+        request = [str(tmp_path / "r.yaml")] if command == "enrol" else []
+        assert run(["server", command, str(made.folder), *request]) == 2
+        said = capsys.readouterr().err
+        assert str(path) in said
+        assert step in said
+    assert enrolled(made) == []
+
+
+def test_a_damaged_certificate_can_be_renewed(tmp_path: Path) -> None:
+    made = new(tmp_path / "c")
+    made.certificate.write_text("")
+    assert "metaward server renew" in troubles(made, NOW)["certificate"]
+    assert run(["server", "renew", str(made.folder)]) == 0
+    assert troubles(open_coordinator(made.folder), NOW) == {}
 
 
 def test_the_proxy_passes_what_nodes_need_and_neither_enrolment_nor_control(
