@@ -1,6 +1,7 @@
 """`metaward site join, check, trial, approve, start`: from a request to a node at work."""
 
 import json
+import re
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -58,7 +59,7 @@ def join(
         typer.echo(f"Fingerprint in the kit:  {found}")
         typer.confirm("Is this what the coordinator told you?", abort=True)
         fingerprint = found
-    if fingerprint.strip().upper() != found:
+    if _hex_digits(fingerprint) != _hex_digits(found):
         raise ConfigError(
             f"the kit's fingerprint is {found}",
             expected=fingerprint.strip() or "--fingerprint, as the coordinator said it",
@@ -70,6 +71,11 @@ def join(
 
 
 def check(
+def _hex_digits(fingerprint: str) -> str:
+    """Return a fingerprint without what people put between its digits."""
+    return re.sub(r"[\s:-]", "", fingerprint).upper()
+
+
     site: Annotated[Path, typer.Argument(help="The site's folder.")],
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object and nothing else.")

@@ -130,7 +130,7 @@ def _privacy(site: Path, config: SiteConfig) -> Iterator[Finding]:
         case None:
             said = "no policy: the site answers no study"
             step = "Write `privacy` into site.yaml; docs/privacy.md says how to choose."
-            yield Finding("privacy", "wrong", said, step, 4)
+            yield Finding("privacy", "wrong", said, step, 2)
         case NoPrivacy():
             said = "mechanism none: NOT PRIVATE"
             yield Finding("privacy", "warn", said, "A delta can reveal single patients.")

@@ -1,6 +1,7 @@
 """`metaward site join, approve, start`, as they are typed."""
 
 import socket
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from flwr.supercore.grpc_health import run_health_server_grpc_no_tls
 from metaward.cli import run
 from metaward.enrolment import certificate_fingerprint, read_request, write_yaml
 from metaward.study import ModelSettings, Study
+from metaward_client.node import check
 from metaward_client.node.approval import Approval, approved_only
+from metaward_client.site_config import read_site_config
 from metaward_server.coordinator import hospitals
 from metaward_server.coordinator.home import Coordinator, CoordinatorSettings, create
 
@@ -59,14 +62,26 @@ def kit_of(site: Path, coordinator: Coordinator) -> Path:
     return site / "kit.yaml"
 
 
-def test_join_takes_a_kit_whose_fingerprint_was_said(site: Path, coordinator: Coordinator) -> None:
+@pytest.mark.parametrize(
+    "written",
+    [
+        str.lower,
+        lambda said: said.replace(":", ""),
+        lambda said: f" {said.replace(':', ' ')}\n",
+        lambda said: said.replace(":", "-"),
+    ],
+)
+def test_join_takes_a_kit_whose_fingerprint_was_said_however_it_is_written(
+    site: Path, coordinator: Coordinator, written: Callable[[str], str]
+) -> None:
     kit = kit_of(site, coordinator)
     fingerprint = certificate_fingerprint(coordinator.ca_certificate.read_bytes())
-    assert run(["site", "join", str(site), str(kit), "--fingerprint", fingerprint.lower()]) == 0
+    said = written(fingerprint)
+    assert run(["site", "join", str(site), str(kit), "--fingerprint", said]) == 0
     assert (site / "node" / "ca.crt").read_bytes() == coordinator.ca_certificate.read_bytes()
 
 
-@pytest.mark.parametrize("fingerprint", [[], ["--fingerprint", "AB:CD"]])
+@pytest.mark.parametrize("fingerprint", [[], ["--fingerprint", "AB:CD"], ["--fingerprint", ":"]])
 def test_join_refuses_a_kit_whose_fingerprint_is_not_what_was_said(
     site: Path,
     coordinator: Coordinator,
@@ -124,6 +139,12 @@ def test_approve_takes_a_ledger_that_is_gone_for_no_new_one(
     assert run(asked) == 4
     assert "the ledger or a part of it is missing" in capsys.readouterr().err
     assert list((site / "node" / "approvals").iterdir()) == []
+
+
+def test_without_a_policy_every_command_says_so_with_one_exit_code(site: Path) -> None:
+    [found] = check._privacy(site, read_site_config(site))
+    commands = [["start"], ["budget"], ["ledger", "create"]]
+    assert {run(["site", *command, str(site)]) for command in commands} == {found.exit_code}
 
 
 def test_approve_says_what_a_study_begins_from(
