@@ -161,14 +161,21 @@ def approve(
     from metaward.study import Study
     from metaward_client.node import approval
     from metaward_client.node.study_in_words import print_study
+    by = approval.plain_name(by)
     from metaward_client.site_config import read_site_config
 
     node, _ = _node_of(site)
+    path = approval.approval_file(node.approvals, asked)
+    if first := approval.approval_of(node.approvals, asked):
+        typer.echo(
+            f"Approved already, by {first.approved_by} at {first.approved_at}; that stays: {path}"
+        )
+        return
     asked = load_settings(study, Study)
     print_study(asked, read_site_config(site), Console())
     if not yes:
         typer.confirm("Take part?", abort=True)
-    path = approval.approve(node.approvals, asked, by, datetime.now(UTC))
+    approval.approve(node.approvals, asked, by, datetime.now(UTC))
     typer.echo(f"Approved: {path}")
 
 

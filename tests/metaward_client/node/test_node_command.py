@@ -1,5 +1,6 @@
 """`metaward site join, approve, start`, as they are typed."""
 
+import json
 import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from metaward.cli import run
 from metaward.enrolment import certificate_fingerprint, read_request, write_yaml
 from metaward.study import ModelSettings, Study
 from metaward_client.node import check
-from metaward_client.node.approval import Approval, approved_only
+from metaward_client.node.approval import Approval, approve, approved_only
 from metaward_client.site_config import read_site_config
 from metaward_server.coordinator import hospitals
 from metaward_server.coordinator.home import Coordinator, CoordinatorSettings, create
@@ -139,6 +140,30 @@ def test_approve_takes_a_ledger_that_is_gone_for_no_new_one(
     assert run(asked) == 4
     assert "the ledger or a part of it is missing" in capsys.readouterr().err
     assert list((site / "node" / "approvals").iterdir()) == []
+
+
+@pytest.mark.parametrize("by", ["", "  ", 201 * "n", "A.\nOfficer"])
+def test_approve_asks_for_a_name_before_it_shows_anything(
+    site: Path, capsys: pytest.CaptureFixture[str], by: str
+) -> None:
+    study = study_file(site)
+    capsys.readouterr()
+    assert run(["site", "approve", str(site), str(study), "--by", by, "--yes"]) == 2
+    shown = capsys.readouterr()
+    assert "--by" in shown.err
+    assert shown.out == ""
+    assert list((site / "node" / "approvals").iterdir()) == []
+
+
+def test_who_approved_a_study_first_stays(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = study_file(site)
+    for name in ("A. First", "B. Second"):
+        assert run(["site", "approve", str(site), str(study), "--by", name, "--yes"]) == 0
+    assert "Approved already, by A. First at " in capsys.readouterr().out
+    assert run(["site", "log", str(site), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["detail"] == "chest, by A. First"
+    second = approve(site / "node" / "approvals", STUDY, "B. Second", datetime.now(UTC))
+    assert second.approved_by == "A. First"
 
 
 def test_without_a_policy_every_command_says_so_with_one_exit_code(site: Path) -> None:
