@@ -70,12 +70,12 @@ def join(
     typer.echo(f"{name} joins {content.federation} at {content.address}.")
 
 
-def check(
 def _hex_digits(fingerprint: str) -> str:
     """Return a fingerprint without what people put between its digits."""
     return re.sub(r"[\s:-]", "", fingerprint).upper()
 
 
+def check(
     site: Annotated[Path, typer.Argument(help="The site's folder.")],
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object and nothing else.")
@@ -127,11 +127,10 @@ def trial(
     from rich.markup import escape
     from rich.table import Column, Table
 
-    from metaward.config import load_settings
-    from metaward.study import Study
+    from metaward.study import read_study
     from metaward_client.node.trial import try_round
 
-    done = try_round(site, load_settings(study, Study))
+    done = try_round(site, read_study(study))
     if as_json:
         typer.echo(json.dumps(asdict(done), indent=2))
         return
@@ -157,22 +156,21 @@ def approve(
     """Show a study in words, and write down that somebody here agrees to it."""
     from rich.console import Console
 
-    from metaward.config import load_settings
-    from metaward.study import Study
+    from metaward.study import read_study
     from metaward_client.node import approval
     from metaward_client.node.study_in_words import print_study
-    by = approval.plain_name(by)
     from metaward_client.site_config import read_site_config
 
+    by = approval.plain_name(by)
     node, _ = _node_of(site)
+    asked = read_study(study)
+    print_study(asked, read_site_config(site), Console())
     path = approval.approval_file(node.approvals, asked)
     if first := approval.approval_of(node.approvals, asked):
         typer.echo(
             f"Approved already, by {first.approved_by} at {first.approved_at}; that stays: {path}"
         )
         return
-    asked = load_settings(study, Study)
-    print_study(asked, read_site_config(site), Console())
     if not yes:
         typer.confirm("Take part?", abort=True)
     approval.approve(node.approvals, asked, by, datetime.now(UTC))

@@ -78,14 +78,26 @@ _StrictLoader.add_constructor(
 )
 
 
-def load_settings(path: Path, model: type[ModelT]) -> ModelT:
+def load_settings(path: Path, model: type[ModelT], *, may_be_empty: bool = True) -> ModelT:
     """Read a YAML file into a settings model.
+
+    Args:
+        path: Read once, so it may be a pipe.
+        model: What the file must fit.
+        may_be_empty: Whether a file without a key stands for all defaults.
 
     Raises:
         ConfigError: The file is missing, is not YAML, or does not fit the model. The message
             lists every problem with its line and dotted key.
     """
     content, tree = _parse(path)
+    if not content and not may_be_empty:
+        raise ConfigError(
+            "the file is empty",
+            expected="at least one key",
+            where=str(path),
+            next_step="Was it sent or copied whole?",
+        )
     return validate_settings(content, model, where=str(path), tree=tree)
 
 

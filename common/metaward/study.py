@@ -7,11 +7,12 @@ those belong to the site's own file.
 
 import itertools
 import math
+from pathlib import Path
 from typing import Annotated, Literal, TypeAlias, assert_never
 
 from pydantic import Field, model_validator
 
-from metaward.config import Settings
+from metaward.config import Settings, load_settings
 from metaward.learner_settings import LearnerSettings, PrototypicalSettings
 from metaward.patterns import NAME, SHA256_OR_NOTHING
 
@@ -258,6 +259,16 @@ class Study(Settings):
     def least_updates(self) -> int:
         """Return the admitted updates that a round needs to count."""
         return max(self.round.quorum, self.aggregation.least_updates())
+
+
+def read_study(path: Path) -> Study:
+    """Read the study that somebody wants to run or to take part in.
+
+    Raises:
+        ConfigError: The file is missing or wrong; or it is empty, as a pipe is whose other end
+            failed: nobody asks for all defaults in that way.
+    """
+    return load_settings(path, Study, may_be_empty=False)
 
 
 def check_enough_updates(aggregation: AggregationSettings, sites: int, key: str) -> None:

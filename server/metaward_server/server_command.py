@@ -159,14 +159,13 @@ def run(
     ] = True,
 ) -> None:
     """Run a study over the enrolled hospitals; each takes part once it has approved it."""
-    from metaward.config import load_settings
     from metaward.run_directory import model_folder
-    from metaward.study import Study
+    from metaward.study import read_study
     from metaward_server.coordinator import hospitals, studies
     from metaward_server.coordinator.home import open_coordinator
 
     coordinator = open_coordinator(folder)
-    wanted = load_settings(study, Study)
+    wanted = read_study(study)
     n_enrolled = len(hospitals.enrolled(coordinator))
     start = None if start_from is None else model_folder(start_from)
     begun = studies.want(coordinator, wanted, nodes or max(1, n_enrolled), start)

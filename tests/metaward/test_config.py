@@ -9,7 +9,7 @@ from pydantic import Field
 from metaward.config import Settings, load_settings
 from metaward.errors import ConfigError
 from metaward.learner_settings import FedAvgSettings
-from metaward.study import Study
+from metaward.study import Study, read_study
 
 
 def read(tmp_path: Path, text: str) -> Study:
@@ -20,6 +20,13 @@ def read(tmp_path: Path, text: str) -> Study:
 
 def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
     assert read(tmp_path, "# nothing yet\n") == Study()
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "{}\n"])
+def test_an_empty_file_is_no_study_to_run_or_to_agree_to(tmp_path: Path, text: str) -> None:
+    (tmp_path / "study.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"study\.yaml: the file is empty"):
+        read_study(tmp_path / "study.yaml")
 
 
 def test_values_reach_the_settings(tmp_path: Path) -> None:

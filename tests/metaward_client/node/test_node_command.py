@@ -166,6 +166,16 @@ def test_who_approved_a_study_first_stays(site: Path, capsys: pytest.CaptureFixt
     assert second.approved_by == "A. First"
 
 
+@pytest.mark.parametrize("command", ["approve", "trial"])
+def test_an_empty_study_is_neither_approved_nor_tried(
+    site: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    (site / "study.yaml").write_text("")
+    options = ["--by", "A. Officer", "--yes"] if command == "approve" else []
+    assert run(["site", command, str(site), str(site / "study.yaml"), *options]) == 2
+    assert "the file is empty" in capsys.readouterr().err
+
+
 def test_without_a_policy_every_command_says_so_with_one_exit_code(site: Path) -> None:
     [found] = check._privacy(site, read_site_config(site))
     commands = [["start"], ["budget"], ["ledger", "create"]]
