@@ -1,12 +1,17 @@
 """A text file that readers see whole, or as it was before."""
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text file that readers see whole, or as it was before."""
+    """Write a text file that readers see whole, or as it was before.
+
+    Raises:
+        OSError: It cannot be written; the error names ``path``.
+    """
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with fresh.open("w", encoding="utf-8") as file:
@@ -14,5 +19,9 @@ def write_atomically(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
     finally:
-        fresh.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it became the file, or was never made
+            fresh.unlink()

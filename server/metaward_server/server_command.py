@@ -115,10 +115,12 @@ def enrol(
     from metaward_server.coordinator.home import open_coordinator
 
     coordinator = open_coordinator(folder)
-    out.mkdir(parents=True, exist_ok=True)  # before the hospital counts as enrolled
-    kit = hospitals.enrol(coordinator, read_request(request))
+    asked = read_request(request)
+    kit = hospitals.kit_for(coordinator, asked)
     path = out / f"kit-{kit.hospital}.yaml"
-    write_yaml(path, kit)
+    out.mkdir(parents=True, exist_ok=True)
+    write_yaml(path, kit)  # first: a hospital that is enrolled has its kit
+    hospitals.enrol(coordinator, asked)
     typer.echo(f"Enrolled: {kit.hospital}")
     typer.echo(f"Kit:      {path} (send it to the hospital)")
     fingerprint = certificate_fingerprint(kit.ca_certificate.encode())

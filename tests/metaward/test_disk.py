@@ -98,11 +98,12 @@ def test_a_path_on_which_nothing_can_be_made_is_one_sentence(
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("out", ["{}/file", "{}/file/x", "/proc/x"])
-def test_a_folder_that_cannot_be_made_enrols_nobody(
+@pytest.mark.parametrize("out", ["{}/file", "{}/file/x", "/proc/x", "{}/taken"])
+def test_a_kit_that_cannot_be_written_enrols_nobody(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], out: str
 ) -> None:
     (tmp_path / "file").write_text("")
+    (tmp_path / "taken" / "kit-north.yaml").mkdir(parents=True)
     coordinator = tmp_path / "c"
     site = ["site", "init", str(tmp_path / "s"), "--name", "north", "--images", str(tmp_path)]
     assert cli.run(["server", "init", str(coordinator), "--address", "a.example:9443"]) == 0
@@ -110,7 +111,8 @@ def test_a_folder_that_cannot_be_made_enrols_nobody(
     request = str(tmp_path / "s" / "node" / "enrolment.yaml")
     enrol = ["server", "enrol", str(coordinator), request, "--out", out.format(tmp_path)]
     assert cli.run(enrol) == 2
-    assert out.format(tmp_path) in capsys.readouterr().err
+    where = out.format(tmp_path) + ("/kit-north.yaml\n" if "taken" in out else "\n")
+    assert f"where     {where}" in capsys.readouterr().err
     assert not list((coordinator / "hospitals").iterdir())
 
 

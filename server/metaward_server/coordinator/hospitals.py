@@ -43,6 +43,19 @@ def enrol(coordinator: Coordinator, request: EnrolmentRequest) -> Kit:
     The same request again gives the same kit.
 
     Raises:
+        ConfigError: See :func:`kit_for`.
+    """
+    kit = kit_for(coordinator, request)
+    path = _file(coordinator, request.hospital)
+    if not path.exists():
+        _write(path, Enrolled(hospital=request.hospital, public_key=request.public_key))
+    return kit
+
+
+def kit_for(coordinator: Coordinator, request: EnrolmentRequest) -> Kit:
+    """Return the kit that answers a request; nothing is written down.
+
+    Raises:
         ConfigError: Another key is enrolled under that name, or the key under another name.
     """
     for other in enrolled(coordinator):
@@ -56,9 +69,6 @@ def enrol(coordinator: Coordinator, request: EnrolmentRequest) -> Kit:
                 next_step="A new key: `metaward server remove` the old one first. "
                 "A second hospital: it makes a key of its own.",
             )
-    path = _file(coordinator, request.hospital)
-    if not path.exists():
-        _write(path, Enrolled(hospital=request.hospital, public_key=request.public_key))
     settings = coordinator.settings
     return Kit(
         hospital=request.hospital,
