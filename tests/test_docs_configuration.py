@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from metaward.config import Settings, load_settings
 from metaward.learner_settings import PrototypicalSettings, RelationSettings, ReptileSettings
-from metaward.patterns import ADDRESS, DEVICE
+from metaward.patterns import ADDRESS, ADDRESS_OR_NOTHING, DEVICE
 from metaward.study import AdamSettings, Study
 from metaward_client.site_config import SiteConfig
 from metaward_server.coordinator.home import CoordinatorSettings
@@ -109,7 +109,7 @@ def limits_text(metadata: list[Any]) -> str:
                 text += f", below {'2^63' if lt == 2**63 else lt}"
             case annotated_types.MinLen(least):
                 text += ", not empty" if least == 1 else f", at least {least}"
-            case _ if getattr(limit, "pattern", None) == ADDRESS:
+            case _ if getattr(limit, "pattern", None) in (ADDRESS, ADDRESS_OR_NOTHING):
                 text += ", host:port"
             case _ if getattr(limit, "pattern", None) == DEVICE:
                 text += ": `cpu`, `cuda` or `cuda:1`"

@@ -33,12 +33,11 @@ def ask_proxy(coordinator: Coordinator, *, deadline_s: float = DEADLINE_S) -> An
         ConfigError: The authority's certificate is damaged.
     """
     settings = coordinator.settings
-    host, _, port = settings.bound.rpartition(":")
-    host = host.strip("[]")
+    host, port = settings.bound_place
     context = trusting(coordinator.ca_certificate)
     try:
         with (
-            socket.create_connection((ANY_ADDRESS.get(host, host), int(port)), deadline_s) as plain,
+            socket.create_connection((ANY_ADDRESS.get(host, host), port), deadline_s) as plain,
             context.wrap_socket(plain, server_hostname=settings.host) as greeted,
         ):
             status = _ask(greeted, settings.host)

@@ -12,19 +12,22 @@
 Whoever has this folder is the coordinator. It holds no patient data, but the keys of its owner.
 """
 
+import itertools
 import secrets
 import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from metaward.certificate_file import BRING_BACK, read_certificate
 from metaward.config import Settings, load_settings
 from metaward.errors import ConfigError
-from metaward.patterns import ADDRESS, NAME
+from metaward.health import LOOPBACK
+from metaward.patterns import ADDRESS, ADDRESS_OR_NOTHING, NAME
 from metaward.private_file import make_private_folder, require_private, write_private
 from metaward_server.coordinator.certificates import (
     Issued,
@@ -39,6 +42,19 @@ SUPERLINK_PORT = 9092
 HEALTH_PORT = 9096
 """Flower's own ports end at 9095."""
 METRICS_PORT = 9098
+ANY_HOST = "0.0.0.0"  # noqa: S104 (nothing is bound here)
+
+
+class Place(NamedTuple):
+    """Where a process of this machine listens."""
+
+    host: str
+    port: int
+
+    def meets(self, other: "Place") -> bool:
+        """Return whether two processes cannot both listen there."""
+        hosts = {LOOPBACK if place.host == "localhost" else place.host for place in (self, other)}
+        return self.port == other.port and (len(hosts) == 1 or ANY_HOST in hosts)
 
 
 class MetricsSettings(Settings):
@@ -53,7 +69,11 @@ class CoordinatorSettings(Settings):
 
     name: str = Field("federation", pattern=NAME, description="name of the federation")
     address: str = Field(pattern=ADDRESS, description="host:port under which hospitals reach it")
-    listen: str = Field("", description="host:port that the proxy binds; empty: the address' port")
+    listen: str = Field(
+        "",
+        pattern=ADDRESS_OR_NOTHING,
+        description="host:port that the proxy binds; empty: the address' port",
+    )
     superlink_port: int = Field(
         SUPERLINK_PORT, ge=1024, le=65535, description="port of the SuperLink, on loopback only"
     )
@@ -65,6 +85,24 @@ class CoordinatorSettings(Settings):
     )
     metrics: MetricsSettings | None = Field(None, description="where Prometheus asks; off without")
 
+    @model_validator(mode="after")
+    def _ports_differ(self) -> "CoordinatorSettings":
+        for (one, at), (other, also_at) in itertools.combinations(self.places(), 2):
+            if at.meets(also_at):
+                raise ValueError(f"{other} has the port of {one}, {at.port}: each needs its own")
+        return self
+
+    def places(self) -> list[tuple[str, Place]]:
+        """Return everything that listens, by the key that says where."""
+        places = [
+            ("superlink_port", Place(LOOPBACK, self.superlink_port)),
+            ("health_port", Place(LOOPBACK, self.health_port)),
+            (self.bound_key, self.bound_place),
+        ]
+        if self.metrics is not None:
+            places.append(("metrics.port", Place(self.metrics.host, self.metrics.port)))
+        return places
+
     @property
     def host(self) -> str:
         """The address without its port."""
@@ -74,6 +112,17 @@ class CoordinatorSettings(Settings):
     def bound(self) -> str:
         """What the proxy binds."""
         return self.listen or f"0.0.0.0:{self.address.rpartition(':')[2]}"
+
+    @property
+    def bound_key(self) -> str:
+        """The key that says it."""
+        return "listen" if self.listen else "address"
+
+    @property
+    def bound_place(self) -> Place:
+        """The same, in its two parts."""
+        host, _, port = self.bound.rpartition(":")
+        return Place(host.strip("[]"), int(port))
 
 
 @dataclass(frozen=True)

@@ -73,11 +73,9 @@ def require_startable(coordinator: Coordinator) -> None:
         ConfigError: Another process has a port of ours, or the extra `metrics` is not installed.
     """
     settings, where = coordinator.settings, str(coordinator.folder / COORDINATOR_FILE)
-    require_free(settings.health_port, key="health_port", where=where)
-    if settings.metrics is None:
-        return
-    require_free(settings.metrics.port, key="metrics.port", where=where, host=settings.metrics.host)
-    if find_spec("prometheus_client") is None:
+    for key, (host, port) in settings.places():
+        require_free(port, key=key, where=where, host=host)
+    if settings.metrics is not None and find_spec("prometheus_client") is None:
         raise ConfigError(
             "`metrics` is set, but prometheus-client is not installed",
             expected="the extra that Prometheus needs",

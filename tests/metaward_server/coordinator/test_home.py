@@ -1,5 +1,6 @@
 """The coordinator's folder: whole or none, its secrets closed, its certificate valid."""
 
+import socket
 import stat
 import subprocess
 from datetime import UTC, datetime, timedelta
@@ -65,6 +66,58 @@ def test_a_backup_without_the_folders_of_the_processes_serves(tmp_path: Path) ->
         finally:
             process.terminate()
     assert stat.S_IMODE((made.folder / "state").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--address host:99999", "address: must be host:port, the port from 1 to 65535"),
+        ("--address host:0", "address: must be host:port"),
+        ("--address a..b:9443", "address: must be host:port"),
+        (f"--address {64 * 'a'}.b:9443", "address: must be host:port"),
+        ("--address -a.b:9443", "address: must be host:port"),
+        ("--address a.b:9443 --listen garbage", "listen: must be host:port"),
+        ("--address a.b:9443 --listen 0.0.0.0:65536", "listen: must be host:port"),
+        ("--address a.b:9443 --superlink-port 9096", "health_port has the port of superlink_port"),
+        ("--address a.b:9092", "address has the port of superlink_port, 9092"),
+        ("--address a.b:9443 --listen localhost:9096", "listen has the port of health_port, 9096"),
+    ],
+)
+def test_a_coordinator_that_could_never_work_is_not_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: str, said: str
+) -> None:
+    assert run(["server", "init", str(tmp_path / "c"), *options.split()]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--address 192.0.2.7:65535",
+        "--address [2001:db8::1]:443 --listen [::]:443",
+        "--address xn--bcher-kva.example:1 --listen 192.0.2.7:9092",
+    ],
+)
+def test_addresses_of_every_kind_are_taken(tmp_path: Path, options: str) -> None:
+    assert run(["server", "init", str(tmp_path / "c"), *options.split()]) == 0
+    assert open_coordinator(tmp_path / "c").settings.address == options.split()[1]
+
+
+@pytest.mark.parametrize("key", ["superlink_port", "health_port", "listen", "address"])
+def test_a_coordinator_whose_port_another_process_has_does_not_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    ports = dict(zip(("superlink_port", "health_port", "public"), free_ports(3), strict=True))
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        ports["public" if key in ("listen", "address") else key] = taken
+        public = ports.pop("public")
+        listen = f"127.0.0.1:{public}" if key == "listen" else ""
+        settings = CoordinatorSettings(address=f"a.b:{public}", listen=listen, **ports)
+        create(tmp_path / "c", settings, NOW)
+        assert run(["server", "start", str(tmp_path / "c")]) == 2
+    assert f"{key} {taken}: another process has that port" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("secret", ["ca_key", "key", "secret"])

@@ -301,6 +301,8 @@ def test_a_coordinator_whose_metrics_cannot_be_told_does_not_start(
         port = other.getsockname()[1] if broken == "port" else free_port()
         made = CoordinatorSettings(
             address="fed.example.org:9443",
+            listen=f"127.0.0.1:{free_port()}",
+            superlink_port=free_port(),
             health_port=free_port(),
             metrics=settings.model_copy(update={"port": port}),
         )
