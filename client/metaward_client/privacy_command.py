@@ -1,5 +1,6 @@
 """`metaward privacy`: evidence that the hospital's promise is kept, on the hospital's machine."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +10,8 @@ import typer
 from metaward.errors import PrivacyError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from metaward.study import ModelSettings
     from metaward.tasks import Task
     from metaward_client.privacy.policy import ProtectedSettings
@@ -61,24 +64,39 @@ def audit(
     from metaward_client.privacy_audit.page import write_audit
     from metaward_client.privacy_audit.run import Effort, run_audit
 
-    task, policy, data = _drawn() if site is None else _of_site(site)
-    networks = [] if site is None else approved_networks(site)
-    result, pictures = run_audit(
-        task,
-        policy,
-        data=data,
-        synthetic=site is None,
-        effort=Effort.quick() if quick else Effort(),
-        on_check=(lambda _: None) if as_json else _print,
-        networks=networks,
-        rng=np.random.default_rng(),
-    )
-    write_audit(result, pictures, out)
+    with _folder(out):
+        task, policy, data = _drawn() if site is None else _of_site(site)
+        networks = [] if site is None else approved_networks(site)
+        result, pictures = run_audit(
+            task,
+            policy,
+            data=data,
+            synthetic=site is None,
+            effort=Effort.quick() if quick else Effort(),
+            on_check=(lambda _: None) if as_json else _print,
+            networks=networks,
+            rng=np.random.default_rng(),
+        )
+        write_audit(result, pictures, out)
     if as_json:
         typer.echo(json.dumps(result.as_json(), indent=2))
     else:
         typer.echo(f"Wrote {out / 'audit.html'} and {out / 'audit.json'}.")
     require_passed(result)
+
+
+@contextlib.contextmanager
+def _folder(path: Path) -> "Iterator[None]":
+    """Make the folder before the work; take away one that was made for nothing."""
+    is_new = not path.exists()
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if is_new:
+            with contextlib.suppress(OSError):  # it holds something
+                path.rmdir()
+        raise
 
 
 def require_passed(result: "Audit") -> None:

@@ -162,3 +162,25 @@ def test_the_networks_of_an_audit_are_those_that_company_is_asked_of(
             on_check=lambda _: None, networks=networks,
         )  # fmt: skip
     assert raised.value.args == (task.images.shape[-1], 64, 28)
+
+
+@pytest.mark.parametrize("out", ["/proc/x", "{}/file/x"])
+def test_a_folder_that_cannot_be_made_is_told_before_the_audit(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    out: str,
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(run, "run_audit", lambda *_, **__: pytest.fail("the audit began"))
+    where = out.format(tmp_path)
+    assert cli.run(["privacy", "audit", "--quick", "--out", where]) == 2
+    assert where in capsys.readouterr().err
+
+
+def test_an_audit_that_does_not_come_to_its_end_leaves_no_folder_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    for name in ("new", "there"):
+        nowhere = str(tmp_path / "nowhere")
+        assert cli.run(["privacy", "audit", nowhere, "--out", str(tmp_path / name)]) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
