@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from metaward_client.privacy.policy import ProtectedSettings
     from metaward_client.privacy.terms import Budget, Terms
 
 CREATE = "Example:  metaward site ledger create /data/north/site.yaml"
@@ -60,12 +61,16 @@ def ledger_of(site: Path) -> PlaceOfLedger:
     Raises:
         ConfigError: The site's file is wrong, or its policy has no ledger.
     """
+    policy = _policy_of(site)
+    return PlaceOfLedger(policy.ledger, policy.witness, policy.budget, policy.terms())
+
+
+def _policy_of(site: Path) -> "ProtectedSettings":
     from metaward_client.site_config import read_protected_policy
 
-    policy = read_protected_policy(
+    return read_protected_policy(
         site, without="has no ledger", next_step="Choose a mechanism in site.yaml."
     )
-    return PlaceOfLedger(policy.ledger, policy.witness, policy.budget, policy.terms())
 
 
 def create(site: Site) -> None:
@@ -166,6 +171,7 @@ def raise_budget(
     from metaward_client.privacy.ledger import by_a_person, read_ledger
     from metaward_client.privacy.terms import Budget
 
+    _require_askable(site, epsilon, delta)
     place = ledger_of(site)
     recorded = read_ledger(place.folder, place.witness).budget
     to = Budget(
@@ -183,3 +189,21 @@ def raise_budget(
             f"{place.budget.target_delta:g}. While it allows less, that holds; while it allows "
             "more, no round is answered."
         )
+
+
+def _require_askable(site: Path, epsilon: float | None, delta: float | None) -> None:
+    """Check that site.yaml could ask for the new budget: what is recorded is so for ever.
+
+    Raises:
+        ConfigError: It could not.
+    """
+    from metaward.config import validate_settings
+
+    options = {
+        "--epsilon": ("target_epsilon", epsilon),
+        "--target-delta": ("target_delta", delta),
+    }
+    given = {option: pair for option, pair in options.items() if pair[1] is not None}
+    policy = _policy_of(site)
+    asked = policy.model_dump(mode="json") | dict(given.values())
+    validate_settings(asked, type(policy), where=", ".join(given))

@@ -158,6 +158,29 @@ def test_a_person_raises_the_budget_with_a_reason(ready: Path, capsys: Printed) 
     assert read_ledger(ready / "ledger", ready / "witness").budget.target_epsilon == 10.0
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--epsilon", "1000", "target_epsilon: must be less than or equal to 100"),
+        ("--epsilon", "nan", "target_epsilon: must be a finite number"),
+        ("--epsilon", "inf", "target_epsilon: must be a finite number"),
+        ("--target-delta", "0.5", "must be at most 1 / (10 population)"),
+        ("--target-delta", "nan", "target_delta: must be a finite number"),
+    ],
+)
+def test_what_site_yaml_could_never_ask_is_not_recorded(
+    ready: Path, capsys: Printed, option: str, value: str, said: str
+) -> None:
+    command = ["site", "ledger", "raise-budget", str(ready), option, value, "--reason", "J. Doe"]
+    capsys.readouterr()
+    assert cli.run(command) == 2
+    printed = capsys.readouterr().err
+    assert said in printed
+    assert f"where     {option}\n" in printed
+    assert cli.run(["site", "ledger", "verify", str(ready), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["entries"] == 1
+
+
 def test_nothing_to_raise_ends_with_2(ready: Path, capsys: Printed) -> None:
     command = ["site", "ledger", "raise-budget", str(ready), "--reason", "decision 114"]
     assert cli.run(command) == 2
