@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = "Example:  metaward site quote --epsilon 8 --rounds 100 --patients 1000"
 OPEN = ("--epsilon", "--rounds", "--noise-multiplier")
+MORE_FIT = " or more: the search ends there"
 DEFAULT_STEPS = 2
 DEFAULT_SAMPLE_RATE = 0.3
 
@@ -158,6 +159,7 @@ def _require_positive(option: str, value: float | None, most: float) -> None:
 def _target_delta(
     target_delta: float | None, patients: int | None, policy: "ProtectedSettings | None"
 ) -> float:
+    from metaward_client.privacy.accountant import LEAST_DELTA
     from metaward_client.privacy.policy import MAX_DELTA_TIMES_POPULATION
 
     if policy is not None and patients is None:
@@ -172,10 +174,14 @@ def _target_delta(
                 where="metaward site quote",
                 next_step=EXAMPLE,
             )
-        return most
-    if not 0 < target_delta < 1:
+        target_delta = most
+    if not LEAST_DELTA <= target_delta < 1:
         raise ConfigError(
-            f"{target_delta:g}", expected="a number between 0 and 1", where="--target-delta"
+            f"{target_delta:g}",
+            expected=f"a number between 0 and 1, and at least {LEAST_DELTA:g}: the accountant "
+            "resolves no less",
+            where="--target-delta",
+            next_step=EXAMPLE,
         )
     if most is not None and target_delta > most * (1 + 1e-9):
         raise ConfigError(
@@ -252,7 +258,7 @@ def _facts(
         ("mechanism", plan.mechanism),
         ("accountant", accountant_name()),
         ("noise multiplier (sigma)", f"{answer.noise_multiplier:g} times the clip norm"),
-        ("rounds", f"{answer.rounds:,}"),
+        ("rounds", f"{answer.rounds:,}{MORE_FIT if answer.is_capped else ''}"),
         ("steps per round", f"{plan.steps}"),
         ("solved for", plan.solved_for.replace("_", " ")),
     ):

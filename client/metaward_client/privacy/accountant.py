@@ -12,6 +12,8 @@ from collections.abc import Callable
 from metaward.errors import PrivacyError
 from metaward_client.privacy.terms import Budget, Composition, GaussianStep, Relation
 
+LEAST_DELTA = 1e-10
+"""Below it float64 no longer carries the answer: epsilon is soon infinite with any noise."""
 MOST_ROUNDS = 1_000_000
 """``rounds_within`` says this where at least so many rounds fit."""
 
@@ -30,8 +32,7 @@ def epsilon(composition: Composition, *, target_delta: float, relation: Relation
 
     Args:
         composition: How many of each step; steps with count 0 are ignored.
-        target_delta: Above 0, below 1. Below about 1e-10 float64 no longer carries the answer, and
-            epsilon is infinite.
+        target_delta: Above 0, below 1. Below ``LEAST_DELTA`` epsilon may be infinite.
         relation: Which two data sets are neighbours.
 
     Returns:

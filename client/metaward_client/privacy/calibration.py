@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 
 from metaward.errors import PrivacyError
-from metaward_client.privacy.accountant import epsilon, rounds_within
+from metaward_client.privacy.accountant import LEAST_DELTA, epsilon, rounds_within
 from metaward_client.privacy.terms import Budget, GaussianStep, Relation
 
 LEAST_NOISE = 0.3
@@ -46,7 +46,7 @@ def noise_multiplier_for(
     Raises:
         PrivacyError: Not even ``MOST_NOISE`` is enough, or a value is out of its range.
     """
-    budget = Budget(target_epsilon, target_delta)
+    budget = _within_sight(Budget(target_epsilon, target_delta))
     count = _at_least_one("rounds", rounds) * _at_least_one("steps", steps)
 
     def fits_coarsely(thousandths: int) -> bool:
@@ -86,9 +86,14 @@ def rounds_for(
     target_delta: float,
     relation: Relation,
 ) -> int:
-    """Return how many rounds fit into a budget that is still whole; 0 if not even one does."""
+    """Return how many rounds fit into a budget that is still whole; 0 if not even one does.
+
+    Raises:
+        PrivacyError: A value is out of its range.
+    """
     per_round = {GaussianStep(noise_multiplier, sample_rate): _at_least_one("steps", steps)}
-    return rounds_within({}, per_round, Budget(target_epsilon, target_delta), relation)
+    budget = _within_sight(Budget(target_epsilon, target_delta))
+    return rounds_within({}, per_round, budget, relation)
 
 
 def _smallest(fits: Callable[[int], bool], low: int, high: int) -> int:
@@ -109,6 +114,18 @@ def _downwards(fits: Callable[[int], bool], least: int, start: int) -> int:
     while start - width >= least and fits(start - width):
         start, width = start - width, 2 * width
     return _smallest(fits, max(start - width, least - 1), start)
+
+
+def _within_sight(budget: Budget) -> Budget:
+    """Refuse a delta that the accountant cannot resolve: no noise would seem to be enough."""
+    if budget.target_delta < LEAST_DELTA:
+        raise PrivacyError(
+            f"{budget.target_delta:g}",
+            expected=f"at least {LEAST_DELTA:g}, which is what the accountant can resolve",
+            where="target_delta",
+            next_step="Plan with a larger delta; 1 / (10 patients) is small enough.",
+        )
+    return budget
 
 
 def _at_least_one(name: str, value: int) -> int:

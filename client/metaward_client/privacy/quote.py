@@ -74,6 +74,11 @@ class Quote:
     other_rounds: tuple[tuple[int, float], ...]
 
     @property
+    def is_capped(self) -> bool:
+        """Whether more rounds than these may fit: the search ended here."""
+        return self.plan.rounds is None and self.rounds == MOST_ROUNDS
+
+    @property
     def composition(self) -> dict[GaussianStep, int]:
         """All steps of all rounds."""
         return _composition(self.plan, self.noise_multiplier, self.rounds)
@@ -93,6 +98,7 @@ class Quote:
             "noise_multiplier": self.noise_multiplier,
             "sample_rate": plan.sample_rate,
             "rounds": self.rounds,
+            "rounds_capped": self.is_capped,
             "steps": plan.steps,
             "solved_for": plan.solved_for,
             "epsilon_replace_one": _finite(self.epsilon_replace_one),

@@ -146,3 +146,15 @@ def test_both_searches_find_the_smallest_that_fits(threshold: int, start: int) -
 
     assert _smallest(fits, 0, 10**6) == threshold
     assert _downwards(fits, 1, threshold + start) == threshold
+
+
+def test_a_delta_below_what_the_accountant_resolves_is_named_instead_of_the_plan() -> None:
+    with pytest.raises(PrivacyError, match=r"target_delta: 1e-11; expected at least 1e-10"):
+        noise_multiplier_for(
+            rounds=1, steps=1, sample_rate=0.1, target_epsilon=8.0, target_delta=1e-11, relation=ADD
+        )
+    with pytest.raises(PrivacyError, match=r"target_delta: 1e-11; expected at least 1e-10"):
+        rounds_for(
+            noise_multiplier=9.0, steps=1, sample_rate=0.1,
+            target_epsilon=8.0, target_delta=1e-11, relation=ADD,
+        )  # fmt: skip

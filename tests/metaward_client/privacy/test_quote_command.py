@@ -281,3 +281,34 @@ def test_the_command_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("open_", [["--epsilon", "8"], ["--noise-multiplier", "1"]])
+@pytest.mark.parametrize("delta", ["1e-11", "9e-11", "0", "nan", "1"])
+def test_a_delta_that_the_accountant_cannot_resolve_is_named(
+    capsys: pytest.CaptureFixture[str], open_: list[str], delta: str
+) -> None:
+    command = ["site", "quote", "--rounds", "100", *SUMS, "--target-delta", delta, *open_]
+    assert cli.run(command) == 2
+    said = capsys.readouterr().err
+    assert f"{float(delta):g}" in said
+    assert "where     --target-delta" in said
+
+
+def test_more_patients_than_the_accountant_resolves_are_no_delta_by_default(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = ["site", "quote", "--rounds", "9", "--epsilon", "8", "--patients", str(10**11)]
+    assert cli.run(command) == 2
+    assert "--target-delta" in capsys.readouterr().err
+
+
+def test_where_the_search_ends_it_is_said_that_more_rounds_fit(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plan = ["--epsilon", "8", "--noise-multiplier", "1e6", "--target-delta", "1e-6", *SUMS]
+    assert cli.run(["site", "quote", *plan]) == 0
+    assert "1,000,000 or more: the search ends there" in capsys.readouterr().out
+    assert asked(capsys, *plan)["rounds_capped"] is True
+    plan[3] = "1.5"
+    assert asked(capsys, *plan)["rounds_capped"] is False
