@@ -150,7 +150,11 @@ def run(
     study: Annotated[Path, typer.Argument(help="The study (YAML).")],
     nodes: Annotated[
         int | None,
-        typer.Option(min=1, help="Hospitals to wait for; by default all that are enrolled."),
+        typer.Option(
+            min=1,
+            help="Hospitals to wait for: by default all that are enrolled. Never fewer than a "
+            "round needs.",
+        ),
     ] = None,
     start_from: Annotated[
         Path | None,
@@ -170,8 +174,14 @@ def run(
     wanted = read_study(study)
     n_enrolled = len(hospitals.enrolled(coordinator))
     start = None if start_from is None else model_folder(start_from)
-    begun = studies.want(coordinator, wanted, nodes or max(1, n_enrolled), start)
+    needed = wanted.least_updates()
+    begun = studies.want(coordinator, wanted, max(nodes or n_enrolled, needed), start)
     typer.echo(f"Study {wanted.name}, digest {begun.study.digest()}: {begun.path}")
+    if n_enrolled < needed:
+        typer.echo(
+            f"It cannot begin yet. Hospitals that a round needs: {needed}; that are enrolled: "
+            f"{n_enrolled}. metaward server enrol takes more."
+        )
     if follow:
         _follow(begun)
 
@@ -214,8 +224,40 @@ def health(folder: Folder, wait: Wait = 0.0, as_json: AsJson = False) -> None:
     )
 
 
+def _waits_for(nodes: int, needed: int) -> str:
+    """Return what a study waits for before its first round.
+
+    Args:
+        nodes: Hospitals that it waits for, at most one deadline long.
+        needed: Hospitals without which no round counts.
+    """
+    all_of_them = max(nodes, needed)
+    there = "1 hospital is" if all_of_them == 1 else f"{all_of_them} hospitals are"
+    fewer = f", or with fewer, at least {needed}, after round.deadline_s"
+    return (
+        f"No round has closed yet. The first begins when {there} online"
+        f"{fewer if all_of_them > needed else ''}; metaward server status says who is."
+    )
+
+
 def _follow(folder: "StudyFolder") -> None:
-    """Print each round as it closes; raise where the study fails."""
+    """Print each round as it closes, and on Ctrl-C that the study goes on.
+
+    Raises:
+        FederationError: The study fails.
+    """
+    try:
+        _print_rounds(folder)
+    except KeyboardInterrupt:
+        typer.echo(f"\nThe study goes on. To watch it again: {_resume(folder)}")
+        raise
+
+
+def _resume(folder: "StudyFolder") -> str:
+    return f"metaward server resume {folder.path.parent.parent} {folder.path.name}"
+
+
+def _print_rounds(folder: "StudyFolder") -> None:
     from metaward.errors import FederationError
     from metaward.run_directory import RunDirectory
     from metaward_server.coordinator.advice import outer_step_advice
@@ -225,10 +267,7 @@ def _follow(folder: "StudyFolder") -> None:
         state = folder.state
         events = RunDirectory(folder.path).read_rounds()
         if not events and time.monotonic() - silent_from > PATIENCE_S:
-            typer.echo(
-                f"No round has closed yet. The first begins when {state.nodes} hospitals are "
-                "online, or with fewer after round.deadline_s; metaward server status says who is."
-            )
+            typer.echo(_waits_for(state.nodes, folder.study.least_updates()))
             silent_from = math.inf  # once is enough
         for event in events[shown:]:
             refused = ", ".join(f"{reason}: {n}" for reason, n in event.refused.items())
@@ -249,7 +288,7 @@ def _follow(folder: "StudyFolder") -> None:
             raise FederationError(
                 state.reason,
                 where=f"study {folder.path.name}",
-                next_step="Mend it, then: metaward server resume",
+                next_step=f"Mend it, then: {_resume(folder)}",
             )
         sys.stdout.flush()
         time.sleep(POLL_S)

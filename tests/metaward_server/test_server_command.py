@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from metaward.cli import run
 from metaward.privacy_promise import PrivacyPromise
 from metaward.progress import RoundEvent
 from metaward.study import Study
 from metaward_server import server_command
+from metaward_server.coordinator import studies
+from metaward_server.coordinator.home import open_coordinator
 from metaward_server.coordinator.studies import StudyState
 from metaward_server.rounds_log import RoundsLog
 
@@ -96,3 +99,51 @@ def test_of_a_study_that_has_finished_no_step_is_advised(
     RoundsLog(tmp_path / "rounds.jsonl").append(clipped_round(0))
     server_command._follow(Watched(tmp_path, looks=1))  # type: ignore[arg-type]  # a stand-in
     assert "slow" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("nodes", "needed", "said"),
+    [
+        (1, 1, "when 1 hospital is online; metaward"),
+        (1, 3, "when 3 hospitals are online; metaward"),
+        (4, 2, "when 4 hospitals are online, or with fewer, at least 2, after round.deadline_s;"),
+    ],
+)
+def test_so_many_hospitals_are_named_as_a_study_waits_for(
+    nodes: int, needed: int, said: str
+) -> None:
+    assert said in server_command._waits_for(nodes, needed)
+
+
+@pytest.mark.parametrize("options", [[], ["--nodes", "1"]])
+def test_a_study_that_needs_more_hospitals_than_are_enrolled_says_so_and_waits_for_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    home = str(tmp_path / "c")
+    assert run(["server", "init", home, "--address", "a.example:9443"]) == 0
+    study = tmp_path / "study.yaml"
+    study.write_text("name: chest\nround: {quorum: 3}\n")
+    assert run(["server", "run", home, str(study), "--no-follow", *options]) == 0
+    assert "Hospitals that a round needs: 3; that are enrolled: 0" in capsys.readouterr().out
+    assert studies.find(open_coordinator(tmp_path / "c"), "chest").state.nodes == 3
+
+
+def test_who_stops_watching_is_told_that_the_study_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        server_command._follow(Watched(tmp_path / "studies" / "chest"))  # type: ignore[arg-type]  # a stand-in
+    said = capsys.readouterr().out
+    assert f"The study goes on. To watch it again: metaward server resume {tmp_path} chest" in said
+
+
+def test_an_empty_study_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home = str(tmp_path / "c")
+    assert run(["server", "init", home, "--address", "a.example:9443"]) == 0
+    (tmp_path / "study.yaml").write_text("")
+    assert run(["server", "run", home, str(tmp_path / "study.yaml"), "--no-follow"]) == 2
+    assert "the file is empty" in capsys.readouterr().err
