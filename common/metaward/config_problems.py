@@ -44,7 +44,9 @@ def problem_in_words(
         case "extra_forbidden":
             near = _near(str(location[-1]), _all_field_names(model))
             return f"{place}: there is no such key{near}"
-    said = f"{place}: {_said(problem)} (found {shorten(problem['input'])})"
+    said = f"{place}: {_said(problem)}"
+    if not (problem["type"] == "value_error" and isinstance(problem["input"], dict)):
+        said += f" (found {shorten(problem['input'])})"  # of several keys together it says nothing
     return f"{said}; {hint}" if (hint := _hint(problem)) else said
 
 

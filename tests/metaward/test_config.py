@@ -99,6 +99,12 @@ class Listed(Settings):
     labels: tuple[str, ...] = Field(("a", "b"), min_length=2)
 
 
+def test_what_is_wrong_with_keys_together_is_said_without_all_of_them(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, "model: {filters: 30}\n")
+    assert caught.value.found.endswith("filters (30) must be a multiple of groups (4)")
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

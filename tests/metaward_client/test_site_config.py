@@ -48,7 +48,7 @@ def test_a_folder_without_a_table_has_folders_as_labels(tmp_path: Path) -> None:
     [
         ("name: north\ndata: {root: nowhere}\n", r"no folder of that name.*data\.root"),
         ("name: north\ndata: {root: images, lables: x}\n", r"lables.*did you mean 'labels'"),
-        ("name: North!\ndata: {root: images}\n", r"name.*pattern"),
+        ("name: North!\ndata: {root: images}\n", r"name: must be a-z, 0-9 and hyphen"),
         ("name: north\ndata: {root: images, key: uid}\n", r"data\.key.*found 'uid'"),
         ("name: north\ndata: {root: images}\nprivacy: {}\n", r"privacy"),
         (
