@@ -13,8 +13,8 @@ def class_scores(logits: torch.Tensor) -> NDArray[np.float64]:
     """Return (n, n_way) float64; a row whose softmax is not finite says 0 for every class."""
     scores = logits.cpu().double()
     broken = ~torch.isfinite(torch.softmax(scores, dim=1)).all(dim=1)
-    finite: NDArray[np.float64] = scores.masked_fill(broken[:, None], 0.0).numpy()
-    return finite
+    finite = scores.masked_fill(broken[:, None], 0.0)
+    return np.asarray(finite.numpy(), dtype=np.float64)
 
 
 def log_odds(scores: NDArray[np.float64]) -> NDArray[np.float64]:
