@@ -81,9 +81,9 @@ def create(site: Site) -> None:
     """
     from rich.console import Console
 
+    from metaward_client.init_command import NODE_FOLDER
     from metaward_client.node.node_folder import NodeFolder
     from metaward_client.node.site_log import sent_without_mechanism
-    from metaward_client.init_command import NODE_FOLDER
     from metaward_client.privacy.ledger import Ledger
     from metaward_client.privacy.ledger.journal import places
 

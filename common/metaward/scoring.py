@@ -12,9 +12,8 @@ LARGEST = float(np.finfo(np.float64).max) / 4
 def class_scores(logits: torch.Tensor) -> NDArray[np.float64]:
     """Return (n, n_way) float64; a row whose softmax is not finite says 0 for every class."""
     scores = logits.cpu().double()
-    broken = ~torch.isfinite(torch.softmax(scores, dim=1)).all(dim=1)
-    finite = scores.masked_fill(broken[:, None], 0.0)
-    return np.asarray(finite.numpy(), dtype=np.float64)
+    broken = ~np.isfinite(torch.softmax(scores, dim=1).numpy()).all(axis=1)
+    return np.where(broken[:, None], 0.0, scores.numpy())
 
 
 def log_odds(scores: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -23,7 +22,9 @@ def log_odds(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     They rank as probabilities do, and go on where those have become 1 to the last bit.
     """
     columns = range(scores.shape[1])
-    others = [logsumexp(np.delete(scores, c, axis=1), axis=1) for c in columns]
+    others: list[NDArray[np.float64]] = [
+        logsumexp(np.delete(scores, c, axis=1), axis=1) for c in columns
+    ]
     return np.clip(scores - np.stack(others, axis=1), -LARGEST, LARGEST)
 
 
