@@ -159,8 +159,8 @@ def _require_positive(option: str, value: float | None, most: float) -> None:
 def _target_delta(
     target_delta: float | None, patients: int | None, policy: "ProtectedSettings | None"
 ) -> float:
-    from metaward_client.privacy.accountant import LEAST_DELTA
     from metaward_client.privacy.policy import MAX_DELTA_TIMES_POPULATION
+    from metaward_client.privacy.terms import LEAST_DELTA
 
     if policy is not None and patients is None:
         patients = policy.population

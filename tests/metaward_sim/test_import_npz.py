@@ -181,6 +181,14 @@ def test_labels_of_another_length_than_the_images_are_named_with_their_length(
     assert not (tmp_path / "out").exists()
 
 
+def test_patients_of_another_length_than_the_images_are_not_passed_over(tmp_path: Path) -> None:
+    """Without them every image would be a patient, and a promise to patients one to images."""
+    source = save_npz(tmp_path, images=grey(20), labels=np.arange(20) % 2, patient=np.arange(19))
+    with pytest.raises(DataError, match=r"array 'patient'.*shape 19 for 20 images"):
+        import_to(tmp_path / "out", source)
+    assert not (tmp_path / "out").exists()
+
+
 def test_of_two_arrays_with_usual_names_the_one_that_fits_the_images_is_the_labels(
     tmp_path: Path,
 ) -> None:

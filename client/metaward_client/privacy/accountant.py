@@ -12,8 +12,6 @@ from collections.abc import Callable
 from metaward.errors import PrivacyError
 from metaward_client.privacy.terms import Budget, Composition, GaussianStep, Relation
 
-LEAST_DELTA = 1e-10
-"""Below it float64 no longer carries the answer: epsilon is soon infinite with any noise."""
 MOST_ROUNDS = 1_000_000
 """``rounds_within`` says this where at least so many rounds fit."""
 

@@ -9,8 +9,8 @@ import math
 from collections.abc import Callable
 
 from metaward.errors import PrivacyError
-from metaward_client.privacy.accountant import LEAST_DELTA, epsilon, rounds_within
-from metaward_client.privacy.terms import Budget, GaussianStep, Relation
+from metaward_client.privacy.accountant import epsilon, rounds_within
+from metaward_client.privacy.terms import LEAST_DELTA, Budget, GaussianStep, Relation
 
 LEAST_NOISE = 0.3
 """With less the guarantee rests on the sampling alone, and no smaller sigma is proposed."""

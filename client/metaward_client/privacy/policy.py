@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from metaward.config import Settings, load_settings
 from metaward.privacy_promise import BLOCK, DP_SGD, NO_MECHANISM
-from metaward_client.privacy.terms import Budget, Relation, Terms
+from metaward_client.privacy.terms import LEAST_DELTA, Budget, Relation, Terms
 
 MAX_DELTA_TIMES_POPULATION = 0.1
 """target_delta is at most this over the population: a mechanism that publishes one patient in
@@ -44,7 +44,7 @@ class _Protected(Settings):
         "patient", description="what is protected: all images of one patient together"
     )
     target_epsilon: float = Field(gt=0, le=100, description="all that a patient may lose, for ever")
-    target_delta: float = Field(gt=0, lt=1, description="at most 1 / (10 population)")
+    target_delta: float = Field(ge=LEAST_DELTA, lt=1, description="at most 1 / (10 population)")
     population: int = Field(
         ge=10, description="patients, as a public round number; never the exact count"
     )

@@ -15,6 +15,9 @@ from metaward.errors import PrivacyError
 from metaward.privacy_promise import BLOCK, DP_SGD
 
 MECHANISMS = (DP_SGD, BLOCK)
+LEAST_DELTA = 1e-10
+"""Of a target: below it float64 no longer carries the accountant's answer, and epsilon is soon
+infinite with any noise."""
 
 
 class Relation(StrEnum):

@@ -46,14 +46,12 @@ def read_npz(path: Path, choice: ColumnChoice) -> ImageSource:
 
     rows = {n: c for n, c in columns.items() if c is not images and c.is_column(n_images)}
     every = {name: column for name, column in columns.items() if column is not images}
-    has_usual = find_column(rows, None, LABEL_NAMES, option="--label-column", where=where)
-    # Labels of another length than the images are refused below, instead of passed over.
     label = find_column(
-        rows if has_usual and not choice.label else every, choice.label, LABEL_NAMES,
+        _candidates(rows, every, choice.label, LABEL_NAMES), choice.label, LABEL_NAMES,
         option="--label-column", where=where, required=True,
     )  # fmt: skip
     patient = find_column(
-        every if choice.patient else rows, choice.patient, PATIENT_NAMES,
+        _candidates(rows, every, choice.patient, PATIENT_NAMES), choice.patient, PATIENT_NAMES,
         option="--patient-column", where=where,
     )  # fmt: skip
     site = find_column(
@@ -91,6 +89,18 @@ def read_npz(path: Path, choice: ColumnChoice) -> ImageSource:
         taken=tuple(taken),
         bytes_per_image=images.bytes_per_image,
     )
+
+
+def _candidates(
+    rows: dict[str, "Column"], every: dict[str, "Column"], wanted: str | None, usual: Sequence[str]
+) -> dict[str, "Column"]:
+    """Return the arrays to choose from: those of the images' length, if one of them has the name.
+
+    Else all, so that labels or patients of another length are refused, and not passed over: without
+    them every image would be a patient.
+    """
+    named = (name for name in rows if name.lower() in usual)
+    return rows if wanted is None and any(named) else every
 
 
 @dataclass(frozen=True)
