@@ -53,22 +53,22 @@ def test_of_a_file_those_runs_are_kept_that_are_asked_for(hospitals: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("changes", "words"),
     [
-        (file_of([], commit="0" * 40), "commit is 0+; expected"),
-        (file_of([], results={"setting": {}, "runs": []}), "setting is {}; expected {'data'"),
+        ({"commit": "0" * 40}, "commit is 0+; expected"),
+        ({"results": {"setting": {}, "runs": []}}, "setting is {}; expected {'data'"),
         (
-            file_of([], results={"setting": SETTING, "start_sha256": "ab", "runs": []}),
+            {"results": {"setting": SETTING, "start_sha256": "ab", "runs": []}},
             "start is ab; expected None",
         ),
     ],
 )
 def test_a_file_of_another_commit_or_setting_is_not_mixed_in(
-    content: dict[str, Any], words: str, hospitals: Path
+    changes: dict[str, Any], words: str, hospitals: Path
 ) -> None:
     jobs = bench_privacy.jobs_of(hospitals, arguments(seeds=1))
     with pytest.raises(SystemExit, match=f"--resume: the file's {words}"):
-        bench_privacy.runs_to_keep(content, {"setting": SETTING}, jobs)
+        bench_privacy.runs_to_keep(file_of([], **changes), {"setting": SETTING}, jobs)
 
 
 def test_what_was_saved_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
