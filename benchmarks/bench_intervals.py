@@ -20,11 +20,12 @@ from rich.console import Console
 from rich.table import Table
 
 from figures import save
-from metaward.clustered_variance import Draws
+from metaward.clustered_variance import Draws, support_role
+from metaward.evaluation import MOST_IN_SUPPORT
 from metaward.intervals import Estimate, clustered_mean, paired_difference
 from metaward.workers import WorkerPool
 
-FEATURES, EPISODES, QUERIES, TRUTH_EPISODES = 8, 200, 8, 20_000
+FEATURES, EPISODES, QUERIES, TRUTH_EPISODES = 8, 200, 7, 20_000
 Floats = np.ndarray
 
 
@@ -38,6 +39,12 @@ class Setting:
     apart: float = 0.5
 
     @property
+    def telling(self) -> int:
+        """Images of the episodes that show what patients do, as an evaluation chooses them."""
+        fewer = [k for k in (1, 5, 10, 20) if k <= self.shots]
+        return max(k for k in fewer if k == 1 or k / self.patients <= MOST_IN_SUPPORT)
+
+    @property
     def centres(self) -> Floats:
         """(ways, 1, 2 FEATURES): the same twice, for two methods that are equally good."""
         half = np.random.default_rng(99).normal(size=(self.ways, 1, FEATURES)) * self.apart
@@ -48,7 +55,7 @@ SETTINGS = [
     Setting(ways, patients, shots)
     for ways, patients, shots in (
         *itertools.product((2, 5), (20, 60), (1, 5)),
-        (5, 24, 10), (5, 60, 20), (5, 12, 1), (5, 200, 5),
+        (5, 28, 10), (5, 28, 20), (5, 60, 20), (5, 12, 1), (5, 12, 5), (5, 200, 5),
     )
 ]  # fmt: skip
 HALVES = (slice(0, FEATURES), slice(FEATURES, 2 * FEATURES))
@@ -68,13 +75,16 @@ def truth(setting: Setting) -> float:
     return float(right(patients[:, :, :-1], patients[:, :, -1:]).mean())
 
 
-def hospital(setting: Setting, seed: int) -> tuple[list[Floats], Draws]:
-    """Return the answers of both methods at one hospital, and who was asked."""
+def hospital(setting: Setting, seed: int, shots: int) -> tuple[list[Floats], Draws]:
+    """Return the answers of both methods at one hospital, and who was asked.
+
+    With fewer shots the same queries are asked of a model that adapted on the first of the same.
+    """
     rng = np.random.default_rng([7, seed])
     ways, n = setting.ways, setting.patients
     patients = setting.centres + rng.normal(size=(ways, n, 2 * FEATURES))
     order = np.argsort(rng.random((EPISODES, ways, n)), axis=2)
-    support, query = order[:, :, : setting.shots], order[:, :, setting.shots :][:, :, :QUERIES]
+    support, query = order[:, :, :shots], order[:, :, setting.shots :][:, :, :QUERIES]
     finding = np.arange(ways)[:, None]
     answers = [
         right(patients[finding, support][..., half], patients[finding, query][..., half]).ravel()
@@ -95,12 +105,18 @@ def measure(job: tuple[Setting, int]) -> dict[str, Any]:
     called = dict.fromkeys(("metaward", "queries alone"), 0)
     means, errors = [], []
     for seed in range(hospitals):
-        (first, second), draws = hospital(setting, seed)
+        (first, second), draws = hospital(setting, seed, setting.shots)
+        (fewer, other), told = hospital(setting, seed, setting.telling)
         without = Draws(draws.patients, draws.episodes, draws.labels, draws.supports[:, :0])
-        for name, who in (("metaward", draws), ("queries alone", without)):
-            held[name] += holds(clustered_mean(first, who), expected)
-            called[name] += paired_difference(first, second, who).excludes_zero
-        found = clustered_mean(first, draws)
+        role = support_role(fewer - fewer.mean(), told)
+        gain = fewer - other
+        of_gain = support_role(gain - gain.mean(), told)
+        found = clustered_mean(first, draws, adapted=role)
+        held["metaward"] += holds(found, expected)
+        held["queries alone"] += holds(clustered_mean(first, without), expected)
+        difference = paired_difference(first, second, draws, adapted=of_gain)
+        called["metaward"] += difference.excludes_zero
+        called["queries alone"] += paired_difference(first, second, without).excludes_zero
         spread = math.sqrt(found.mean * (1 - found.mean) / len(first))
         held["binomial"] += abs(found.mean - expected) <= 1.96 * spread
         means.append(found.mean)

@@ -18,6 +18,11 @@ Economic Statistics 29(2)):
     V = k * sum over p (q_p + s_p)^2 - sum over p c_p / (1 - c_p) * sum R_e^2 + V_episode - V_both
     V_g = k_g * sum over clusters (sum of residuals in the cluster)^2 / n^2
 
+Where an episode adapts on most of a finding's patients, what one of them does hardly shows, and s_p
+is mostly luck. To first order it is the same for any number of images to adapt on (each counts for
+one of them, and is among them as much more often), so that it may be taken from episodes with
+fewer: :func:`support_role`.
+
 ``k`` makes up for the mean being estimated, with clusters of equal spread and weights w:
 ``sum w^2 / sum w^2 (1 - 2 w + sum w^2)``, which is G / (G - 1) for G equal ones.
 
@@ -60,7 +65,7 @@ class Draws:
 
     @cached_property
     def patient_of(self) -> NDArray[np.int64]:
-        """(n,) number of each query's patient, from 0; those who are never asked come last."""
+        """(n,) number of each query's patient, from 0, by name."""
         return _numbered(self.patients)
 
     @property
@@ -74,16 +79,12 @@ class Draws:
         return int(self.patient_of.max()) + 1
 
     @cached_property
-    def adapted_on(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Episode and patient, one entry for each patient that an episode adapted on."""
-        names = np.unique(self.patients)
-        others = np.setdiff1d(self.supports, names)
-        everybody = np.concatenate([names, others])
-        order = np.argsort(everybody, kind="stable")
-        numbers = order[np.searchsorted(everybody[order], self.supports)]
+    def adapted_on(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.integer]]:
+        """Episode and number of each patient that it adapted on, once each; and the names."""
+        names, numbers = np.unique(self.supports, return_inverse=True)
         episodes = np.repeat(np.arange(self.n_episodes), self.supports.shape[1])
-        pairs = np.unique(episodes * len(everybody) + numbers.reshape(-1))
-        return pairs // len(everybody), pairs % len(everybody)
+        pairs = np.unique(episodes * max(len(names), 1) + numbers.reshape(-1))
+        return pairs // max(len(names), 1), pairs % max(len(names), 1), names
 
     @cached_property
     def asked_share(self) -> NDArray[np.float64]:
@@ -92,9 +93,9 @@ class Draws:
 
     @cached_property
     def support_share(self) -> NDArray[np.float64]:
-        """(n_patients,) c: share of the episodes that adapted on each patient."""
-        _, patients = self.adapted_on
-        return np.asarray(np.bincount(patients, minlength=self.n_asked) / self.n_episodes)
+        """(n_adapted_on,) c: share of the episodes that adapted on each patient, by name."""
+        _, numbers, names = self.adapted_on
+        return np.asarray(np.bincount(numbers, minlength=len(names)) / self.n_episodes)
 
     @property
     def effective_patients(self) -> float:
@@ -103,32 +104,64 @@ class Draws:
         The effective number of clusters of Carter, Schnepel and Steigerwald 2017 (Review of
         Economics and Statistics 99:698), with weights alone: (sum w^2)^2 / sum w^4.
         """
-        shares = [share for share in (self.asked_share, self.support_share) if share.any()]
+        shares = [share for share in (self.asked_share, self.support_share) if len(share)]
         return min(float(np.sum(w**2) ** 2 / np.sum(w**4)) for w in shares)
 
 
-def variance_of_mean(residuals: NDArray[np.float64], draws: Draws) -> float:
+@dataclass(frozen=True)
+class SupportRole:
+    """What patients add to a mean by being adapted on.
+
+    Attributes:
+        patients: (m,) names, ascending.
+        influence: (m,) s_p.
+        luck: What single episodes add to the sum of the squares of ``influence``.
+    """
+
+    patients: NDArray[np.integer]
+    influence: NDArray[np.float64]
+    luck: float
+
+
+def support_role(residuals: NDArray[np.float64], draws: Draws) -> SupportRole:
+    """Return what patients add by being adapted on, from scores' residuals, (n,)."""
+    of_patient = np.bincount(draws.patient_of, weights=residuals) / np.bincount(draws.patient_of)
+    own = residuals - of_patient[draws.patient_of]
+    of_episode = np.bincount(draws.episode_of, weights=own) / len(residuals)
+    episodes, numbers, names = draws.adapted_on
+    share = draws.support_share
+    left = np.where(share < 1, 1 - share, np.inf)  # who is in all supports shows no difference
+    sums = np.bincount(numbers, of_episode[episodes], minlength=len(names))
+    luck = float(np.sum(share / left) * np.sum(of_episode**2))
+    return SupportRole(names, sums / left, luck)
+
+
+def variance_of_mean(
+    residuals: NDArray[np.float64], draws: Draws, adapted: SupportRole | None = None
+) -> float:
     """Return the variance of the mean of scores, by their residuals, (n,).
 
     Needs two patients that were asked, and two episodes.
+
+    Args:
+        residuals: Scores less their mean.
+        draws: Who was asked, and on whom the model had adapted.
+        adapted: What patients add by being adapted on; left out: as these scores show it.
     """
-    n = len(residuals)
     patients, episodes = draws.patient_of, draws.episode_of
     by_query, by_episode, by_both = (
         _one_way(residuals, clusters)
         for clusters in (patients, episodes, _numbered(patients * draws.n_episodes + episodes))
     )
-    of_patient = np.bincount(patients, weights=residuals)
-    own = residuals - (of_patient / np.bincount(patients))[patients]
-    of_episode = np.bincount(episodes, weights=own) / n
-
-    adapting, supporting = draws.adapted_on
-    share = draws.support_share
-    left = np.where(share < 1, 1 - share, np.inf)  # who is in all supports shows no difference
-    both_roles = np.bincount(supporting, of_episode[adapting], minlength=len(share)) / left
-    both_roles[: len(of_patient)] += of_patient / n
-    luck = float(np.sum(share / left) * np.sum(of_episode**2))
-    by_patient = _small_sample(draws.asked_share) * float(np.sum(both_roles**2)) - luck
+    role = support_role(residuals, draws) if adapted is None else adapted
+    asked = np.unique(draws.patients)
+    everybody = np.union1d(asked, role.patients)
+    both_roles = np.zeros(len(everybody))
+    both_roles[np.searchsorted(everybody, role.patients)] = role.influence
+    both_roles[np.searchsorted(everybody, asked)] += np.bincount(patients, residuals) / len(
+        residuals
+    )
+    by_patient = _small_sample(draws.asked_share) * float(np.sum(both_roles**2)) - role.luck
     return max(
         by_patient + by_episode - by_both, by_query + by_episode - by_both, by_query, by_episode
     )

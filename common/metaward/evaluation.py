@@ -12,12 +12,13 @@ on which, changes nothing but the time taken.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metaward.clustered_variance import Draws
+from metaward.clustered_variance import Draws, SupportRole, support_role
 from metaward.episode_scores import EpisodeJob, EpisodeScores, Method, joined, score_episodes
 from metaward.episodes import EpisodeIndices
 from metaward.evaluation_design import EvaluationPlan, SiteDesign, design_for, draw_episode
@@ -28,6 +29,9 @@ EPISODES_PER_JOB = 2
 """Small enough that two cores finish together, large enough that sending a job costs little."""
 
 METRICS: tuple[Literal["accuracy", "auroc"], ...] = ("accuracy", "auroc")
+MOST_IN_SUPPORT = 1 / 3
+"""Share of the episodes that adapt on a patient, above which what the patient does hardly shows,
+and is taken from episodes with fewer shots."""
 DEGREES = {"accuracy": 1, "auroc": 2}
 """Patients that one comparison needs; an area compares two."""
 
@@ -53,17 +57,24 @@ class SiteEvaluation:
 
     def estimate(self, method: str, shots: int, metric: str = "accuracy") -> Estimate:
         """Return the mean score of ``method`` with its interval; see :mod:`metaward.intervals`."""
-        values, degree = self._values(method, shots, metric), DEGREES[metric]
-        return clustered_mean(values, self.draws(shots), degree=degree)
+        return clustered_mean(
+            self._values(method, shots, metric),
+            self.draws(shots),
+            degree=DEGREES[metric],
+            adapted=self._support_role(self._values(method, self._telling(shots), metric), shots),
+        )
 
     def difference(
         self, method: str, reference: str, shots: int, metric: str = "accuracy"
     ) -> Estimate:
         """Return how much better ``method`` scores than ``reference`` on the same queries."""
+        fewer = self._telling(shots)
+        difference = self._values(method, fewer, metric) - self._values(reference, fewer, metric)
         return paired_difference(
             self._values(method, shots, metric),
             self._values(reference, shots, metric),
             self.draws(shots),
+            adapted=self._support_role(difference, shots),
         )
 
     def seconds_to_adapt(self, method: str, shots: int) -> float:
@@ -73,9 +84,27 @@ class SiteEvaluation:
 
     def draws(self, shots: int) -> Draws:
         """Return who was asked, and whom a model had adapted on."""
+        return self._draws[shots]
+
+    @cached_property
+    def _draws(self) -> dict[int, Draws]:
         scores = self.scores
-        supports = scores.support[:, :, :shots].reshape(self.episodes, -1)
-        return Draws(scores.patient, scores.episode, scores.label, supports)
+        supports = {
+            k: scores.support[:, :, :k].reshape(self.episodes, -1) for k in self.design.shots
+        }
+        return {
+            k: Draws(scores.patient, scores.episode, scores.label, patients)
+            for k, patients in supports.items()
+        }
+
+    def _telling(self, shots: int) -> int:
+        """Return the shot count whose episodes show what single support patients do."""
+        fewer = [k for k in self.design.shots if k <= shots]
+        telling = [k for k in fewer if self.draws(k).support_share.max() <= MOST_IN_SUPPORT]
+        return max(telling, default=fewer[0])
+
+    def _support_role(self, scores: NDArray[np.float64], shots: int) -> SupportRole:
+        return support_role(scores - scores.mean(), self.draws(self._telling(shots)))
 
     def _values(self, method: str, shots: int, metric: str) -> NDArray[np.float64]:
         index = self.methods.index(method), self.design.shots.index(shots)

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from metaward.clustered_variance import Draws, variance_of_mean
+from metaward.clustered_variance import Draws, SupportRole, variance_of_mean
 
 LEVEL = 0.95
 ACCURACY_SCALE = (0.0, 1.0)
@@ -64,6 +64,7 @@ def clustered_mean(
     *,
     scale: tuple[float, float] = ACCURACY_SCALE,
     degree: int = 1,
+    adapted: SupportRole | None = None,
 ) -> Estimate:
     """Return the mean of ``values`` with its 95% interval.
 
@@ -73,6 +74,7 @@ def clustered_mean(
         scale: Lowest and highest value that the mean can take. The interval stays within.
         degree: Patients that one comparison needs: 2 for an area under the ROC curve, which a
             kind of patient always scored lowest takes to (1 - u)^2 of it.
+        adapted: What patients add by being adapted on; left out: as these scores show it.
 
     With one patient or one episode nothing is known about the spread between them, and the
     interval is the whole scale.
@@ -83,7 +85,7 @@ def clustered_mean(
     n_patients, n_episodes = draws.n_asked, draws.n_episodes
     if min(n_patients, n_episodes) < 2:
         return Estimate(mean, scale[0], scale[1], math.nan, n_patients, n_episodes)
-    error = math.sqrt(variance_of_mean(scores - mean, draws))
+    error = math.sqrt(variance_of_mean(scores - mean, draws, adapted))
     freedom = min(draws.effective_patients, n_episodes) - 1
     reach = float(stdtrit(max(freedom, LEAST_FREEDOM), (1 + LEVEL) / 2)) * error
     low, high = mean - reach, mean + reach
@@ -95,7 +97,11 @@ def clustered_mean(
 
 
 def paired_difference(
-    values: NDArray[np.floating], reference: NDArray[np.floating], draws: Draws
+    values: NDArray[np.floating],
+    reference: NDArray[np.floating],
+    draws: Draws,
+    *,
+    adapted: SupportRole | None = None,
 ) -> Estimate:
     """Return the mean of ``values - reference`` with its interval; both (n,), same queries.
 
@@ -103,7 +109,7 @@ def paired_difference(
     patients not met is made only where no patient shows a difference from the mean.
     """
     difference = np.asarray(values, dtype=np.float64) - np.asarray(reference, dtype=np.float64)
-    return clustered_mean(difference, draws, scale=DIFFERENCE_SCALE)
+    return clustered_mean(difference, draws, scale=DIFFERENCE_SCALE, adapted=adapted)
 
 
 def mean_over_sites(sites: Sequence[Estimate]) -> Estimate:

@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from metaward.adapt_settings import AdaptSettings
 from metaward.arrays import to_arrays
+from metaward.clustered_variance import support_role, variance_of_mean
 from metaward.episode_scores import Method, score_episodes
 from metaward.errors import DataError
 from metaward.evaluation import evaluate_site
@@ -96,6 +97,23 @@ def test_the_interval_at_fewer_shots_knows_of_fewer_support_patients(evaluation)
     assert (one.shape, three.shape) == ((7, 3), (7, 9))
     assert np.array_equal(one, evaluation.scores.support[:, :, 0])
     assert np.array_equal(three.reshape(7, 3, 3), evaluation.scores.support)
+
+
+def test_what_support_patients_do_is_taken_from_episodes_that_adapt_on_few_of_them():
+    """Of six patients, three are adapted on in every second episode: who is not is hardly told."""
+    plan = EvaluationPlan(shots=(1, 3), n_way=3, n_query=4, episodes=40, seed=5)
+    few = evaluate_site(striped_task(patients=6), (method("first", 0), method("other", 1)), plan)
+    assert few.draws(1).support_share.max() <= 1 / 3 < few.draws(3).support_share.max()
+
+    def error(values, fewer):
+        role = support_role(fewer - fewer.mean(), few.draws(1))
+        return variance_of_mean(values - values.mean(), few.draws(3), role) ** 0.5
+
+    ones, threes = few.scores.correct[:, 0].astype(float), few.scores.correct[:, 1].astype(float)
+    found = few.estimate("first", 3).standard_error
+    assert found == pytest.approx(error(threes[0], ones[0]), rel=1e-12)
+    found = few.difference("first", "other", 3).standard_error
+    assert found == pytest.approx(error(threes[0] - threes[1], ones[0] - ones[1]), rel=1e-12)
 
 
 def test_queries_are_balanced_by_class(evaluation):
