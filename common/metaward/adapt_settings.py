@@ -1,6 +1,6 @@
 """How a site may turn a support set into a classifier, and what each learner does by default."""
 
-from typing import Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -40,8 +40,31 @@ def changing(default: AdaptSettings) -> BeforeValidator:
     return BeforeValidator(merge)
 
 
+class InnerLoopSettings(Settings):
+    """What learners with an inner loop share: left out, a new site adapts as it does."""
+
+    if TYPE_CHECKING:  # each learner has its own, in its own order
+        inner_steps: int
+        inner_lr: float
+        adapt: AdaptSettings
+
+    @model_validator(mode="before")
+    @classmethod
+    def _adapt_as_in_the_inner_loop(cls, value: object) -> object:
+        if not isinstance(value, dict) or not isinstance(value.get("adapt", {}), dict):
+            return value
+        same = {"inner_steps": "steps", "inner_lr": "lr"}
+        given = {key: value[name] for name, key in same.items() if name in value}
+        return value | {"adapt": given | value.get("adapt", {})}
+
+    @model_validator(mode="after")
+    def _something_tells_classes_apart(self) -> "InnerLoopSettings":
+        refuse_blank_head(self.adapt.head, self.inner_steps, "inner_steps")
+        return self
+
+
 ONE_STEP = AdaptSettings(steps=1, lr=0.01)
-"""The adaptation of FOMAML and MAML: that of their inner loop, where both are left as they are."""
+"""The adaptation of FOMAML and MAML: as many steps as in their inner loop."""
 FINE_TUNE = AdaptSettings(steps=5, lr=0.01, batch_size=20)
 """Fine-tuning after FedAvg. Five classes of 1, 5, 10 or 20 images are whole passes."""
 TRAINING_ALONE = AdaptSettings(steps=20, lr=0.03, batch_size=15)

@@ -14,8 +14,8 @@ from metaward.adapt_settings import (
     ONE_STEP,
     AdaptSettings,
     HeadStart,
+    InnerLoopSettings,
     changing,
-    refuse_blank_head,
 )
 from metaward.config import Settings
 
@@ -134,7 +134,7 @@ class SiameseSettings(Settings):
     augment: Augment = "dihedral"
 
 
-class FomamlSettings(Settings):
+class FomamlSettings(InnerLoopSettings):
     """Finn, Abbeel and Levine 2017, first-order: query gradient at phi, applied to theta."""
 
     TITLE: ClassVar[str] = "FOMAML"
@@ -150,13 +150,8 @@ class FomamlSettings(Settings):
     augment: Augment = "dihedral"
     adapt: Annotated[AdaptSettings, changing(ONE_STEP)] = ONE_STEP
 
-    @model_validator(mode="after")
-    def _something_tells_classes_apart(self) -> "FomamlSettings":
-        refuse_blank_head(self.adapt.head, self.inner_steps, "inner_steps")
-        return self
 
-
-class MamlSettings(Settings):
+class MamlSettings(InnerLoopSettings):
     """Finn, Abbeel and Levine 2017: query gradient at phi, through the inner steps to theta."""
 
     TITLE: ClassVar[str] = "MAML"
@@ -175,13 +170,8 @@ class MamlSettings(Settings):
     augment: Augment = "dihedral"
     adapt: Annotated[AdaptSettings, changing(ONE_STEP)] = ONE_STEP
 
-    @model_validator(mode="after")
-    def _something_tells_classes_apart(self) -> "MamlSettings":
-        refuse_blank_head(self.adapt.head, self.inner_steps, "inner_steps")
-        return self
 
-
-class AnilSettings(Settings):
+class AnilSettings(InnerLoopSettings):
     """Raghu et al. 2020: MAML whose inner loop moves the head alone."""
 
     TITLE: ClassVar[str] = "ANIL"
@@ -196,11 +186,6 @@ class AnilSettings(Settings):
     episodes: int = Field(4, ge=1, description="episodes per site and round")
     augment: Augment = "dihedral"
     adapt: AdaptSettings = AdaptSettings()
-
-    @model_validator(mode="after")
-    def _something_tells_classes_apart(self) -> "AnilSettings":
-        refuse_blank_head(self.adapt.head, self.inner_steps, "inner_steps")
-        return self
 
 
 class MetaSgdSettings(Settings):

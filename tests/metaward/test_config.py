@@ -8,7 +8,12 @@ from pydantic import Field
 
 from metaward.config import Settings, load_settings
 from metaward.errors import ConfigError
-from metaward.learner_settings import FedAvgSettings
+from metaward.learner_settings import (
+    AnilSettings,
+    FedAvgSettings,
+    FomamlSettings,
+    MamlSettings,
+)
 from metaward.study import Study, read_study
 
 
@@ -193,3 +198,20 @@ def test_a_head_of_zeros_without_a_step_is_refused(tmp_path: Path, name: str) ->
         text = blank + line if "inner" in line else f"learner:\n  name: {name}\n{line}"
         with pytest.raises(ConfigError, match="steps 0 with head zeros tells no classes apart"):
             read(tmp_path, text)
+
+
+@pytest.mark.parametrize("name", ["fomaml", "maml", "anil"])
+def test_a_new_site_adapts_as_the_inner_loop_does_where_nothing_else_is_said(
+    tmp_path: Path, name: str
+) -> None:
+    inner = f"learner:\n  name: {name}\n  inner_steps: 3\n  inner_lr: 0.4\n"
+    for line, steps, lr in (
+        ("", 3, 0.4),
+        ("  adapt: {steps: 7}\n", 7, 0.4),
+        ("  adapt: {lr: 0.1}\n", 3, 0.1),
+    ):
+        learner = read(tmp_path, inner + line).learner
+        assert isinstance(learner, FomamlSettings | MamlSettings | AnilSettings)
+        assert (learner.adapt.steps, learner.adapt.lr) == (steps, lr)
+    resolved = read(tmp_path, inner).model_dump_json()
+    assert read(tmp_path, resolved).model_dump_json() == resolved
