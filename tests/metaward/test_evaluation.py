@@ -1,6 +1,7 @@
 """Promises of the evaluation of a site that took no part."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -114,6 +115,14 @@ def test_what_support_patients_do_is_taken_from_episodes_that_adapt_on_few_of_th
     assert found == pytest.approx(error(threes[0], ones[0]), rel=1e-12)
     found = few.difference("first", "other", 3).standard_error
     assert found == pytest.approx(error(threes[0] - threes[1], ones[0] - ones[1]), rel=1e-12)
+
+
+def test_an_area_may_fall_as_far_as_two_patients_of_an_unseen_kind_take_it(evaluation):
+    right = np.ones_like(evaluation.scores.correct)
+    scores = replace(evaluation.scores, correct=right, auroc=right.astype(np.float32))
+    perfect = replace(evaluation, scores=scores)
+    accuracy, area = (perfect.estimate("first", 1, metric).low for metric in ("accuracy", "auroc"))
+    assert area == pytest.approx(accuracy**2)
 
 
 def test_queries_are_balanced_by_class(evaluation):
