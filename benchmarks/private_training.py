@@ -6,7 +6,7 @@ out.
 
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -184,20 +184,10 @@ def train(
         for name, task in tasks.items():
             seed = site_seed(study.seed, name)
             asked = AskedRound(study, round_index, theta, (*seed, round_index), seed[1] % 2**32)
-            own = without_patients(task) if job.noise_only else task
+            own = task.without_patients() if job.noise_only else task
             deltas.append(release(asked, lambda own=own: own, policies[name], source).update.delta)
         theta, state = outer_step(study.outer, state, theta, aggregate(study.aggregation, deltas))
     return theta, weakest(statements(files).values()).model_dump(mode="json") | noise
-
-
-def without_patients(task: Task) -> Task:
-    return replace(
-        task,
-        images=task.images[:0],
-        labels=task.labels[:0],
-        patients=task.patients[:0],
-        patient_tokens=(),
-    )
 
 
 def estimate(task: Task, method: Method, plan: EvaluationPlan) -> Estimate:

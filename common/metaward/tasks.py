@@ -1,6 +1,6 @@
 """A task: one site's labelled images, with the patient that each image belongs to."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -69,6 +69,16 @@ class Task:
     def n_patients(self) -> int:
         """Number of different patients."""
         return len(np.unique(self.patients))
+
+    def without_patients(self) -> "Task":
+        """Return a task with the same labels and nobody: what noise alone is made from."""
+        return replace(
+            self,
+            images=self.images[:0],
+            labels=self.labels[:0],
+            patients=self.patients[:0],
+            patient_tokens=(),
+        )
 
     def take(self, indices: NDArray[np.int64]) -> torch.Tensor:
         """Return images as a standardised float32 tensor (n, channels, height, width)."""

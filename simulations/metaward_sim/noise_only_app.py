@@ -28,13 +28,6 @@ def without_patients(site: SiteAtWork) -> SiteAtWork:
     """Return the site with the same policy and no patient."""
 
     def load_nobody(study: Study) -> Task:
-        task = site.load_task(study)
-        return replace(
-            task,
-            images=task.images[:0],
-            labels=task.labels[:0],
-            patients=task.patients[:0],
-            patient_tokens=(),
-        )
+        return site.load_task(study).without_patients()
 
     return replace(site, load_task=load_nobody)
