@@ -20,7 +20,7 @@ from metaward.meta.noised import ClassSums
 from metaward.models.body import Body
 from metaward_client.privacy.cohort import Cohort, Sample
 from metaward_client.privacy.noised_sum import ClippedSum, NoisedSums
-from metaward_client.privacy.patient_gradients import filled
+from metaward_client.privacy.patient_gradients import features_of_each
 
 PATIENT_PART = 0.3
 """b: how much of a patient's vector counts the patient. With more, counts are surer and features
@@ -52,9 +52,7 @@ class PatientClassSums:
         norm = self.sums.max_grad_norm
         total = ClippedSum.empty(shapes, norm)
         for examples, images_of_each in sample.batches(self.cohort, range(self.cohort.n_labels)):
-            with torch.no_grad():
-                features = self.body.apply_with(theta, filled(examples.images))
-                features = features[: len(examples.labels)]
+            features = features_of_each(self.body, theta, examples.images)
             vectors = class_vectors(features, examples, images_of_each)
             total.add({name: norm * leaf.numpy() for name, leaf in vectors.items()})
         noised = self.sums.release(total, shapes, moves_norm=False)

@@ -15,7 +15,8 @@ patient's images are chosen and changed with a stream of their own. The gradient
 together (:mod:`metaward_client.privacy.patient_gradients`), in a small part of the time of one
 after the other. Then not a bit of a patient's vector may depend on who is computed with it: a
 coordinator can choose phi so that last bits become the whole vector, which no margin of the clip
-covers. How that is kept, and where it was measured: ``FILLED_TO`` there; docs/threat-model.md, E.
+covers. How that is kept, and where it was measured: ``FILLED_TO`` there,
+:mod:`metaward_client.privacy.one_thread`; docs/threat-model.md, E.
 """
 
 from collections.abc import Sequence

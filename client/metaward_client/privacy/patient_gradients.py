@@ -29,6 +29,7 @@ from metaward.meta.head import Head
 from metaward.meta.parameters import Parameters
 from metaward.models.body import Body
 from metaward.models.group_norm import GroupNorm
+from metaward_client.privacy.one_thread import one_thread
 
 FILLED_TO = 8
 """A pass has a multiple of so many images, to its end; the rest are blank and nobody's.
@@ -36,8 +37,9 @@ FILLED_TO = 8
 What an image gives must not depend on how many are beside it, or one patient more would change what
 another adds. In a pass of one image convolutions and products sum in another order than in one of
 several (oneDNN, MKL), by less than the clip's margin, but theta can be made so that nothing but
-rounding is left, which norms then raise to any size. In passes of multiples of eight they do not,
-which a test asks. Also, oneDNN prepares each convolution anew for every new number of images.
+rounding is left, which norms then raise to any size. In passes of multiples of eight they do not
+where one thread computes (`one_thread`), which a test asks. Also, oneDNN prepares each convolution
+anew for every new number of images.
 """
 FEW_CHANNELS = 8
 """Below it a patch is copied along rows of the image, from it on along its channels."""
@@ -51,6 +53,7 @@ Rule = Callable[[torch.Tensor, torch.Tensor, Sums], Tensors]
 """One layer's gradient for each patient, from the layer's input and the gradient at its output."""
 
 
+@one_thread()
 def patient_gradients(
     body: Body, at: Parameters, examples: Examples, images_of_each: Sequence[int]
 ) -> tuple[Tensors, torch.Tensor]:
@@ -101,6 +104,13 @@ def logits_of_each(features: torch.Tensor, head: Head) -> torch.Tensor:
     """
     each = head.weight.mT.expand(len(features), -1, -1)
     return torch.bmm(features.unsqueeze(1), each).squeeze(1) + head.bias
+
+
+@one_thread()
+@torch.no_grad()
+def features_of_each(body: Body, theta: Tensors, images: torch.Tensor) -> torch.Tensor:
+    """Return features (n, n_features) of images, each as if alone."""
+    return body.apply_with(theta, filled(images))[: len(images)]
 
 
 def filled(images: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,7 @@ from metaward.models.body import Body
 from metaward.tasks import Task
 from metaward_client.privacy.class_sums import class_vectors
 from metaward_client.privacy.cohort import Cohort, Sample
-from metaward_client.privacy.patient_gradients import filled, patient_gradients
+from metaward_client.privacy.patient_gradients import features_of_each, patient_gradients
 from metaward_client.privacy_audit.findings import Finding, verdict_of
 
 Vectors = Callable[[Task], Tensors]
@@ -45,10 +45,8 @@ def product_vectors(body: Body) -> dict[str, Vectors]:
         return patient_gradients(body, at, examples, [1] * len(examples.labels))[0]
 
     def sums(examples: Examples) -> Tensors:
-        n = len(examples.labels)
-        with torch.no_grad():
-            features = body.apply_with(theta, filled(examples.images))[:n]
-        return class_vectors(features, examples, [1] * n)
+        features = features_of_each(body, theta, examples.images)
+        return class_vectors(features, examples, [1] * len(examples.labels))
 
     def images(examples: Examples) -> Tensors:
         return {"image": examples.images}
