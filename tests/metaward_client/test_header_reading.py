@@ -1,6 +1,7 @@
 import os
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 
 from dicom_factory import TRANSFER_SYNTAXES, uid_of, write_dicom
 from metaward_client.dicom import dicom_file, header_reading
+from metaward_client.dicom.file_workers import FileWorkers
 from metaward_client.dicom.header import Header
 from metaward_client.dicom.header_reading import read_header
+from metaward_client.dicom.pixels import DecodeRequest, decode_outcome
 from metaward_client.dicom.refusals import EXPLANATIONS, RefusalReason, RefusedImage
 from metaward_client.dicom.silence import quiet_pydicom
 
@@ -167,6 +170,38 @@ def _nested(depth: int) -> bytes:
     sequence = b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff"
     item = b"\xfe\xff\x00\xe0\xff\xff\xff\xff"
     return (sequence + item) * depth
+
+
+def _below(frames: int, call: Callable[[], object]) -> object:
+    """Return what a call gives at the end of a stack that is so much deeper."""
+    return _below(frames - 1, call) if frames else call()
+
+
+@pytest.mark.parametrize(("levels", "is_read"), [(32, True), (33, False), (190, False)])
+def test_whether_a_nested_file_is_read_does_not_hang_on_who_reads_it(
+    tmp_path: Path, levels: int, is_read: bool
+) -> None:
+    """Else others' files, which decide between this process and a worker, decide about it too."""
+    path = write_dicom(path=tmp_path / "a")
+    content = path.read_bytes()
+    pixels = content.index(b"\xe0\x7f\x10\x00O")
+    ends = (b"\xfe\xff\x0d\xe0" + bytes(4) + b"\xfe\xff\xdd\xe0" + bytes(4)) * levels
+    private = _nested(levels).replace(b"\x08\x00\x40\x11", b"\x29\x00\x10\x10")
+    path.write_bytes(content[:pixels] + private + ends + content[pixels:])
+    request = DecodeRequest(str(path), 16, 1, None)
+    with FileWorkers(1) as workers:
+        headers = [
+            read_header(str(path)),
+            _below(500, lambda: read_header(str(path))),
+            *(outcome for _, outcome in workers.run(read_header, [str(path)])),
+        ]
+        images = [
+            decode_outcome(request),
+            _below(500, lambda: decode_outcome(request)),
+            *(outcome for _, outcome in workers.run(decode_outcome, [request])),
+        ]
+    assert [isinstance(header, Header) for header in headers] == [is_read] * 3
+    assert [isinstance(image, np.ndarray) for image in images] == [is_read] * 3
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from metaward_client.dicom.dicom_file import (
     open_dicom,
 )
 from metaward_client.dicom.header import Header, HeaderOutcome
+from metaward_client.dicom.nesting import bounded_nesting
 from metaward_client.dicom.object_kinds import (
     DERIVED_OBJECTS,
     MEDIA_STORAGE_DIRECTORY,
@@ -62,7 +63,7 @@ def read_header(path: str) -> HeaderOutcome:
     without decoder, a file that ends before its pixels do, a frame too large to decode.
     """
     try:
-        with open_dicom(path, tags=_TAGS) as opened:
+        with bounded_nesting(), open_dicom(path, tags=_TAGS) as opened:
             return _header_of(opened)
     except RefusedImage as refused:
         return refused.reason

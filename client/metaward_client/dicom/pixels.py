@@ -14,6 +14,7 @@ from metaward_client.dicom.colour import palette_image, require_known, rgb_image
 from metaward_client.dicom.dicom_file import OpenedDicom, header_tags, open_dicom
 from metaward_client.dicom.grey_levels import Window, grey_image
 from metaward_client.dicom.header_reading import MAX_FRAME_BYTES, without_pixels
+from metaward_client.dicom.nesting import bounded_nesting
 from metaward_client.dicom.refusals import RefusalReason, RefusedImage
 from metaward_client.dicom.silence import quiet_pydicom
 from metaward_client.dicom.transfer_syntaxes import describe
@@ -87,7 +88,11 @@ def decode_image(
         RefusedImage: The file cannot be decoded; the reason is all it tells.
     """
     try:
-        with quiet_pydicom(), open_dicom(os.fspath(path), tags=_TAGS) as opened:
+        with (
+            quiet_pydicom(),
+            bounded_nesting(),
+            open_dicom(os.fspath(path), tags=_TAGS) as opened,
+        ):
             image = _full_size(opened, frame, window)
         return _fit(image, size=size, channels=channels)
     except RefusedImage as refused:
