@@ -13,6 +13,7 @@ from metaward.errors import DataError
 from metaward_client.dicom import file_workers
 from metaward_client.dicom.file_worker import WorkerLost
 from metaward_client.dicom.file_workers import FileWorkers
+from metaward_client.dicom.refusals import RefusalReason
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +68,22 @@ def test_a_request_that_hangs_is_given_up_at_once_and_the_others_are_not() -> No
         results = dict(workers.run(time.sleep, [0.0, 60.0, 0.0, 0.0]))
     assert results == {0: None, 1: WorkerLost(), 2: None, 3: None}
     assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize("reason", [RefusalReason.TOO_LARGE, RefusalReason.UNDECODABLE_PIXELS])
+def test_a_request_is_not_refused_for_the_memory_that_one_before_it_took(
+    reason: RefusalReason,
+) -> None:
+    """Else a patient with a large file would take away the image that is read after it."""
+    reasons = "__import__('metaward_client.dicom.refusals').dicom.refusals.RefusalReason"
+    refusal = f"{reasons}.{reason.name}"
+    takes_memory = "setattr(__import__('sys'), 'taken', True)"
+    needs_memory = f"{refusal} if hasattr(__import__('sys'), 'taken') else 'read'"
+    with FileWorkers(1) as workers:
+        together = dict(workers.run(eval, [takes_memory, needs_memory, "3", refusal], chunk_size=4))
+        after = dict(workers.run(eval, [takes_memory])) | dict(workers.run(eval, [needs_memory]))
+    assert together == {0: None, 1: "read", 2: 3, 3: reason}
+    assert after == {0: "read"}
 
 
 def test_a_request_is_not_blamed_for_the_death_of_a_damaged_worker() -> None:

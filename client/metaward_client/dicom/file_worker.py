@@ -14,8 +14,13 @@ import warnings
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
+from metaward_client.dicom.refusals import RefusalReason
+
 MEMORY_BYTES = 4 * 2**30
 """Bound on a worker's private memory; a decoder that wants more gets MemoryError."""
+
+MAY_LACK_MEMORY = (RefusalReason.TOO_LARGE, RefusalReason.UNDECODABLE_PIXELS)
+"""What a file is refused for where memory does not suffice, in a decoder or beside it."""
 
 
 class WorkerLost:
@@ -44,20 +49,32 @@ def main() -> None:
     _limit_memory()
     pickle.dump(READY, replies)
     replies.flush()
+    is_fresh = True
     try:
         while True:
             function, chunk = pickle.load(requests)  # noqa: S301 (from our own parent)
-            _serve_chunk(function, chunk, replies)
+            _serve_chunk(function, chunk, replies, is_fresh=is_fresh)
+            is_fresh = False
     except (EOFError, BrokenPipeError):
         os._exit(0)
 
 
-def _serve_chunk(function: Callable[[Any], object], chunk: list[Any], replies: BinaryIO) -> None:
+def _serve_chunk(
+    function: Callable[[Any], object], chunk: list[Any], replies: BinaryIO, *, is_fresh: bool
+) -> None:
+    """Answer requests.
+
+    Memory that one file took is never quite given back. Where it does not suffice for a later one,
+    that one is not answered: the process ends, and the parent asks a fresh one.
+    """
     for request in chunk:
         try:
             result = function(request)
         except Exception:  # noqa: BLE001 (whatever a file provokes; its text must not travel)
             result = WorkerLost()
+        if isinstance(result, RefusalReason) and result in MAY_LACK_MEMORY and not is_fresh:
+            os._exit(1)
+        is_fresh = False
         pickle.dump(result, replies, protocol=pickle.HIGHEST_PROTOCOL)
         replies.flush()  # each by itself: the parent then knows at which file a worker died
 

@@ -4,7 +4,8 @@
 `metaward.workers` starts its processes by fork and hands out one job at a time, for few and long
 jobs on our own data. Here files are many, short and hostile: requests travel in chunks, a worker is
 a plain subprocess with bounded memory and nowhere to print to. The file at which a worker died is
-tried once more on its own, since an earlier one may have done the damage; one that hung is not.
+tried once more by a fresh one, since an earlier file may have done the damage; one that hung is
+not.
 """
 
 import contextlib
@@ -138,9 +139,16 @@ class FileWorkers:
 
 
 class _Chunk:
-    def __init__(self, function: Callable[[Any], object], items: list[tuple[int, Any]]) -> None:
+    def __init__(
+        self,
+        function: Callable[[Any], object],
+        items: list[tuple[int, Any]],
+        *,
+        needs_fresh: bool = False,
+    ) -> None:
         self.function = function
         self.items = items
+        self.needs_fresh = needs_fresh
 
 
 class _Slot:
@@ -156,6 +164,7 @@ class _Slot:
         self._process: subprocess.Popen[bytes] | None = None
         self._busy_since: float | None = None
         self._was_silent = False
+        self._is_fresh = True
         self.closed = False
 
     def serve(self) -> None:
@@ -180,6 +189,9 @@ class _Slot:
 
     def _work_off(self, chunk: _Chunk) -> None:
         answered = 0
+        if chunk.needs_fresh and not self._is_fresh and self._process is not None:
+            self._reap(self._process)
+            self._process = None
         process = self._started()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -192,6 +204,7 @@ class _Slot:
                 result = pickle.load(process.stdout)  # noqa: S301 (from our own child)
                 self._busy_since = time.monotonic()
                 self._results.put((index, result))
+                self._is_fresh = False
                 answered += 1
         except (EOFError, OSError, pickle.UnpicklingError):
             self._reap(process)
@@ -202,10 +215,10 @@ class _Slot:
 
     def _after_death(self, chunk: _Chunk, answered: int) -> None:
         suspect, rest = chunk.items[answered], chunk.items[answered + 1 :]
-        if self._was_silent or len(chunk.items) == 1:
+        if self._was_silent or self._is_fresh:
             self._results.put((suspect[0], WorkerLost()))
         else:
-            self._todo.put(_Chunk(chunk.function, [suspect]))
+            self._todo.put(_Chunk(chunk.function, [suspect], needs_fresh=True))
         if rest:
             self._todo.put(_Chunk(chunk.function, rest))
 
@@ -224,6 +237,7 @@ class _Slot:
         except OSError as error:
             raise _no_room(error.strerror or "") from error
         self._process = process
+        self._is_fresh = True
         if self.closed:  # meanwhile
             process.kill()
         assert process.stdout is not None
