@@ -22,4 +22,6 @@ def sample_nodes(nodes: Iterable[int], *, count: int, seed: int, round_index: in
     if count == 0 or count >= len(present):
         return present
     rng = np.random.default_rng(np.random.SeedSequence([seed, round_index, SAMPLING_STREAM]))
-    return sorted(int(node) for node in rng.choice(present, size=count, replace=False))
+    # Places are drawn: numpy would round nodes' numbers of 64 bits, as Flower's are, to floats.
+    places = rng.choice(len(present), size=count, replace=False)
+    return sorted(present[place] for place in places)

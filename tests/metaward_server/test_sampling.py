@@ -17,6 +17,12 @@ def test_a_sample_has_the_size_asked_for_and_no_node_twice() -> None:
     assert len(set(sample)) == 10
 
 
+def test_numbers_of_64_bits_as_flower_gives_them_are_asked_to_the_last_digit() -> None:
+    nodes = [5, 1234567890123456789, 2**63 + 199, 2**64 - 615]
+    for round_index in range(20):
+        assert set(sample_nodes(nodes, count=2, seed=0, round_index=round_index)) <= set(nodes)
+
+
 def test_the_order_in_which_nodes_are_known_does_not_matter() -> None:
     ways = [range(50), reversed(range(50))]
     assert len({tuple(sample_nodes(way, count=7, seed=1, round_index=3)) for way in ways}) == 1
