@@ -17,10 +17,15 @@ STUDY = Study(name="chest", rounds=3, model=ModelSettings(filters=8, image_size=
 
 
 class FakeSuperLink:
-    """Answers as Flower's command line does: nodes by number, runs with a status."""
+    """Answers as Flower's command line does: nodes by number, runs with a status.
+
+    As Flower's, it lists nodes that were unregistered, and takes no key twice.
+    """
 
     def __init__(self) -> None:
         self.nodes: dict[str, str] = {}
+        self.gone: set[str] = set()
+        self.keys: set[str] = set()
         self.runs: dict[str, str] = {}
         self.settings: list[str] = []
         self.is_up = True
@@ -32,13 +37,22 @@ class FakeSuperLink:
             raise FederationError("the SuperLink did not do this")
         match arguments:
             case ("supernode", "list"):
-                return {"nodes": [{"node-id": n, "status": "online"} for n in self.nodes]}
-            case ("supernode", "register", _):
-                number = str(len(self.nodes) + 100)
+                status = dict.fromkeys(self.nodes, "online") | dict.fromkeys(
+                    self.gone, "unregistered"
+                )
+                return {"nodes": [{"node-id": n, "status": s} for n, s in status.items()]}
+            case ("supernode", "register", path):
+                key = Path(path).read_text()
+                if key in self.keys:
+                    raise FederationError("Public key already in use")
+                self.keys.add(key)
+                number = str(len(self.nodes) + len(self.gone) + 100)
                 self.nodes[number] = options["name"]
                 return {"node-id": number}
             case ("supernode", "unregister", number):
-                del self.nodes[number]
+                if self.nodes.pop(number, None) is None:
+                    raise FederationError("Node not found")
+                self.gone.add(number)
                 return {}
             case ("list",):
                 return {"runs": [{"run-id": n, "status": s} for n, s in self.runs.items()]}
@@ -48,6 +62,10 @@ class FakeSuperLink:
                 self.settings.append(Path(options["run-config"]).read_text())
                 return {"run-id": number}
         raise AssertionError(arguments)
+
+    def forget(self) -> None:
+        """Lose the state, as when its database is deleted."""
+        self.nodes, self.gone, self.keys = {}, set(), set()
 
 
 def request(name: str) -> Any:

@@ -24,7 +24,7 @@ def test_an_enrolled_hospital_gets_one_node_and_again_when_the_superlink_forgot(
     keep_once(coordinator)
     keep_once(coordinator)
     assert superlink.nodes == {"100": "north"}
-    superlink.nodes.clear()
+    superlink.forget()
     keep_once(coordinator)
     assert list(superlink.nodes.values()) == ["north"]
 

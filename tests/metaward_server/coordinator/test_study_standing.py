@@ -60,6 +60,7 @@ def test_what_a_hospital_said_of_its_privacy_outlives_a_superlink_that_lost_its_
     folder = studies.want(coordinator, STUDY, nodes=1)
     keep_once(coordinator)
     closed_round(folder, {"100": PrivacyPromise("dp-sgd", 8.0, 1e-5, "add or remove one patient")})
+    superlink.forget()
     superlink.nodes = {"7": "another federation's"}  # so that north gets another number
     keep_once(coordinator)
     [north] = standing(coordinator, datetime.now(UTC))["hospitals"]
