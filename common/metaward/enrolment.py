@@ -82,19 +82,23 @@ def read_request(path: Path) -> EnrolmentRequest:
 
 
 def read_public_key(text: str, *, where: str) -> ec.EllipticCurvePublicKey:
-    """Read an OpenSSH public key on P-384.
+    """Read an OpenSSH public key on P-384, as :func:`public_text` writes it.
 
     Raises:
-        ConfigError: It is none.
+        ConfigError: It is none; or it is written otherwise, and would not be known as the same key.
     """
     try:
         key = serialization.load_ssh_public_key(text.encode())
     except (ValueError, UnsupportedAlgorithm):
         key = None
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
+    if not (
+        isinstance(key, ec.EllipticCurvePublicKey)
+        and isinstance(key.curve, ec.SECP384R1)
+        and public_text(key) == text
+    ):
         raise ConfigError(
             "no public key on the curve P-384",
-            expected="one line that begins with ecdsa-sha2-nistp384",
+            expected="one line that begins with ecdsa-sha2-nistp384, without a comment",
             where=where,
             next_step="Make the request with `metaward site init`.",
         )

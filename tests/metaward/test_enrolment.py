@@ -1,10 +1,12 @@
 """Requests and kits: who owns the key is proved, and a changed file is refused."""
 
+import base64
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -67,6 +69,18 @@ def test_a_key_of_another_kind_is_refused_with_what_makes_the_right_one() -> Non
     ):
         with pytest.raises(ConfigError, match="metaward site init"):
             read_public_key(text, where="here")
+
+
+@pytest.mark.parametrize("beside", ["{} a comment", " {}", "{}\n"])
+def test_one_key_cannot_be_written_in_two_ways_and_so_pass_for_two(
+    tmp_path: Path, beside: str
+) -> None:
+    key = beside.format(REQUEST.public_key)
+    signed = f"metaward enrolment 1\nsouth\n{key}\n".encode()
+    signature = base64.b64encode(KEY.sign(signed, ec.ECDSA(hashes.SHA384()))).decode()
+    path = written(tmp_path, hospital="south", public_key=key, signature=signature)
+    with pytest.raises(ConfigError, match="without a comment"):
+        read_request(path)
 
 
 def test_openssh_reads_our_public_key(tmp_path: Path) -> None:
