@@ -6,9 +6,10 @@ from pathlib import Path
 from flwr.serverapp import Grid
 
 from metaward.arrays import Arrays, to_arrays
-from metaward.errors import ConfigError
+from metaward.errors import ConfigError, FederationError
 from metaward.meta.compose import initial_parameters
 from metaward.progress import RoundEvent
+from metaward.run_directory import RunDirectory
 from metaward.start_model import begun_from
 from metaward.study import Study
 from metaward_server.checkpoints import CheckpointStore, Progress
@@ -46,8 +47,8 @@ def run_study(
     Raises:
         ConfigError: ``resume`` without a checkpoint of this very study, or a start in a folder that
             holds one; or the model that it begins from is missing or another.
-        FederationError: The sites did not give what the study needs, or what was written of a
-            resumed study cannot be read.
+        FederationError: The sites did not give what the study needs, in too many rounds in a row
+            or in none at all; or what was written of a resumed study cannot be read.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     store = CheckpointStore(run_dir / CHECKPOINTS_FOLDER, study.digest())
@@ -56,7 +57,23 @@ def run_study(
     rounds.cut_from(progress.next_round)
     strategy = MetaStrategy(study, StudyRecord(store, rounds, on_round), n_nodes=n_nodes)
     strategy.summary()
-    return strategy.start(grid, progress).theta
+    theta = strategy.start(grid, progress).theta
+    _require_a_round_that_counted(study, run_dir)
+    return theta
+
+
+def _require_a_round_that_counted(study: Study, run_dir: Path) -> None:
+    """Refuse to call untrained parameters the result of a study."""
+    void = sum(event.void for event in RunDirectory(run_dir).read_rounds())
+    if void < study.rounds:
+        return
+    raise FederationError(
+        f"all rounds were void: {void}",
+        expected=f"a round with at least {study.least_updates()} admitted updates",
+        where=f"study {study.name}",
+        next_step="Look at the sites' own logs for the reason, then run the study anew: a round is "
+        "not played again.",
+    )
 
 
 def _first_progress(study: Study, store: CheckpointStore, start: Path | None) -> Progress:

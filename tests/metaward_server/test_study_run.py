@@ -112,6 +112,19 @@ def test_a_finished_study_resumes_to_its_result_without_a_round(run: Any) -> Non
     assert not seen
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_study_of_which_no_round_counted_has_no_result(
+    tmp_path: Path, small_theta: None, scripted_grid: Any, resume: bool
+) -> None:
+    study = STUDY.model_copy(update={"rounds": 2, "round": RoundSettings(deadline_s=0.1)})
+    assert study.rounds < study.round.max_void_rounds
+    for again in (False, True)[: 1 + resume]:
+        grid = scripted_grid({1: lambda _: None})
+        with pytest.raises(FederationError, match="all rounds were void: 2"):
+            run_study(grid, study, tmp_path, n_nodes=1, resume=again, on_round=lambda _: None)
+    assert rounds_in(tmp_path) == [0, 1]
+
+
 def test_a_start_where_a_study_was_run_is_refused_and_changes_nothing(
     run: Any, tmp_path: Path
 ) -> None:
