@@ -23,7 +23,7 @@ from pydantic import Field
 
 from metaward.bundle import APP_FOLDER
 from metaward.config import Settings, load_settings
-from metaward.errors import ConfigError
+from metaward.errors import ConfigError, MetawardError
 from metaward.model_artefact import ModelArtefact, ModelCard, save_model
 from metaward.privacy_promise import PrivacyPromise
 from metaward.privacy_statement import joint_statement
@@ -36,7 +36,7 @@ from metaward.whole_file import write_atomically
 from metaward_server.checkpoints import CheckpointStore
 from metaward_server.coordinator.flower_cli import ask_flower
 from metaward_server.coordinator.home import Coordinator
-from metaward_server.failure_note import read_failure
+from metaward_server.failure_note import clear_failure, read_failure
 from metaward_server.study_run import CHECKPOINTS_FOLDER
 
 STUDY_FILE, STATE_FILE, MODEL_FOLDER = "study.yaml", "state.yaml", "model"
@@ -176,6 +176,7 @@ def want_again(coordinator: Coordinator, name: str) -> StudyFolder:
     folder = find(coordinator, name)
     state = folder.state
     if state.state == "failed":
+        clear_failure(folder.path)
         folder.write(state.model_copy(update={"state": "wanted", "attempts": 0, "reason": ""}))
     return folder
 
@@ -213,20 +214,36 @@ def look_after(coordinator: Coordinator, folder: StudyFolder) -> None:
     if state.state == "wanted":
         _submit(coordinator, folder, state)
     elif state.state == "running" and _has_ended(coordinator, state.run):
-        done = folder.rounds_done()
-        if done >= folder.study.rounds:
-            _write_model(folder)
-            folder.write(state.model_copy(update={"state": "finished", "rounds_done": done}))
-            return
-        attempts = 1 if done > state.rounds_done else state.attempts + 1
-        reason = read_failure(folder.path)
-        if not reason and attempts > ATTEMPTS:
-            reason = f"{ATTEMPTS} submissions in a row ended without a new round; see log/"
-        if reason:
-            folder.write(state.model_copy(update={"state": "failed", "reason": reason}))
-        else:
-            again = {"attempts": attempts, "rounds_done": done}
-            _submit(coordinator, folder, state.model_copy(update=again))
+        _go_on(coordinator, folder, state)
+
+
+def _go_on(coordinator: Coordinator, folder: StudyFolder, state: StudyState) -> None:
+    """Finish a study whose run has ended, submit it again, or say why it failed."""
+    done, reason = _how_it_ended(folder)
+    attempts = 1 if done > state.rounds_done else state.attempts + 1
+    if not reason and done >= folder.study.rounds:
+        _write_model(folder)
+        folder.write(state.model_copy(update={"state": "finished", "rounds_done": done}))
+        return
+    if not reason and attempts > ATTEMPTS:
+        reason = f"{ATTEMPTS} submissions in a row ended without a new round; see log/"
+    if reason:
+        folder.write(state.model_copy(update={"state": "failed", "reason": reason}))
+    else:
+        again = {"attempts": attempts, "rounds_done": done}
+        _submit(coordinator, folder, state.model_copy(update=again))
+
+
+def _how_it_ended(folder: StudyFolder) -> tuple[int, str]:
+    """Return the rounds that are committed, and why the study cannot go on; nothing where it can.
+
+    What the study's process says comes first: a study may fail in its last round.
+    """
+    reason = read_failure(folder.path)
+    try:
+        return folder.rounds_done(), reason
+    except MetawardError as error:
+        return 0, reason or str(error)
 
 
 def _submit(coordinator: Coordinator, folder: StudyFolder, state: StudyState) -> None:

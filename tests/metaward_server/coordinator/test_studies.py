@@ -140,6 +140,53 @@ def test_a_study_that_says_why_it_ended_is_not_tried_again(
     assert standing(coordinator, datetime.now(UTC))["studies"][0]["reason"] == folder.state.reason
 
 
+def test_a_study_that_fails_in_its_last_round_is_not_finished(
+    coordinator: Coordinator, superlink: FakeSuperLink
+) -> None:
+    folder = studies.want(coordinator, STUDY, nodes=1)
+    keep_once(coordinator)
+    commit(folder, STUDY.rounds)
+    write_failure(folder.path, FederationError("3 void rounds in a row"))
+    superlink.runs["1"] = "finished:failed"
+    keep_once(coordinator)
+    assert (folder.state.state, folder.state.reason) == ("failed", "3 void rounds in a row")
+    assert not (folder.path / "model").exists()
+
+
+def test_a_study_that_is_resumed_does_not_fail_again_for_its_old_reason(
+    coordinator: Coordinator, superlink: FakeSuperLink
+) -> None:
+    """Its new process is killed before it has done anything."""
+    folder = studies.want(coordinator, STUDY, nodes=1)
+    keep_once(coordinator)
+    write_failure(folder.path, FederationError("0 sites are connected"))
+    superlink.runs["1"] = "finished:failed"
+    keep_once(coordinator)
+    studies.want_again(coordinator, "chest")
+    keep_once(coordinator)
+    superlink.runs["2"] = "finished:failed"
+    keep_once(coordinator)
+    assert (folder.state.state, superlink.runs["3"]) == ("running", "running")
+
+
+@pytest.mark.parametrize("said", ["", "the study's own words"])
+def test_a_study_whose_checkpoints_are_damaged_fails_and_stops_no_other(
+    coordinator: Coordinator, superlink: FakeSuperLink, said: str
+) -> None:
+    damaged = studies.want(coordinator, STUDY, nodes=1)
+    other = studies.want(coordinator, STUDY.model_copy(update={"name": "later"}), nodes=1)
+    keep_once(coordinator)
+    commit(damaged, 1)
+    (damaged.path / "checkpoints" / "round-000001" / "theta.safetensors").unlink()
+    if said:
+        write_failure(damaged.path, FederationError(said))
+    superlink.runs = dict.fromkeys(superlink.runs, "finished:failed")
+    keep_once(coordinator)
+    assert damaged.state.state == "failed"
+    assert (said or "none of them whole") in damaged.state.reason
+    assert (other.state.state, other.state.attempts) == ("running", 1)
+
+
 def test_a_finished_study_has_a_model(coordinator: Coordinator, superlink: FakeSuperLink) -> None:
     folder = studies.want(coordinator, STUDY, nodes=1)
     keep_once(coordinator)
