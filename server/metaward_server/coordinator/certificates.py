@@ -35,7 +35,7 @@ def new_authority(federation: str, now: datetime) -> Issued:
     key = ec.generate_private_key(ec.SECP384R1())
     name = _name(f"{federation} metaward authority")
     builder = (
-        _builder(name, name, key.public_key(), now, AUTHORITY_LASTS)
+        _builder(name, name, key.public_key(), now, now - BACKDATED + AUTHORITY_LASTS)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(signs_certificates=True), critical=True)
     )
@@ -44,6 +44,8 @@ def new_authority(federation: str, now: datetime) -> Issued:
 
 def new_server_certificate(authority: Issued, host: str, now: datetime) -> Issued:
     """Return a certificate for ``host``, a DNS name or an address, and for this machine itself.
+
+    It does not outlive the authority, without which no hospital accepts it.
 
     Raises:
         ValueError: The authority's key is damaged, or is not its certificate's.
@@ -56,8 +58,9 @@ def new_server_certificate(authority: Issued, host: str, now: datetime) -> Issue
         raise ValueError("the authority's key does not belong to its certificate")
     key = ec.generate_private_key(ec.SECP384R1())
     names = dict.fromkeys([host, *OWN_NAMES])
+    end = min(now - BACKDATED + CERTIFICATE_LASTS, issuer.not_valid_after_utc)
     builder = (
-        _builder(_name(host), issuer.subject, key.public_key(), now, CERTIFICATE_LASTS)
+        _builder(_name(host), issuer.subject, key.public_key(), now, end)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -82,17 +85,16 @@ def _builder(
     issuer: x509.Name,
     key: ec.EllipticCurvePublicKey,
     now: datetime,
-    lasts: timedelta,
+    end: datetime,
 ) -> x509.CertificateBuilder:
-    start = now.astimezone(UTC) - BACKDATED
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(start)
-        .not_valid_after(start + lasts)
+        .not_valid_before(now.astimezone(UTC) - BACKDATED)
+        .not_valid_after(end.astimezone(UTC))
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
 

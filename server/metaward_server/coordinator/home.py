@@ -262,8 +262,16 @@ def renew_certificate(coordinator: Coordinator, now: datetime) -> None:
     """Make a new certificate and key of the same authority; hospitals need no new kit.
 
     Raises:
-        ConfigError: The authority's key is damaged, or is not its certificate's.
+        ConfigError: The authority has expired; or its key is damaged, or is not its certificate's.
     """
+    if days_left(read_certificate(coordinator.ca_certificate), now) <= 0:
+        raise ConfigError(
+            "the federation's authority has expired",
+            expected="one that is valid today (is the clock right?)",
+            where=str(coordinator.ca_certificate),
+            next_step="metaward server init, in a new folder; then enrol each hospital there: "
+            "it needs a new kit.",
+        )
     authority = Issued(coordinator.ca_certificate.read_bytes(), coordinator.ca_key.read_bytes())
     try:
         server = new_server_certificate(authority, coordinator.settings.host, now)

@@ -11,6 +11,7 @@ from cryptography.x509.verification import PolicyBuilder, Store, VerificationErr
 
 from metaward.enrolment import certificate_fingerprint
 from metaward_server.coordinator.certificates import (
+    AUTHORITY_LASTS,
     Issued,
     days_left,
     new_authority,
@@ -45,6 +46,13 @@ def test_the_certificate_is_valid_for_no_other_name_authority_or_day() -> None:
 
 def test_a_hospital_whose_clock_is_half_an_hour_behind_accepts_a_new_certificate() -> None:
     verify(SERVER, "localhost", at=NOW - timedelta(minutes=30))
+
+
+def test_a_certificate_does_not_outlive_the_authority_without_which_nobody_accepts_it() -> None:
+    late = NOW + AUTHORITY_LASTS - timedelta(days=100)
+    server = new_server_certificate(AUTHORITY, "federation.example.org", late)
+    assert round(days_left(x509.load_pem_x509_certificate(server.certificate), late)) == 100
+    verify(server, "localhost", at=late + timedelta(days=99))
 
 
 def test_a_server_cannot_issue_certificates_of_its_own() -> None:

@@ -184,6 +184,17 @@ def test_a_damaged_certificate_or_key_is_one_sentence_with_its_file(
     assert enrolled(made) == []
 
 
+def test_an_authority_that_has_expired_signs_no_certificate_that_nobody_would_accept(
+    tmp_path: Path,
+) -> None:
+    made = new(tmp_path / "c", at=NOW - timedelta(days=3660))
+    before = made.certificate.read_bytes()
+    assert run(["server", "renew", str(tmp_path / "c")]) == 2
+    with pytest.raises(ConfigError, match=r"authority has expired.*new kit"):
+        renew_certificate(made, NOW)
+    assert made.certificate.read_bytes() == before
+
+
 def test_a_damaged_certificate_can_be_renewed(tmp_path: Path) -> None:
     made = new(tmp_path / "c")
     made.certificate.write_text("")
