@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import sys
 import time
 from datetime import UTC, datetime
@@ -254,7 +255,8 @@ def _follow(folder: "StudyFolder") -> None:
 
 
 def _resume(folder: "StudyFolder") -> str:
-    return f"metaward server resume {folder.path.parent.parent} {folder.path.name}"
+    home = shlex.quote(str(folder.path.parent.parent))
+    return f"metaward server resume {home} {folder.path.name}"
 
 
 def _print_rounds(folder: "StudyFolder") -> None:

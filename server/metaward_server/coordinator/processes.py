@@ -1,5 +1,6 @@
 """The coordinator's processes: SuperLink, proxy, and the one that runs studies."""
 
+import json
 import socket
 import sys
 from importlib.util import find_spec
@@ -99,6 +100,6 @@ def write_connection(coordinator: Coordinator) -> None:
     text = (
         f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
         f'address = "localhost:{coordinator.settings.superlink_port}"\n'
-        f'root-certificates = "{coordinator.ca_certificate}"\n'
+        f"root-certificates = {json.dumps(str(coordinator.ca_certificate))}\n"  # as TOML's
     )
     (coordinator.flower_home / "config.toml").write_text(text, encoding="utf-8")

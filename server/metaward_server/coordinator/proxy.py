@@ -42,25 +42,25 @@ TEMPLATE = """\
 daemon off;
 master_process on;
 worker_processes 1;
-{user}pid {folder}/nginx.pid;
+{user}pid "{folder}/nginx.pid";
 error_log stderr warn;
 events {{ worker_connections 1024; }}
 http {{
   access_log off;
   server_tokens off;
-  client_body_temp_path {folder}/body;
-  proxy_temp_path {folder}/passed;
-  fastcgi_temp_path {folder}/unused;
-  uwsgi_temp_path {folder}/unused;
-  scgi_temp_path {folder}/unused;
+  client_body_temp_path "{folder}/body";
+  proxy_temp_path "{folder}/passed";
+  fastcgi_temp_path "{folder}/unused";
+  uwsgi_temp_path "{folder}/unused";
+  scgi_temp_path "{folder}/unused";
   client_max_body_size {max_body};
   client_header_timeout 30s;
   client_body_timeout 60s;
   upstream superlink {{ server {superlink} max_conns={at_once} max_fails=0; }}
   server {{
     listen {bound} ssl;
-    ssl_certificate {certificate};
-    ssl_certificate_key {key};
+    ssl_certificate "{certificate}";
+    ssl_certificate_key "{key}";
     ssl_protocols TLSv1.2 TLSv1.3;
     location ~ ^/v1/fleet/({paths})$ {{
       proxy_pass https://superlink;
@@ -69,7 +69,7 @@ http {{
       proxy_set_header Host $host;
       proxy_ssl_verify on;
       proxy_ssl_name localhost;
-      proxy_ssl_trusted_certificate {authority};
+      proxy_ssl_trusted_certificate "{authority}";
       proxy_read_timeout 120s;
       proxy_intercept_errors on;
       error_page 500 = @later;
@@ -87,16 +87,25 @@ def proxy_config(coordinator: Coordinator) -> str:
     user = f"user {getpass.getuser()};\n" if os.geteuid() == 0 else ""
     return TEMPLATE.format(
         user=user,
-        folder=coordinator.folder / "proxy",
+        folder=_in_quotes(coordinator.folder / "proxy"),
         max_body=MAX_BODY,
         at_once=AT_ONCE,
         bound=coordinator.settings.bound,
-        certificate=coordinator.certificate,
-        key=coordinator.key,
+        certificate=_in_quotes(coordinator.certificate),
+        key=_in_quotes(coordinator.key),
         paths="|".join(FLEET_PATHS),
         superlink=coordinator.superlink,
-        authority=coordinator.ca_certificate,
+        authority=_in_quotes(coordinator.ca_certificate),
     )
+
+
+def _in_quotes(path: Path) -> str:
+    r"""Return a path as it stands between nginx's quotation marks.
+
+    >>> print(_in_quotes(Path('the "new" one')))
+    the \"new\" one
+    """
+    return str(path).replace("\\", r"\\").replace('"', r"\"")
 
 
 def find_nginx() -> str:

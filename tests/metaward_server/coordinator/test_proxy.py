@@ -4,6 +4,7 @@ import ssl
 import subprocess
 import threading
 import time
+import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from metaward_server.coordinator.home import Coordinator, CoordinatorSettings, create
+from metaward_server.coordinator.processes import write_connection
 from metaward_server.coordinator.proxy import find_nginx, write_proxy_config
 from real_federation import NGINX, free_ports
 
@@ -74,6 +76,22 @@ def ask(made: Coordinator, path: str) -> tuple[int, bytes]:
         except urllib.error.URLError:
             time.sleep(0.1)
     raise AssertionError("nginx does not listen")
+
+
+@pytest.mark.parametrize("name", ["a folder", 'one; "new" {2}', "back\\slash"])
+def test_nginx_and_flower_find_the_coordinators_files_in_a_folder_of_any_name(
+    tmp_path: Path, name: str
+) -> None:
+    public, inner, health = free_ports(3)
+    settings = CoordinatorSettings(
+        address=f"127.0.0.1:{public}", superlink_port=inner, health_port=health
+    )
+    made = create(tmp_path / name, settings, datetime.now(UTC))
+    subprocess.run([find_nginx(), "-t", "-c", write_proxy_config(made)], check=True)
+    assert (made.folder / "proxy" / "body").is_dir()
+    write_connection(made)
+    flower = tomllib.loads((made.flower_home / "config.toml").read_text(encoding="utf-8"))
+    assert flower["superlink"]["coordinator"]["root-certificates"] == str(made.ca_certificate)
 
 
 def test_an_error_within_the_superlink_is_for_nodes_a_reason_to_ask_again(
