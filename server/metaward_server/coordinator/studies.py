@@ -140,9 +140,9 @@ def _is_half_written(folder: Path) -> bool:
     to throw away, whatever became of the state.
     """
     beginnings = {STUDY_FILE, START_FOLDER}
+    halves = tuple(f".{name}." for name in (STUDY_FILE, STATE_FILE, START_FOLDER))
     return folder.is_dir() and all(
-        path.name in beginnings or path.name.startswith((f".{STUDY_FILE}.", f".{STATE_FILE}."))
-        for path in folder.iterdir()
+        path.name in beginnings or path.name.startswith(halves) for path in folder.iterdir()
     )
 
 

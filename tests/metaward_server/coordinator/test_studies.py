@@ -53,7 +53,10 @@ def test_a_wanted_study_is_submitted_once(
     assert folder.study == STUDY
 
 
-@pytest.mark.parametrize("files", [(), (studies.STUDY_FILE,), (studies.STUDY_FILE, "start/card")])
+@pytest.mark.parametrize(
+    "files",
+    [(), (studies.STUDY_FILE,), (studies.STUDY_FILE, "start/card"), (".start.5eed.new/card",)],
+)
 def test_a_study_that_was_killed_while_it_was_written_down_can_be_wanted_again(
     coordinator: Coordinator, files: tuple[str, ...]
 ) -> None:
