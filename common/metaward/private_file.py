@@ -4,9 +4,12 @@ A key that others may read is refused where it is used, not only made well: perm
 files are copied, restored or unpacked.
 """
 
+import contextlib
 import os
 import shlex
+import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from metaward.errors import ConfigError
@@ -18,6 +21,19 @@ OTHERS = 0o077
 def make_private_folder(path: Path) -> None:
     """Make a folder, and those above it, that only this user may enter; an existing one stays."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def whole_or_empty(folder: Path) -> Iterator[None]:
+    """Empty a folder, which was empty before, where the disk does not take all of its content."""
+    try:
+        yield
+    except OSError:
+        for part in folder.glob("*"):
+            shutil.rmtree(part, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+        raise
 
 
 def write_private(path: Path, content: bytes) -> None:

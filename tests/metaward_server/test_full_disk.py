@@ -13,7 +13,12 @@ from metaward.errors import FederationError
 from metaward.progress import RoundEvent
 from metaward.study import AdamSettings, Study
 from metaward_server import study_run
-from metaward_server.coordinator.home import CoordinatorSettings, create, renew_certificate
+from metaward_server.coordinator.home import (
+    CoordinatorSettings,
+    create,
+    open_coordinator,
+    renew_certificate,
+)
 from metaward_server.coordinator.troubles import require_disk, troubles
 from metaward_server.study_run import run_study
 from proxied_coordinator import NOW
@@ -94,3 +99,17 @@ def test_a_renewal_on_a_full_disk_leaves_the_old_certificate_and_its_key(disk: S
     after = made.key.read_bytes(), made.certificate.read_bytes()
     assert after[0] != before[0]
     assert after[1] != before[1]
+
+
+@pytest.mark.parametrize("pages_left", range(0, 20, 3))
+def test_a_coordinator_that_a_full_disk_did_not_take_can_be_made_there_once_there_is_room(
+    disk: SmallDisk, pages_left: int
+) -> None:
+    settings = CoordinatorSettings(address="a.example:9443")
+    disk.fill(pages_left)
+    try:
+        create(disk.path / "c", settings, NOW)
+    except OSError:
+        disk.free()
+        create(disk.path / "c", settings, NOW)
+    assert open_coordinator(disk.path / "c").settings == settings

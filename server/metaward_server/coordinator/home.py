@@ -28,7 +28,13 @@ from metaward.config import Settings, load_settings
 from metaward.errors import ConfigError
 from metaward.health import LOOPBACK
 from metaward.patterns import ADDRESS, ADDRESS_OR_NOTHING, NAME
-from metaward.private_file import make_private_folder, require_private, write_private
+from metaward.private_file import (
+    make_private_folder,
+    require_private,
+    whole_or_empty,
+    write_private,
+)
+from metaward.whole_file import write_atomically
 from metaward_server.coordinator.certificates import (
     Issued,
     days_left,
@@ -206,17 +212,18 @@ def create(folder: Path, settings: CoordinatorSettings, now: datetime) -> Coordi
             next_step="Choose another one; an authority is never made twice in one place.",
         )
     coordinator = Coordinator(folder.resolve(), settings)
-    make_folders(folder)
     authority = new_authority(settings.name, now)
     server = new_server_certificate(authority, settings.host, now)
-    write_private(coordinator.ca_key, authority.key)
-    coordinator.ca_certificate.write_bytes(authority.certificate)
-    write_private(coordinator.key, server.key)
-    coordinator.certificate.write_bytes(server.certificate)
-    write_private(coordinator.secret, secrets.token_bytes(SECRET_BYTES))
-    # last: a folder without it is none, so one that was left half-made is not taken for whole
-    text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
-    (folder / COORDINATOR_FILE).write_text(text, encoding="utf-8")
+    with whole_or_empty(folder):
+        make_folders(folder)
+        write_private(coordinator.ca_key, authority.key)
+        coordinator.ca_certificate.write_bytes(authority.certificate)
+        write_private(coordinator.key, server.key)
+        coordinator.certificate.write_bytes(server.certificate)
+        write_private(coordinator.secret, secrets.token_bytes(SECRET_BYTES))
+        # last: a folder without it is none, so one that was left half-made is not taken for whole
+        text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
+        write_atomically(folder / COORDINATOR_FILE, text)
     return coordinator
 
 
