@@ -72,7 +72,7 @@ def print_standing(found: dict[str, Any]) -> None:  # Any: JSON
     console = Console()
     running = "running" if found["running"] else "[red]not running[/]"
     days = found["certificate_days_left"]
-    console.print(f"[bold]{found['name']}[/] at {found['address']}: {running}")
+    console.print(f"[bold]{found['name']}[/] at {escape(found['address'])}: {running}")
     console.print(f"Certificate: {days} days left")
     for trouble in found["troubles"]:
         console.print(f"[yellow]{escape(trouble)}[/]", soft_wrap=True)
@@ -90,6 +90,6 @@ def print_standing(found: dict[str, Any]) -> None:  # Any: JSON
             f"{one['rounds_done']}/{one['rounds']}",
             f"{one['last_admitted']} of {one['last_asked']}",
             refused,
-            one["reason"],
+            escape(one["reason"]),
         )
     console.print(studies)

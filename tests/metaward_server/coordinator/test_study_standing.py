@@ -19,6 +19,7 @@ from metaward_server.coordinator import hospitals, studies
 from metaward_server.coordinator.home import Coordinator
 from metaward_server.coordinator.keeper import keep_once
 from metaward_server.coordinator.standing import print_standing, standing
+from metaward_server.coordinator.studies import StudyState
 from metaward_server.rounds_log import RoundsLog
 from metaward_server.study_run import first_theta, initial_theta
 
@@ -112,6 +113,18 @@ def test_where_things_stand_is_told_without_a_superlink(
     keep_once(coordinator)
     [north] = standing(coordinator, datetime.now(UTC))["hospitals"]
     assert (north["status"], north["last_seen"]) == ("online", "now")
+
+
+def test_what_stands_in_brackets_is_shown_and_not_taken_for_a_colour(
+    coordinator: Coordinator, superlink: FakeSuperLink, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = studies.want(coordinator, STUDY, nodes=1)
+    folder.write(StudyState(state="failed", nodes=1, reason="[/a]"))
+    found = standing(coordinator, datetime.now(UTC))
+    print_standing(found | {"address": "[fd00::5]:9443"})
+    shown = capsys.readouterr().out
+    assert "at [fd00::5]:9443: running" in shown
+    assert "[/a]" in shown
 
 
 @pytest.fixture
