@@ -1,7 +1,9 @@
 """The coordinator's processes: SuperLink, proxy, and the one that runs studies."""
 
 import json
+import shlex
 import socket
+import ssl
 import sys
 from importlib.util import find_spec
 
@@ -71,8 +73,10 @@ def require_startable(coordinator: Coordinator) -> None:
     """Look at what would make a process end again and again.
 
     Raises:
-        ConfigError: Another process has a port of ours, or the extra `metrics` is not installed.
+        ConfigError: Certificate and key are no pair, another process has a port of ours, or the
+            extra `metrics` is not installed.
     """
+    _require_pair(coordinator)
     settings, where = coordinator.settings, str(coordinator.folder / COORDINATOR_FILE)
     for key, (host, port) in settings.places():
         require_free(port, key=key, where=where, host=host)
@@ -83,6 +87,20 @@ def require_startable(coordinator: Coordinator) -> None:
             where=where,
             next_step="pip install 'metaward[metrics]', or take `metrics` out.",
         )
+
+
+def _require_pair(coordinator: Coordinator) -> None:
+    """Check that the key is the certificate's: a renewal may have been killed between the two."""
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(coordinator.certificate, coordinator.key, password="")
+    except ssl.SSLError:
+        raise ConfigError(
+            f"no key of the certificate {coordinator.certificate}",
+            expected="the two that `metaward server renew` wrote together",
+            where=str(coordinator.key),
+            next_step=f"metaward server renew {shlex.quote(str(coordinator.folder))}",
+        ) from None
 
 
 def is_up(coordinator: Coordinator) -> bool:

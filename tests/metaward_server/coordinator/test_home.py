@@ -21,6 +21,7 @@ from metaward_server.coordinator.home import (
     renew_certificate,
 )
 from metaward_server.coordinator.hospitals import enrolled
+from metaward_server.coordinator.processes import require_startable
 from metaward_server.coordinator.proxy import FLEET_PATHS, proxy_config
 from metaward_server.coordinator.troubles import troubles
 from real_federation import METAWARD, NGINX, free_ports
@@ -182,6 +183,23 @@ def test_a_damaged_certificate_or_key_is_one_sentence_with_its_file(
         assert str(path) in said
         assert step in said
     assert enrolled(made) == []
+
+
+@pytest.mark.parametrize("content", ["", "another's"])
+def test_a_coordinator_whose_key_is_not_its_certificates_is_told_before_it_starts(
+    tmp_path: Path, content: str
+) -> None:
+    """As a renewal leaves it that was killed between the two files."""
+    public, superlink, health = free_ports(3)
+    settings = CoordinatorSettings(
+        address=f"localhost:{public}", superlink_port=superlink, health_port=health
+    )
+    made, other = create(tmp_path / "c", settings, NOW), new(tmp_path / "other")
+    made.key.write_bytes(other.key.read_bytes() if content else b"")
+    with pytest.raises(ConfigError, match=r"no key of the certificate.*server renew"):
+        require_startable(made)
+    renew_certificate(made, NOW)
+    require_startable(made)
 
 
 def test_an_authority_that_has_expired_signs_no_certificate_that_nobody_would_accept(
