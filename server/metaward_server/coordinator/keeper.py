@@ -38,9 +38,10 @@ def keep_once(coordinator: Coordinator, *, thorough: bool = True) -> None:
         FederationError: The SuperLink is not there, or said no; or nothing can be written down.
     """
     require_disk(coordinator)  # before a submission that would fail is counted
-    if thorough or not all(one.node for one in enrolled(coordinator)):
-        for name in register_nodes(coordinator):
-            logger.info("hospital %s has a node", name)
+    try:
+        _look_after_hospitals(coordinator, thorough=thorough)
+    except ConfigError as error:  # a damaged file of a hospital must not stop the studies
+        logger.warning("hospitals: %s", error)
     for folder in all_studies(coordinator):
         if not thorough and is_held(folder.path):
             continue
@@ -48,6 +49,12 @@ def keep_once(coordinator: Coordinator, *, thorough: bool = True) -> None:
             _look_after(coordinator, folder)
         except ConfigError as error:  # a damaged file of one study must not stop the others
             logger.warning("study %s: %s", folder.path.name, error)
+
+
+def _look_after_hospitals(coordinator: Coordinator, *, thorough: bool) -> None:
+    if thorough or not all(one.node for one in enrolled(coordinator)):
+        for name in register_nodes(coordinator):
+            logger.info("hospital %s has a node", name)
 
 
 def _look_after(coordinator: Coordinator, folder: StudyFolder) -> None:

@@ -97,6 +97,15 @@ def test_a_damaged_file_of_one_study_does_not_stop_the_others(
     assert folder.state.state == "running"
 
 
+def test_a_damaged_file_of_a_hospital_does_not_stop_the_studies(
+    coordinator: Coordinator, superlink: FakeSuperLink
+) -> None:
+    (coordinator.hospitals / "a.yaml").write_text("{")
+    folder = studies.want(coordinator, STUDY, nodes=1)
+    keep_once(coordinator)
+    assert folder.state.state == "running"
+
+
 def test_where_things_stand_is_told_without_a_superlink(
     coordinator: Coordinator, superlink: FakeSuperLink
 ) -> None:
