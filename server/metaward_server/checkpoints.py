@@ -126,7 +126,8 @@ class CheckpointStore:
         )
 
     def _newest_first(self) -> list[Path]:
-        return sorted(self.folder.glob("round-[0-9]*"), reverse=True)
+        found = self.folder.glob("round-[0-9]*")
+        return sorted(found, key=lambda path: (len(path.name), path.name), reverse=True)
 
     def _load(self, folder: Path) -> Progress:
         summary = _read_summary(folder)

@@ -50,6 +50,14 @@ def test_the_last_three_are_kept(store: CheckpointStore, theta: Arrays) -> None:
     assert store.load_newest().next_round == 5
 
 
+def test_the_millionth_round_is_newer_than_the_one_before(
+    store: CheckpointStore, theta: Arrays
+) -> None:
+    for next_round in (999_998, 999_999, 1_000_000, 1_000_001):
+        store.save(Progress(next_round, theta, {}))
+        assert store.load_newest().next_round == next_round
+
+
 @pytest.mark.parametrize("name", ["theta.safetensors", "outer.safetensors", "checkpoint.json"])
 @pytest.mark.parametrize("harm", ["cut", "flip", "remove"])
 def test_a_torn_checkpoint_falls_back_to_the_one_before(
