@@ -8,6 +8,7 @@ checkpoints/     to resume from
 privacy.json     per site: unit, relation, mechanism, accountant, epsilon, delta
 report.json      the evaluation, for machines
 report.html      the same, for people
+lock             held by the process that trains
 """
 
 import json

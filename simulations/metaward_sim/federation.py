@@ -10,6 +10,7 @@ from metaward.arrays import Arrays
 from metaward.device import ON_CPU
 from metaward.errors import ConfigError
 from metaward.progress import RoundEvent
+from metaward.services import only_one
 from metaward.study import Study
 from metaward.workers import WorkerPool, available_cores
 from metaward_client.app import DEVICE_KEY, POLICY_KEY, ROUND_LOG_KEY, SIMULATED_KEY, SITE_KEY
@@ -62,13 +63,15 @@ def run_federation(
         start: The model artefact that the study begins from, where it names one.
 
     Raises:
-        ConfigError: No site, two sites of one name, nothing to resume, or Ray is not installed.
+        ConfigError: No site, two sites of one name, nothing to resume, Ray is not installed, or
+            another process is at this run.
         FederationError: The sites did not give what the study needs.
     """
     node_configs = _node_configs(sites, run_dir, policies or {}, device)
     client_app = NOISE_ONLY_APP if noise_only else CLIENT_APP
     n_workers = min(workers or available_cores(), len(sites))
-    with flower_log(run_dir / FLOWER_LOG):
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with only_one(run_dir, "this run"), flower_log(run_dir / FLOWER_LOG):
         match grid:
             case "in-process":
                 with WorkerPool(n_workers, preload=PRELOADED) as pool:

@@ -104,6 +104,19 @@ def test_interrupted_and_resumed_or_with_one_worker_it_ends_at_the_same_bits(
     assert bits(run_federation(STUDY, sites, tmp_path / "cut", resume=True)) == bits(whole)
 
 
+def test_a_run_that_goes_on_elsewhere_is_not_resumed_beside_it(
+    sites: Sequence[Path], tmp_path: Path
+) -> None:
+    def resume_meanwhile(event: RoundEvent) -> None:
+        if event.round_index == 1:
+            with pytest.raises(ConfigError, match="this run runs already"):
+                run_federation(STUDY, sites, tmp_path, resume=True)
+
+    run_federation(STUDY, sites, tmp_path, on_round=resume_meanwhile)
+    lines = (tmp_path / "rounds.jsonl").read_text().splitlines()
+    assert [json.loads(line)["round_index"] for line in lines] == [0, 1, 2]
+
+
 def test_the_order_in_which_sites_are_named_changes_no_bit(
     sites: Sequence[Path], tmp_path: Path
 ) -> None:
