@@ -148,6 +148,35 @@ def test_voi_lut_goes_before_the_window(tmp_path: Path) -> None:
     np.testing.assert_allclose(plane_of(path)[0, :4], [1, 0, 0.2, 0.2], atol=1e-3)
 
 
+def test_a_voi_lut_takes_the_rescaled_values(tmp_path: Path) -> None:
+    # PS3.3 C.11.2.1.1: its input is what the modality transformation gives. 65436 is -100.
+    path = write_dicom(
+        path=tmp_path / "a",
+        pixels=columns_of(0, 924, 925, 926),
+        modality="CT",
+        elements={
+            "RescaleSlope": 1,
+            "RescaleIntercept": -1024,
+            "VOILUTSequence": [_lut(65436, [0, 51, 102], 8)],
+        }
+        | one_window(40, 400),
+    )
+    np.testing.assert_allclose(plane_of(path)[0, :4], [0, 0, 0.2, 0.4], atol=1e-3)
+
+
+def test_what_a_modality_lut_gives_is_unsigned(tmp_path: Path) -> None:
+    # PS3.3 C.11.1.1: so the second table starts at 40,000, and not below 0
+    path = write_dicom(
+        path=tmp_path / "a",
+        pixels=columns_of(0, 1, 2, 3),
+        elements={
+            "ModalityLUTSequence": [_lut(0, [0, 40000, 40001, 65535], 16)],
+            "VOILUTSequence": [_lut(40000, [0, 51, 102], 8)],
+        },
+    )
+    np.testing.assert_allclose(plane_of(path)[0, :4], [0, 0, 0.2, 0.4], atol=1e-3)
+
+
 def test_an_empty_lut_counts_as_none(tmp_path: Path) -> None:
     path = write_dicom(
         path=tmp_path / "a",

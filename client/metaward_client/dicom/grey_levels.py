@@ -80,7 +80,7 @@ def _values_of_interest(
         centre, width = window
         return _stretch(values, centre - width / 2, centre + width / 2)
     table = _lookup_table(dataset, "VOILUTSequence")
-    if table is not None and values.dtype.kind in "iu":
+    if table is not None:
         return _stretch(table.apply(values), 0, 2**table.bits - 1)
     source = _functional_group(dataset, "FrameVOILUTSequence", frame) or dataset
     centre_, width_ = _first(source.get("WindowCenter")), _first(source.get("WindowWidth"))
@@ -123,8 +123,8 @@ class _LookupTable:
     """A modality or VOI LUT (PS3.3 C.11.1.1 and C.11.2.1.1).
 
     Attributes:
-        first: Stored value of the first entry; lower ones take that entry, higher ones the last.
-        entries: What stored values become.
+        first: Value of the first entry; lower ones take that entry, higher ones the last.
+        entries: What values become; unsigned.
         bits: Of an entry.
     """
 
@@ -133,10 +133,11 @@ class _LookupTable:
     bits: int
 
     def apply(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return the entries that values lead to; rescaled ones lead to the nearest."""
         first = self.first
-        if values.dtype.kind == "i" and first >= 2**15:  # written as unsigned, meant as signed
+        if values.dtype.kind != "u" and first >= 2**15:  # written as unsigned, meant as signed
             first -= 2**16
-        rows = np.clip(values.astype(np.int64) - first, 0, len(self.entries) - 1)
+        rows = np.clip(np.rint(values).astype(np.int64) - first, 0, len(self.entries) - 1)
         return np.asarray(self.entries[rows])
 
 
@@ -155,7 +156,7 @@ def _lookup_table(dataset: "Dataset", keyword: str) -> _LookupTable | None:
         kind = np.dtype("u1") if one_byte else np.dtype("<u2" if little else ">u2")
         entries = np.frombuffer(data, dtype=kind)[:n_entries]
     else:
-        entries = np.atleast_1d(np.asarray(data, dtype=np.int64))[:n_entries]
+        entries = np.atleast_1d(np.asarray(data, dtype=np.uint16))[:n_entries]
     if entries.size == 0 or not 1 <= bits <= 16:
         return None
     return _LookupTable(first, entries, bits)
