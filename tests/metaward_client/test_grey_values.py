@@ -120,6 +120,17 @@ def test_padding_range_is_masked(tmp_path: Path) -> None:
     assert plane_of(path)[0, :4].tolist() == [0.0, 0.0, 0.0, 1.0]
 
 
+def test_a_padding_value_beyond_8_bits_marks_no_pixel_of_an_8_bit_image(tmp_path: Path) -> None:
+    # What a CT has for padding, -2000, stays in the header of a picture made from it: 63536, which
+    # is 48 where only the last 8 bits count.
+    path = write_dicom(
+        path=tmp_path / "a",
+        pixels=columns_of(0, 48, 100, 200, dtype=np.uint8),
+        elements={"PixelPaddingValue": 63536, **one_window(100.5, 201)},
+    )
+    np.testing.assert_allclose(plane_of(path)[0, :4], [0, 0.24, 0.5, 1], atol=1e-3)
+
+
 def _lut(first: int, entries: list[int], bits: int) -> Dataset:
     item = Dataset()
     item.LUTDescriptor = [len(entries), first, bits]

@@ -49,10 +49,12 @@ def _padding_mask(stored: NDArray[Any], dataset: "Dataset") -> NDArray[np.bool_]
     value = dataset.get("PixelPaddingValue")
     if value is None or stored.dtype.kind not in "iu":
         return None
-    # Files give -2000 as 63536 and the other way round: compare in the image's own type.
-    low = np.array(int(value), dtype=np.int64).astype(stored.dtype)
+    # Files give -2000 as 63536 and the other way round: compare in 16 bits, as the image is signed.
+    # Not in 8: -2000 would wrap around to 48, which is a grey value.
+    words = np.result_type(stored.dtype, f"{stored.dtype.kind}2")
+    low = np.array(int(value), dtype=np.int64).astype(words)
     limit = dataset.get("PixelPaddingRangeLimit")
-    high = low if limit is None else np.array(int(limit), dtype=np.int64).astype(stored.dtype)
+    high = low if limit is None else np.array(int(limit), dtype=np.int64).astype(words)
     mask = (stored >= min(low, high)) & (stored <= max(low, high))
     return mask if mask.any() and not mask.all() else None
 
