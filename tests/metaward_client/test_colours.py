@@ -78,6 +78,18 @@ def test_palette_is_expanded(tmp_path: Path) -> None:
     np.testing.assert_allclose(image, [[0, 0, 0], [1, 0, 0], [0, 0, 0.2], [0, 0, 0]], atol=1e-3)
 
 
+def test_a_colour_that_is_dark_in_all_of_a_palette_stays_dark(tmp_path: Path) -> None:
+    table = np.array([[0, 0, 0], [65535, 32768, 255]], dtype="<u2")
+    path = write_dicom(
+        path=tmp_path / "a",
+        pixels=columns_of(0, 1, dtype=np.uint8),
+        photometric="PALETTE COLOR",
+        elements=_palette(2, 0, table, 16),
+    )
+    image = decode_image(path, size=16, channels=3)[:, 0, :2].T
+    np.testing.assert_allclose(image, [[0, 0, 0], [1, 0.5, 0.0039]], atol=1e-3)
+
+
 def test_palette_of_bytes_with_more_than_256_entries_does_not_wrap(tmp_path: Path) -> None:
     table = np.zeros((512, 3), dtype=np.uint8)
     table[300] = (255, 0, 255)

@@ -55,7 +55,10 @@ def palette_image(indices: NDArray[Any], dataset: "Dataset") -> NDArray[np.float
     if "RedPaletteColorLookupTableData" in dataset:
         tables = [_palette_table(dataset, colour) for colour in _COLOURS]
         first = int(dataset.RedPaletteColorLookupTableDescriptor[1])
-        entries = np.stack(tables, axis=-1)  # (entries, 3)
+        entries = np.stack(tables, axis=-1).astype(np.float32)  # (entries, 3)
+        # Eight significant bits in sixteen: some writers put them high, some low. Of all colours
+        # together: one may be dark throughout.
+        entries /= np.float32(255 if entries.max(initial=0) <= 255 else 65535)
         return entries[np.clip(indices.astype(np.int64) - first, 0, len(entries) - 1)]
     from pydicom.pixels.processing import apply_color_lut
 
@@ -63,20 +66,18 @@ def palette_image(indices: NDArray[Any], dataset: "Dataset") -> NDArray[np.float
     return expanded.astype(np.float32) / np.float32(np.iinfo(expanded.dtype).max)
 
 
-def _palette_table(dataset: "Dataset", colour: str) -> NDArray[np.float32]:
+def _palette_table(dataset: "Dataset", colour: str) -> NDArray[Any]:
+    """Return the entries of one colour as they are stored, in bytes or words."""
     descriptor = dataset[f"{colour}PaletteColorLookupTableDescriptor"].value
     data = dataset[f"{colour}PaletteColorLookupTableData"].value
     n_entries = int(descriptor[0]) or 2**16
     if len(data) >= 2 * n_entries:
         little = dataset.original_encoding[1]
-        words = np.frombuffer(data[: 2 * n_entries], dtype="<u2" if little else ">u2")
-        # Eight significant bits in sixteen: some writers put them high, some low.
-        top = 255 if words.max(initial=0) <= 255 else 65535
-        return words.astype(np.float32) / np.float32(top)
+        return np.frombuffer(data[: 2 * n_entries], dtype="<u2" if little else ">u2")
     table = np.frombuffer(data[:n_entries], dtype=np.uint8)
     if len(table) < n_entries:
         raise RefusedImage(RefusalReason.UNDECODABLE_PIXELS)
-    return table.astype(np.float32) / np.float32(255)
+    return table
 
 
 def to_grey(rgb: NDArray[np.float32]) -> NDArray[np.float32]:
