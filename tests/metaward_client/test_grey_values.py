@@ -21,6 +21,14 @@ def test_window_of_the_file_follows_the_standards_linear_formula(tmp_path: Path)
     np.testing.assert_allclose(plane_of(path)[0, :8], expected, atol=1e-3)
 
 
+def test_a_window_of_width_1_is_a_threshold(tmp_path: Path) -> None:
+    # PS3.3 C.11.2.1.2.1: black up to 100 - 0.5 - (1 - 1) / 2, white above
+    path = write_dicom(
+        path=tmp_path / "a", pixels=columns_of(0, 99, 100, 900), elements=one_window(100, 1)
+    )
+    assert plane_of(path)[0, :4].tolist() == [0.0, 0.0, 1.0, 1.0]
+
+
 def test_exact_and_sigmoid_windows(tmp_path: Path) -> None:
     pixels = columns_of(0, 50, 100, 200)
     exact = write_dicom(

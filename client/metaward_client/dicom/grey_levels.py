@@ -93,7 +93,7 @@ def _values_of_interest(
             return np.asarray(1 / (1 + np.exp(exponent)), dtype=np.float32)
         if function == "LINEAR_EXACT" and width_ > 0:  # C.11.2.1.3.2
             return _stretch(values, centre_ - width_ / 2, centre_ + width_ / 2)
-        if function == "LINEAR" and width_ > 1:  # C.11.2.1.2.1
+        if function == "LINEAR" and width_ >= 1:  # C.11.2.1.2.1
             middle, half = centre_ - 0.5, (width_ - 1) / 2
             return _stretch(values, middle - half, middle + half)
     shown = values if padding is None else values[~padding]
@@ -101,9 +101,12 @@ def _values_of_interest(
 
 
 def _stretch(values: NDArray[Any], low: float, high: float) -> NDArray[np.float32]:
-    """Map low..high to 0..1 and clip; a constant image becomes black."""
+    """Map low..high to 0..1 and clip; of no width, it is a threshold above which all is white.
+
+    A constant image becomes black.
+    """
     if not high > low:
-        return np.zeros(values.shape, dtype=np.float32)
+        return np.asarray(values > high, dtype=np.float32)
     grey = values.astype(np.float32)
     grey -= np.float32(low)
     grey /= np.float32(high - low)
