@@ -101,6 +101,28 @@ def test_a_character_set_that_dicom_does_not_have_is_bytes_one_by_one(
     assert header.patient_id == raw.decode("latin-1")
 
 
+@pytest.mark.parametrize(
+    ("name", "one", "other"),
+    [
+        pytest.param(b"ISO_IR 192", b"M\xfcller", b"M\xf6ller", id="Latin 1 called UTF-8"),
+        pytest.param(b"ISO_IR 13", b"A\xfe", b"A\xff", id="beyond the set"),
+        pytest.param(
+            b"ISO 2022 IR 87", b"\x1b$B\x7f\x7f\x1b(B", b"\x1b$B\x7f~\x1b(B", id="escapes"
+        ),
+    ],
+)
+def test_ids_that_their_character_set_cannot_read_stay_two_patients(
+    tmp_path: Path, name: bytes, one: bytes, other: bytes
+) -> None:
+    with quiet_pydicom():
+        headers = [
+            read_header(with_raw_texts(tmp_path / str(number), name, raw))
+            for number, raw in enumerate((one, other))
+        ]
+    ids = [header.patient_id for header in headers if isinstance(header, Header)]
+    assert ids == [one.decode("latin-1"), other.decode("latin-1")]
+
+
 @pytest.mark.parametrize("name", [b"ISO_IR 100", b"ISO IR 100", b"ISO-IR-100"])
 def test_spellings_of_a_character_set_of_dicom_are_read_as_it(tmp_path: Path, name: bytes) -> None:
     with quiet_pydicom():

@@ -35,6 +35,9 @@ MAX_TEXT_BYTES = 1024
 """Of an identifier; the standard has 64 characters at most (PS3.5, 6.2). Some decoders take time
 that grows with the square of the length."""
 
+UNDECODED = "\N{REPLACEMENT CHARACTER}"
+"""In the place of bytes that a character set does not have: all such bytes would be equal."""
+
 _KEYWORDS = (
     "SOPClassUID",
     "SOPInstanceUID",
@@ -156,16 +159,18 @@ def _patient_text(dataset: "Dataset", keyword: str) -> str:
     """Return a text in the file's character set.
 
     pydicom takes the name of any of Python's codecs for a character set; some of those make texts
-    that no database can hold, or take hours. Where a file names a set that DICOM does not have, the
-    text is its bytes one by one: the same bytes are then the same patient.
+    that no database can hold, or take hours. Where a file names a set that DICOM does not have, or
+    one that its bytes are not in, the text is its bytes one by one: the same bytes are then the
+    same patient, and others another.
     """
     value = _raw(dataset, keyword)
     if not isinstance(value, bytes) or (value.isascii() and b"\x1b" not in value):
         return _text(dataset, keyword)
+    bytewise = _bounded(value).decode("latin-1").strip("\0 ")
     if not _has_standard_character_set(dataset):
-        return _bounded(value).decode("latin-1").strip("\0 ")
-    _bounded(value)
-    return _storable(str(dataset[_TAG[keyword]].value or "").strip("\0 "))
+        return bytewise
+    text = str(dataset[_TAG[keyword]].value or "").strip("\0 ")
+    return bytewise if UNDECODED in text else _storable(text)
 
 
 def _bounded(value: bytes) -> bytes:
