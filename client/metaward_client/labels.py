@@ -57,7 +57,7 @@ def read_label_table(path: Path, *, key: LabelKey, label: str) -> LabelTable:
         DataError: The header cannot be read. A row that cannot be is counted.
     """
     first, *lines = _LINE_END.split(_content(path).removeprefix(BYTE_ORDER_MARK))
-    delimiter = chr(max(DELIMITERS, key=first.count))
+    delimiter = _delimiter(first, key, label)
     header = _header(path, first, delimiter)
     key_column, label_column = _columns(path, header, key, label)
     labels_of: dict[str, dict[str, list[int]]] = {}
@@ -125,6 +125,19 @@ def _cells(line: bytes, delimiter: str) -> list[str] | None:
     return None if "\0" in text else cells
 
 
+def _delimiter(line: bytes, key: LabelKey, label: str) -> str:
+    """Return what parts a header row into columns that hold key and label.
+
+    The most frequent sign may be inside a name: `patient_id;Finding (yes, no, unclear);label`.
+    Where none gives both columns, it is the most frequent one.
+    """
+    by_number = sorted(map(chr, DELIMITERS), key=lambda sign: -line.count(sign.encode()))
+    for delimiter in by_number:
+        if all(_places([cell.strip() for cell in _cells(line, delimiter) or ()], key, label)):
+            return delimiter
+    return by_number[0]
+
+
 def _header(path: Path, line: bytes, delimiter: str) -> list[str]:
     cells = _cells(line, delimiter)
     if cells is None:
@@ -139,10 +152,7 @@ def _header(path: Path, line: bytes, delimiter: str) -> list[str]:
 
 def _columns(path: Path, header: list[str], key: LabelKey, label: str) -> tuple[int, int]:
     """Return the indices of key and label, or say what is wrong with the header."""
-    of_key = [i for i, name in enumerate(header) if name == key]
-    if not of_key:
-        of_key = [i for i, name in enumerate(header) if _letters(name) == _letters(key)]
-    of_label = [i for i, name in enumerate(header) if name == label]
+    of_key, of_label = _places(header, key, label)
     for setting, wanted, there, other in (
         ("data.key", key, of_key, label if of_label else None),
         ("data.label", label, of_label, key if of_key else None),
@@ -150,6 +160,14 @@ def _columns(path: Path, header: list[str], key: LabelKey, label: str) -> tuple[
         if len(there) != 1:
             raise _wrong_columns(path, header, setting, wanted, len(there), other)
     return of_key[0], of_label[0]
+
+
+def _places(header: list[str], key: LabelKey, label: str) -> tuple[list[int], list[int]]:
+    """Return the indices of the columns that have the key's name, and the label's."""
+    of_key = [i for i, name in enumerate(header) if name == key]
+    if not of_key:
+        of_key = [i for i, name in enumerate(header) if _letters(name) == _letters(key)]
+    return of_key, [i for i, name in enumerate(header) if name == label]
 
 
 def _wrong_columns(

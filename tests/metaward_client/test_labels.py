@@ -32,6 +32,20 @@ def test_tables_as_spreadsheets_write_them_are_read(tmp_path: Path, content: byt
     assert _read(tmp_path, content).labels_of == {"1.2": {"a": [2]}}
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"SOPInstanceUID;Finding (yes, no, unclear);label\n1.2;yes;a\n",
+        b'sop_instance_uid,"left; right; both; none",label\n1.2,left,a\n',
+        b'"Finding, side";SOPInstanceUID;label\nleft;1.2;a\n',
+    ],
+)
+def test_a_name_may_hold_signs_that_part_columns_in_other_tables(
+    tmp_path: Path, content: bytes
+) -> None:
+    assert _read(tmp_path, content).labels_of == {"1.2": {"a": [2]}}
+
+
 def test_rows_without_key_or_label_are_counted(tmp_path: Path) -> None:
     table = _read(tmp_path, "sop_instance_uid,label\n1.2,\n,a\n1.3\n1.4,b\n")
     assert table.incomplete_rows == (2, 3, 4)
