@@ -19,6 +19,10 @@ from numpy.typing import NDArray
 from metaward_client.dicom.cache_folder import readers_digest
 from metaward_client.dicom.refusals import RefusalReason
 
+WORTH_ANOTHER_TRY = (RefusalReason.DECODER_DIED, RefusalReason.UNREADABLE_FILE)
+"""Not remembered: a decoder may have been short of memory, and permissions and disks are mended
+without a change of size or time."""
+
 
 @dataclass(frozen=True)
 class ImageSettings:
@@ -118,11 +122,8 @@ class ImageStore:
         content = {
             "generation": index.generation,
             "keys": index.keys,
-            # A decoder that died may have been short of memory: it gets another chance.
             "refused": {
-                key: why
-                for key, why in index.refused.items()
-                if why is not RefusalReason.DECODER_DIED
+                key: why for key, why in index.refused.items() if why not in WORTH_ANOTHER_TRY
             },
         }
         descriptor, name = tempfile.mkstemp(prefix="index-", suffix=".tmp", dir=self._folder)

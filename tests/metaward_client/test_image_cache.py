@@ -12,7 +12,7 @@ import pytest
 from dicom_factory import TRANSFER_SYNTAXES, write_dicom
 from metaward.errors import DataError
 from metaward_client import image_cache, image_store
-from metaward_client.dicom import pixels
+from metaward_client.dicom import dicom_file, pixels
 from metaward_client.dicom.progress import no_progress
 from metaward_client.dicom.refusals import RefusalReason
 from metaward_client.dicom.walk import FoundFile
@@ -186,6 +186,20 @@ def test_a_file_that_kills_its_decoder_is_refused_and_tried_again_later(
     assert lost.refused == {0: RefusalReason.DECODER_DIED, 1: RefusalReason.DECODER_DIED}
     monkeypatch.undo()
     assert load("01").refused == {}
+
+
+def test_a_file_that_could_not_be_read_is_refused_and_tried_again_later(
+    load: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(_: str) -> None:
+        raise OSError(116, "Stale file handle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dicom_file, "_open_regular", stale)
+        assert load("01").refused == dict.fromkeys((0, 1), RefusalReason.UNREADABLE_FILE)
+    again = load("01")
+    assert again.refused == {}
+    assert len(again.images) == 2
 
 
 def test_a_full_disk_leaves_the_old_state(load: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
