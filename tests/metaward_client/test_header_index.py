@@ -1,5 +1,6 @@
 import os
 import sqlite3
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from dicom_factory import write_dicom
 from metaward.errors import DataError
-from metaward_client.dicom import header_index, header_reading
+from metaward_client.dicom import cache_folder, header_index, header_reading
 from metaward_client.dicom.header import Header
 from metaward_client.dicom.header_index import DATABASE, HeaderIndex, index_headers
 from metaward_client.dicom.refusals import RefusalReason
@@ -85,6 +86,18 @@ def test_an_index_of_other_versions_is_made_anew(tree: Path, cache: Path) -> Non
     database = sqlite3.connect(cache / DATABASE)
     database.execute("PRAGMA user_version = 7")
     database.close()
+    assert index_headers(tree, cache).n_read == 6
+
+
+def test_a_decoder_that_is_installed_later_has_the_headers_read_anew(
+    tree: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert index_headers(tree, cache).n_read == 6
+
+    def with_libjpeg(name: str) -> str:
+        return "99.0" if name == "pylibjpeg-libjpeg" else version(name)
+
+    monkeypatch.setattr(cache_folder, "version", with_libjpeg)
     assert index_headers(tree, cache).n_read == 6
 
 

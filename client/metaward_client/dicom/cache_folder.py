@@ -9,7 +9,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from metaward.errors import ConfigError
@@ -23,6 +23,7 @@ _READERS = (
     "pydicom",
     "pyjpegls",
     "pylibjpeg",
+    "pylibjpeg-libjpeg",  # only where somebody installed it
     "pylibjpeg-openjpeg",
     "pylibjpeg-rle",
     "python-gdcm",
@@ -85,5 +86,12 @@ def locked(folder: Path) -> Iterator[None]:
 def readers_digest() -> str:
     """Return a digest of everything that decides how a file is read, apart from settings."""
     parts = [f"metaward-{CODE_VERSION}"]
-    parts += [f"{name}-{version(name)}" for name in _READERS]
+    parts += [f"{name}-{_version_of(name)}" for name in _READERS]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+
+def _version_of(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "none"
