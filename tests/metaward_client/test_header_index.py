@@ -106,8 +106,19 @@ def test_the_index_can_be_read_by_its_owner_only(tree: Path, cache: Path) -> Non
     assert (cache / DATABASE).stat().st_mode & 0o077 == 0
 
 
+def test_a_folder_is_found_below_each_folder_of_the_root_that_links_to_it(
+    tree: Path, tmp_path: Path
+) -> None:
+    (tree / "a0" / "b").rename(tmp_path / "shared")
+    for name in ("a0/b", "a0/c", "a1/c"):
+        (tree / name).symlink_to(tmp_path / "shared")
+    paths = [file.path for file in walk_files(tree).files if file.path.endswith("IM0")]
+    assert [path.split("/")[0] for path in paths] == ["a0", "a1"]
+
+
 def test_loops_of_links_end_and_each_folder_is_entered_once(tree: Path, cache: Path) -> None:
     (tree / "a0" / "up").symlink_to(tree)
+    (tree / "a0" / "b" / "here").symlink_to(tree / "a0" / "b")
     (tree / "self").symlink_to(tree / "self")
     (tree / "dangling").symlink_to(tree / "nowhere")
     index = index_headers(tree, cache)

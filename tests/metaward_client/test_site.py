@@ -193,6 +193,17 @@ def test_an_image_with_two_labels_has_a_reason_of_its_own_and_the_scan_names_the
     assert [c.rows for c in scan.join.contradictions] == [(2, 10)]
 
 
+def test_a_folder_that_is_linked_into_two_label_folders_has_two_labels(tmp_path: Path) -> None:
+    for patient, labels in (("p1", ("cyst", "tumour")), ("p2", ("cyst",)), ("p3", ("tumour",))):
+        write_dicom(path=tmp_path / "archive" / patient / f"{patient}.dcm", patient_id=patient)
+        for label in labels:
+            (tmp_path / "north" / label).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "north" / label / patient).symlink_to(tmp_path / "archive" / patient)
+    scan = load_site(tmp_path / "north").scan()
+    assert {image.file.path for image in scan.images} == {"cyst/p2/p2.dcm", "tumour/p3/p3.dcm"}
+    assert scan.refused == {RefusalReason.AMBIGUOUS_LABEL: 2}
+
+
 @pytest.mark.parametrize("n_images", [0, 1])
 def test_where_a_mechanism_asks_a_site_without_a_usable_image_has_an_empty_task(
     tmp_path: Path, n_images: int, caplog: pytest.LogCaptureFixture

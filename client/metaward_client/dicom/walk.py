@@ -1,4 +1,4 @@
-"""Find every file under a folder, whatever the nesting, without following a loop twice."""
+"""Find every file under a folder, whatever the nesting, without following a loop for ever."""
 
 import os
 import stat
@@ -36,9 +36,11 @@ class Walk:
 
 
 def walk_files(root: Path, *, leave_out: frozenset[Path] = frozenset()) -> Walk:
-    """List the regular files under ``root``; links are followed, each folder is entered once.
+    """List the regular files under ``root``, following links.
 
-    Pipes, sockets and devices are left out: opening one could block for ever.
+    Each folder is entered once below each folder of the root: where these are labels, images that
+    are linked into two of them have two labels, whichever is listed first. Pipes, sockets and
+    devices are left out: opening one could block for ever.
 
     Args:
         root: The folder.
@@ -47,7 +49,7 @@ def walk_files(root: Path, *, leave_out: frozenset[Path] = frozenset()) -> Walk:
     """
     files: list[FoundFile] = []
     unreadable = 0
-    entered: set[tuple[int, int]] = set()
+    entered: set[tuple[str, int, int]] = set()
     queue = [("", os.fspath(root))]
     skip = {os.fspath(path) for path in leave_out}
     skip_names = {path.name for path in leave_out}
@@ -55,9 +57,11 @@ def walk_files(root: Path, *, leave_out: frozenset[Path] = frozenset()) -> Walk:
         prefix, folder = queue.pop()
         try:
             status = os.stat(folder)  # noqa: PTH116 (a string, for speed)
-            if (status.st_dev, status.st_ino) in entered:
+            folder_of_root = prefix.partition("/")[0]  # empty for the root, which is entered once
+            places = [(name, status.st_dev, status.st_ino) for name in ("", folder_of_root)]
+            if not entered.isdisjoint(places):
                 continue
-            entered.add((status.st_dev, status.st_ino))
+            entered.add(places[1])
             entries = list(_entries(folder))
         except OSError:
             unreadable += 1
