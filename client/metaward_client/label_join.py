@@ -12,6 +12,7 @@ from metaward_client.dicom.walk import FoundFile
 from metaward_client.labels import LabelTable, comparable_key
 from metaward_client.patients import PatientKey, patient_key
 from metaward_client.site_config import LabelKey
+from metaward_client.unicode_form import one_form
 
 Labels = dict[str, list[int]]
 """label -> rows of the table that give it; no rows where the folder gives it."""
@@ -179,7 +180,7 @@ def _as_text(name: str) -> str:
 
     Two names stay two: bytes that are not UTF-8 become escapes.
     """
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    return one_form(os.fsencode(name).decode("utf-8", "backslashreplace"))
 
 
 def _table_labels(

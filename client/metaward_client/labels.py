@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import get_args
 
 from metaward.errors import ConfigError, DataError
+from metaward_client.patients import comparable_id
 from metaward_client.site_config import LabelKey
+from metaward_client.unicode_form import one_form
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"\r\n|\n|\r")
@@ -78,7 +80,8 @@ def read_label_table(path: Path, *, key: LabelKey, label: str) -> LabelTable:
             incomplete.append(number)
             continue
         spellings.add(name)
-        labels_of.setdefault(comparable_key(key, name), {}).setdefault(value, []).append(number)
+        labels = labels_of.setdefault(comparable_key(key, name), {})
+        labels.setdefault(one_form(value), []).append(number)
     return LabelTable(labels_of, n_rows, tuple(incomplete), tuple(unreadable), frozenset(spellings))
 
 
@@ -86,9 +89,9 @@ def comparable_key(key: LabelKey, value: str) -> str:
     """Return a key as it is compared: blanks, case of patient IDs, slashes of paths."""
     value = value.strip("\0 \t")
     if key == "patient_id":
-        return value.upper()
+        return comparable_id(value)
     if key == "path":
-        parts = value.replace("\\", "/").split("/")
+        parts = one_form(value).replace("\\", "/").split("/")
         return "/".join(part for part in parts if part not in ("", "."))
     return value
 

@@ -4,6 +4,7 @@ import hashlib
 import hmac
 
 from metaward_client.dicom.header import Header
+from metaward_client.unicode_form import one_form
 
 PatientKey = tuple[str, str]
 """Issuer and patient ID, comparable."""
@@ -15,8 +16,17 @@ def patient_key(header: Header) -> PatientKey | None:
     Hospitals write one ID in several ways (padded, lower case), and two departments may give the
     same ID to different patients under different issuers.
     """
-    identifier = header.patient_id.strip().upper()
-    return (header.issuer.strip().upper(), identifier) if identifier else None
+    identifier = comparable_id(header.patient_id)
+    return (comparable_id(header.issuer), identifier) if identifier else None
+
+
+def comparable_id(text: str) -> str:
+    """Return a patient ID, or who issued it, as it is compared: blanks, case, form of an ä.
+
+    >>> comparable_id(" p7 ")
+    'P7'
+    """
+    return one_form(text.strip().upper())
 
 
 def token(key: PatientKey) -> bytes:

@@ -1,7 +1,9 @@
 """The join, on headers made by hand."""
 
 import os
+import unicodedata
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +12,7 @@ from metaward_client.dicom.header_index import IndexedFile
 from metaward_client.dicom.refusals import RefusalReason
 from metaward_client.dicom.walk import FoundFile
 from metaward_client.label_join import Contradiction, Join, join_labels
-from metaward_client.labels import LabelTable
+from metaward_client.labels import LabelTable, read_label_table
 from metaward_client.site_config import LabelKey
 
 
@@ -88,6 +90,30 @@ def test_folders_whose_names_are_not_utf8_are_different_labels_that_any_file_can
     join = join_labels([_file(f"{folder}/1") for folder in folders], None, key="path")
     labels = {image.label for image in join.images}
     assert labels == {r"b\xe4d", r"b\xe5d"}
+
+
+def test_an_umlaut_is_one_letter_however_unicode_writes_it(tmp_path: Path) -> None:
+    one, two = (unicodedata.normalize(form, "Läsion") for form in ("NFC", "NFD"))
+    assert one != two
+    files = [
+        _file(f"{one}/a", patient=one, issuer=one),
+        _file(f"{two}/b", patient=two, issuer=two),
+    ]
+    join = join_labels(files, None, key="path")
+    assert {image.label for image in join.images} == {one}
+    assert len({image.patient for image in join.images}) == 1
+    rows: tuple[tuple[LabelKey, str], ...] = (("patient_id", one), ("path", f"{one}/b"))
+    for key, row in rows:
+        (tmp_path / "labels.csv").write_text(f"{key},label\n{row},{two}\n")
+        table = read_label_table(tmp_path / "labels.csv", key=key, label="label")
+        assert _labels(join_labels(files, table, key=key))[f"{two}/b"] == one
+
+
+def test_a_patient_has_the_label_of_the_row_whatever_blanks_an_image_has_behind_the_id() -> None:
+    files = [_file("a", patient="7"), _file("b", patient="7\r\n"), _file("c", patient="7\xa0")]
+    join = join_labels(files, _table(("7", "sick")), key="patient_id")
+    assert _labels(join) == dict.fromkeys("abc", "sick")
+    assert len({image.patient for image in join.images}) == 1
 
 
 def test_one_image_in_two_label_folders_is_a_contradiction() -> None:

@@ -9,11 +9,12 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from metaward.config import Settings, load_settings
 from metaward.privacy_promise import BLOCK, DP_SGD, NO_MECHANISM
 from metaward_client.privacy.terms import LEAST_DELTA, Budget, Relation, Terms
+from metaward_client.unicode_form import one_form
 
 MAX_DELTA_TIMES_POPULATION = 0.1
 """target_delta is at most this over the population: a mechanism that publishes one patient in
@@ -85,7 +86,7 @@ class DpSgdPolicy(_Protected):
     images_per_patient: int = Field(
         4, ge=1, description="images that one patient's gradient is the mean of, at most"
     )
-    labels: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+    labels: tuple[Annotated[str, Field(min_length=1), AfterValidator(one_form)], ...] = Field(
         min_length=2, description="labels that take part: a public list; other images are left out"
     )
 

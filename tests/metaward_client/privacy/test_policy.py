@@ -105,6 +105,7 @@ def test_delta_is_at_most_a_tenth_of_one_over_the_population(build: Any) -> None
         (dp_sgd, {"rounds": 0}, "rounds"),
         (dp_sgd, {"labels": ["a"]}, "labels"),
         (dp_sgd, {"labels": ["a", "a"]}, "same label twice"),
+        (dp_sgd, {"labels": ["L\u00e4sion", "La\u0308sion"]}, "same label twice"),
         (dp_sgd, {"labels": ["a", ""]}, "labels"),
         (dp_sgd, {"unit": "image"}, "unit"),
         (dp_sgd, {"noise": 1.0}, "noise"),
