@@ -303,6 +303,18 @@ def test_a_copy_that_was_cut_short_is_refused(tmp_path: Path) -> None:
     assert read_header(str(path)) is RefusalReason.TRUNCATED_PIXELS
 
 
+@pytest.mark.parametrize("syntax", ["rle", "jpeg_ls", "jpeg_2000", "jpeg_baseline"])
+def test_a_compressed_copy_that_was_cut_short_is_refused(tmp_path: Path, syntax: str) -> None:
+    pixels = np.arange(4096, dtype=np.uint8).reshape(64, 64)
+    path = write_dicom(path=tmp_path / "a", transfer_syntax=syntax, pixels=pixels)
+    content = path.read_bytes()
+    for missing in (9, 20, 100):  # behind the last fragment come 8 bytes, which nobody needs
+        path.write_bytes(content[:-missing])
+        assert read_header(str(path)) is RefusalReason.TRUNCATED_PIXELS
+    path.write_bytes(content[:-8])
+    assert isinstance(read_header(str(path)), Header)
+
+
 @pytest.mark.parametrize("syntax", ["explicit", "implicit", "big", "jpeg_baseline"])
 def test_a_file_cut_before_its_pixels_is_never_taken_for_a_report(
     tmp_path: Path, syntax: str

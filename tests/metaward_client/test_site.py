@@ -204,6 +204,19 @@ def test_a_folder_that_is_linked_into_two_label_folders_has_two_labels(tmp_path:
     assert scan.refused == {RefusalReason.AMBIGUOUS_LABEL: 2}
 
 
+@pytest.mark.parametrize("syntax", ["explicit", "rle"])
+def test_of_two_copies_the_one_that_is_whole_is_used(tmp_path: Path, syntax: str) -> None:
+    for name in ("a.dcm", "b.dcm"):
+        path = tmp_path / "north" / "cyst" / name
+        write_dicom(path=path, instance="one", transfer_syntax=syntax)
+    cut = tmp_path / "north" / "cyst" / "a.dcm"
+    cut.write_bytes(cut.read_bytes()[:-40])
+    site = load_site(tmp_path / "north")
+    scan, images = site.decode(site.scan())
+    assert len(images) == 1
+    assert scan.refused == {RefusalReason.TRUNCATED_PIXELS: 1}
+
+
 @pytest.mark.parametrize("n_images", [0, 1])
 def test_where_a_mechanism_asks_a_site_without_a_usable_image_has_an_empty_task(
     tmp_path: Path, n_images: int, caplog: pytest.LogCaptureFixture

@@ -1,7 +1,7 @@
 """Read one header, and refuse what the header alone shows to be no usable image."""
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from pydicom.charset import python_encoding
 from pydicom.pixels.decoders.base import get_decoder
@@ -34,6 +34,12 @@ MAX_NUMBER = 2**31 - 1
 MAX_TEXT_BYTES = 1024
 """Of an identifier; the standard has 64 characters at most (PS3.5, 6.2). Some decoders take time
 that grows with the square of the length."""
+
+ITEM = b"\xfe\xff\x00\xe0"
+"""Before the table of offsets, and before each fragment of compressed pixels (PS3.5, A.4)."""
+
+ITEMS_LOOKED_AT = 8
+"""The table, and then some: nearly every frame is one fragment."""
 
 UNDECODED = "\N{REPLACEMENT CHARACTER}"
 """In the place of bytes that a character set does not have: all such bytes would be equal."""
@@ -132,14 +138,30 @@ def _is_decodable(opened: OpenedDicom, *, bits_stored: int) -> bool:
 
 
 def _is_truncated(opened: OpenedDicom, *, bits: int) -> bool:
-    """Say whether native pixels are fewer than the header promises."""
+    """Say whether pixels are fewer than the header promises, or their first frame is cut off."""
     assert opened.pixels is not None
     if opened.transfer_syntax not in NATIVE:
-        return False
+        return _has_cut_fragment(opened.stream, opened.pixels.offset, opened.stream_size)
     if _text(opened.dataset, "PhotometricInterpretation") == "YBR_FULL_422":
         bits = bits * 2 // 3
     there = min(opened.pixels.length, opened.stream_size - opened.pixels.offset)
     return there * 8 < bits
+
+
+def _has_cut_fragment(stream: BinaryIO, start: int, size: int) -> bool:
+    """Say whether one of the first items of compressed pixels reaches beyond the end of the file.
+
+    Of a copy that was cut short, a decoder would find it out: too late to use another copy.
+    """
+    for _ in range(ITEMS_LOOKED_AT):
+        stream.seek(start)
+        item = stream.read(8)
+        if item[:4] != ITEM:
+            return False
+        start += len(item) + int.from_bytes(item[4:], "little")
+        if start > size:
+            return True
+    return False
 
 
 def _raw(dataset: "Dataset", keyword: str) -> object:
