@@ -196,6 +196,23 @@ def test_what_a_modality_lut_gives_is_unsigned(tmp_path: Path) -> None:
     np.testing.assert_allclose(plane_of(path)[0, :4], [0, 0, 0.2, 0.4], atol=1e-3)
 
 
+@pytest.mark.parametrize("syntax", ["explicit", "implicit"])
+def test_a_lut_of_a_signed_image_may_have_more_than_32767_entries(
+    tmp_path: Path, syntax: str
+) -> None:
+    table = Dataset()
+    table.add_new("LUTDescriptor", "SS", [40000, -20000, 16])
+    table.add_new("LUTData", "OW", np.arange(40000, dtype="<u2").tobytes())
+    path = write_dicom(
+        path=tmp_path / "a",
+        pixels=columns_of(-20000, -10000, 0, 19999, dtype=np.int16),
+        transfer_syntax=syntax,
+        elements={"VOILUTSequence": [table]},
+    )
+    expected = np.array([0, 10000, 20000, 39999]) / 65535
+    np.testing.assert_allclose(plane_of(path)[0, :4], expected, atol=1e-3)
+
+
 def test_an_empty_lut_counts_as_none(tmp_path: Path) -> None:
     path = write_dicom(
         path=tmp_path / "a",

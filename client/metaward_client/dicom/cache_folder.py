@@ -14,7 +14,7 @@ from pathlib import Path
 
 from metaward.errors import ConfigError
 
-CODE_VERSION = 9
+CODE_VERSION = 10
 """Raise when reading, decoding or resizing changes what it gives for the same file."""
 
 _READERS = (

@@ -154,7 +154,9 @@ def _lookup_table(dataset: "Dataset", keyword: str) -> _LookupTable | None:
     descriptor, data = sequence[0].get("LUTDescriptor"), sequence[0].get("LUTData")
     if descriptor is None or data is None or len(descriptor) != 3:
         return None
-    n_entries, first, bits = int(descriptor[0]) or 2**16, int(descriptor[1]), int(descriptor[2])
+    # The number is unsigned (C.11.1.1.1) even where the element is signed as the image is.
+    n_entries = int(descriptor[0]) % 2**16 or 2**16
+    first, bits = int(descriptor[1]), int(descriptor[2])
     if isinstance(data, bytes):
         little = dataset.original_encoding[1]
         one_byte = len(data) < 2 * n_entries
