@@ -36,8 +36,10 @@ Out = Annotated[
     Path, typer.Option("--out", help="Parent folder; one folder per hospital is made in it.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace hospitals that are there already.")]
-_MAX_LISTED = 12
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+MOST_LISTED = 12
+"""Labels of a hospital that are shown; --json has all."""
 
 
 def register(app: typer.Typer) -> None:
@@ -231,7 +233,9 @@ def _print_hospitals(hospitals: "tuple[HospitalSummary, ...] | list[HospitalSumm
 
     table = Table("hospital", "images", "patients", "labels (images)")
     for hospital in hospitals:
-        labels = ", ".join(f"{label} ({n})" for label, n in hospital.labels.items())
+        shown = [f"{label} ({n})" for label, n in hospital.labels.items()]
+        more = f" and {len(shown) - MOST_LISTED} more" if len(shown) > MOST_LISTED else ""
+        labels = ", ".join(shown[:MOST_LISTED]) + more
         table.add_row(
             hospital.name, str(hospital.n_images), str(hospital.n_patients), escape(labels)
         )

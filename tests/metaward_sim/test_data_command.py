@@ -40,6 +40,19 @@ def test_import_prints_what_was_taken_for_what(
     assert f"Next: metaward site scan {tmp_path / 'out' / 'tiny'}" in printed
 
 
+def test_of_thousands_of_labels_a_few_are_shown_and_the_others_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = np.zeros((40, 3, 3), dtype=np.uint8)
+    np.savez(tmp_path / "many.npz", images=images, labels=np.arange(40))
+    arguments = ["data", "import", str(tmp_path / "many.npz"), "--out", str(tmp_path / "out")]
+    assert cli.run(arguments) == 0
+    printed = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "0 (1), 1 (1), 10 (1)" in printed
+    assert "and 28 more" in printed
+    assert "39 (1)" not in printed
+
+
 def test_import_answers_machines_with_json_alone(
     npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
