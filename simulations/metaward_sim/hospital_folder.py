@@ -190,8 +190,9 @@ class HospitalWriter:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._folders = {path.parent}
         path.write_bytes(content)
-        self._rows.writerow([uids.sop_instance_uid, record.label])
-        self._labels[record.label] += 1
+        label = " ".join(record.label.split())  # a site reads a row per line
+        self._rows.writerow([uids.sop_instance_uid, label])
+        self._labels[label] += 1
         self._patients.add(hash(patient_id_of(record.patient)))
 
     def summary(self, path: Path) -> HospitalSummary:

@@ -22,7 +22,8 @@ class ImageRecord:
             or (height, width, 3) uint8.
         patient: The patient's id, a pseudonym. It is written as it is given when DICOM can hold
             it; see :func:`metaward_sim.dicom_writer.patient_id_of`.
-        label: The label's name; any text that is not empty.
+        label: The label's name; any text that is not blank. Line breaks and other white space
+            are written as single blanks.
         study: Tells the studies of one patient apart. Images of one patient and one study share
             a Study Instance UID.
     """
@@ -39,7 +40,7 @@ class ImageRecord:
         assert not colour or self.pixels.dtype == np.uint8
         assert self.pixels.size
         assert self.patient
-        assert self.label
+        assert self.label.strip()
 
     @property
     def is_colour(self) -> bool:

@@ -71,12 +71,12 @@ def test_the_table_has_a_row_for_each_file(tmp_path: Path) -> None:
     assert sorted(rows.values()) == ["cyst"] * 3 + ["mass"] * 3
 
 
-def test_labels_with_commas_quotes_and_new_lines_survive(tmp_path: Path) -> None:
-    label = 'mass, "large"\nleft'
-    image = ImageRecord(np.zeros((4, 4), np.uint8), "p", label)
-    write_hospital(tmp_path, name="north", records=[image], style=STYLE, notice="")
-    with (tmp_path / "north" / "labels.csv").open(newline="") as stream:
-        assert [row["label"] for row in csv.DictReader(stream)] == [label]
+def test_a_site_reads_labels_with_commas_quotes_and_new_lines(tmp_path: Path) -> None:
+    image = ImageRecord(np.zeros((4, 4), np.uint8), "p", 'mass, "large"\nleft')
+    summary = write_hospital(tmp_path, name="north", records=[image], style=STYLE, notice="")
+    task = load_site(tmp_path / "north").load_task(image_size=16, channels=1)
+    assert (task.n_images, task.label_names) == (1, ('mass, "large" left',))
+    assert summary.labels == {'mass, "large" left': 1}
 
 
 @pytest.mark.parametrize("nesting", ["media", "uid", "hashed"])

@@ -9,7 +9,7 @@ import pytest
 
 from metaward.errors import ConfigError, DataError
 from metaward_sim.importers.selection import slug
-from tiny_collections import datasets, grey, import_to, save_npz
+from tiny_collections import datasets, grey, import_to, save_npz, task_of
 
 # --- hospitals and patients ---
 
@@ -99,6 +99,18 @@ def test_one_hospital_that_is_there_stops_the_whole_import(tmp_path: Path) -> No
 )
 def test_a_slug_is_a_folder_name(text: str, name: str) -> None:
     assert slug(text) == name
+
+
+def test_a_label_with_a_line_break_is_written_on_one_line_and_no_image_is_lost(
+    tmp_path: Path,
+) -> None:
+    labels = np.array(["basal cell\r\ncarcinoma", "naevus", "basal cell\ncarcinoma", "naevus"])
+    (hospital,) = import_to(
+        tmp_path / "out", save_npz(tmp_path, images=grey(4), labels=labels)
+    ).hospitals
+    assert hospital.labels == {"basal cell carcinoma": 2, "naevus": 2}
+    task = task_of(hospital.path)
+    assert (task.n_images, task.label_names) == (4, ("basal cell carcinoma", "naevus"))
 
 
 def test_imported_files_are_secondary_captures_of_the_modality_named(tmp_path: Path) -> None:
