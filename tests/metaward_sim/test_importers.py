@@ -113,6 +113,24 @@ def test_a_label_with_a_line_break_is_written_on_one_line_and_no_image_is_lost(
     assert (task.n_images, task.label_names) == (4, ("basal cell carcinoma", "naevus"))
 
 
+@pytest.mark.parametrize("gap", ["nan", "NaN", "<NA>"])
+def test_missing_values_that_were_saved_as_text_are_missing(tmp_path: Path, gap: str) -> None:
+    source = save_npz(
+        tmp_path,
+        images=grey(6),
+        labels=np.array(["a", gap, "b", "b", "a", "a"]),
+        patient=np.array(["p", "p", gap, "q", gap, "r"]),
+        site=np.array(["x", "x", "x", gap, "x", "x"]),
+    )
+    result = import_to(tmp_path / "out", source)
+    assert [(h.name, h.n_images, h.labels) for h in result.hospitals] == [("x", 2, {"a": 2})]
+    assert set(result.remarks) == {
+        "left out: 1 image without a label",
+        "left out: 2 images without a patient",
+        "left out: 1 image without a site",
+    }
+
+
 def test_imported_files_are_secondary_captures_of_the_modality_named(tmp_path: Path) -> None:
     source = save_npz(tmp_path, images=grey(1), labels=np.array([0]))
     result = import_to(tmp_path / "out", source, modality="US")

@@ -18,6 +18,8 @@ SharedPatients: TypeAlias = Literal["one-site", "separate"]
 """A patient id at several sites: one person, kept at one site; or ids numbered anew per site."""
 
 MAX_SITES = 200
+MISSING = frozenset({"", "nan", "NaN", "<NA>"})
+"""Texts of a missing value: the last three are what numpy, csv and pandas make of one."""
 NO_PATIENT_COLUMN = (
     "no patient column: every image counts as one patient; if several images are of one patient, "
     "name the column, or scores will be too good"
@@ -119,11 +121,11 @@ def _complete_rows(
         site = source.sites[index] if source.sites is not None else ""
         hospital = hospital_of.get(site)
         patient = source.patients[index] if source.patients is not None else f"{index:07d}"
-        if not label:
+        if label in MISSING:
             missing["label"] += 1
         elif hospital is None:
             missing["site"] += 1
-        elif not patient:
+        elif patient in MISSING:
             missing["patient"] += 1
         else:
             alone = source.patients is None
@@ -138,7 +140,7 @@ def _hospital_names(source: ImageSource, name: str | None, fallback_name: str) -
     """Return site value -> name of its hospital; the empty value only where there are no sites."""
     if source.sites is None:
         return {"": name or slug(fallback_name) or "hospital"}
-    sites = sorted({site for site in source.sites if site})
+    sites = sorted(set(source.sites) - MISSING)
     if len(sites) > MAX_SITES:
         raise DataError(
             f"{len(sites)} different sites",
