@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from metaward.errors import DataError
+
 CPU = torch.device("cpu")
 UPLOADED_AT_ONCE = 1024
 """Images of a task that are on their way to an accelerator."""
@@ -20,7 +22,7 @@ class Task:
 
     Attributes:
         site: Name of the site.
-        images: (n_images, channels, height, width), float16 or float32, grey values in [0, 1].
+        images: (n_images, channels, size, size), float16 or float32, grey values in [0, 1].
             May be memory-mapped; nothing here writes to it.
         labels: (n_images,) int64, index into ``label_names``.
         patients: (n_images,) int64; two images of one patient carry the same number. The numbers
@@ -29,6 +31,10 @@ class Task:
         patient_tokens: Per patient number, what tells that patient from all others whatever images
             there are; empty where nobody asks. Identifies a patient: never stored, shown or sent.
         device: Where what is taken of the task goes, and where a learner works on it.
+
+    Raises:
+        DataError: Images are not square or have other axes; labels or patients are not whole
+            numbers, one for each image; a label has no name.
     """
 
     site: str
@@ -46,9 +52,15 @@ class Task:
     """What :func:`metaward.episodes.usable_labels` found, by shots and queries."""
 
     def __post_init__(self) -> None:
-        n_images = len(self.labels)
-        assert self.images.ndim == 4
-        assert len(self.images) == n_images == len(self.patients)
+        where = f"site {self.site}"
+        _require_square(self.images.shape, where)
+        object.__setattr__(
+            self, "labels", _whole_numbers("labels", self.labels, self.images, where)
+        )
+        object.__setattr__(
+            self, "patients", _whole_numbers("patients", self.patients, self.images, where)
+        )
+        _require_names(self.labels, self.label_names, where)
         table: dict[int, dict[int, list[int]]] = {
             label: {} for label in range(len(self.label_names))
         }
@@ -100,6 +112,50 @@ class Task:
     def labels_at(self, indices: NDArray[np.int64]) -> torch.Tensor:
         """Return the labels of images, (n,) int64."""
         return torch.from_numpy(self.labels[indices]).to(self.device)
+
+
+def _require_square(shape: tuple[int, ...], where: str) -> None:
+    if len(shape) == 4 and shape[2] == shape[3]:
+        return
+    raise DataError(
+        f"images of shape {shape}",
+        expected="(images, channels, size, size)",
+        where=where,
+        next_step="Give grey images an axis, images[:, None]; put channels before height and "
+        "width, np.moveaxis(images, -1, 1); make images square.",
+    )
+
+
+def _whole_numbers(
+    what: str, values: NDArray[np.int64], images: NDArray[np.floating], where: str
+) -> NDArray[np.int64]:
+    """Return labels or patients as int64, one for each image."""
+    numbers = np.asarray(values)
+    if numbers.shape != (len(images),):
+        raise DataError(
+            f"{what} of shape {numbers.shape} for {len(images)} images",
+            expected="one for each image",
+            where=where,
+        )
+    if len(numbers) and numbers.dtype.kind not in "iu":
+        raise DataError(
+            f"{what} of type {numbers.dtype}",
+            expected="whole numbers",
+            where=where,
+            next_step=f"Number them: names, {what} = np.unique({what}, return_inverse=True).",
+        )
+    return numbers.astype(np.int64, copy=False)
+
+
+def _require_names(labels: NDArray[np.int64], names: tuple[str, ...], where: str) -> None:
+    if not len(labels) or (labels.min() >= 0 and labels.max() < len(names)):
+        return
+    raise DataError(
+        f"labels from {labels.min()} to {labels.max()}, and {len(names)} label names",
+        expected="indices into the names, from 0",
+        where=where,
+        next_step="Number them: names, labels = np.unique(labels, return_inverse=True).",
+    )
 
 
 def _tensor(images: NDArray[np.floating]) -> torch.Tensor:

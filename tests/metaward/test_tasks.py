@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from metaward.errors import DataError
 from metaward.tasks import STANDARDISE_FLOOR, Task, standardise
 
 
@@ -35,6 +37,39 @@ def test_images_are_found_by_label_and_patient() -> None:
 
 def test_images_and_patients_are_counted() -> None:
     assert (task().n_images, task().n_patients) == (5, 2)
+
+
+def test_labels_and_patients_of_any_whole_type_are_numbers_of_the_task() -> None:
+    given = task()
+    listed = replace(
+        given,
+        labels=np.array([0, 0, 1, 0, 1], dtype=np.uint8),  # type: ignore[arg-type] # as callers do
+        patients=[7, 9, 7, 7, 7],  # type: ignore[arg-type] # as callers do
+    )
+    assert listed.labels.dtype == listed.patients.dtype == np.int64
+    assert listed.labels.tolist() == given.labels.tolist()
+    assert listed.labels_at(np.array([2, 0])).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"images": np.zeros((5, 4, 4))}, r"images of shape \(5, 4, 4\).*images\[:, None\]"),
+        ({"images": np.zeros((5, 4, 4, 3))}, r"shape \(5, 4, 4, 3\).*channels before height"),
+        ({"labels": np.array([0, 1])}, r"labels of shape \(2,\) for 5 images"),
+        ({"labels": np.zeros((5, 1), int)}, r"labels of shape \(5, 1\) for 5 images"),
+        ({"labels": np.array(list("aabab"))}, r"labels of type <U1.*labels = np.unique\(labels,"),
+        ({"labels": np.array([0, 0, 1.5, 0, 1])}, "labels of type float64.*whole numbers"),
+        ({"patients": np.array(list("pqppp"))}, "patients of type <U1.*patients = np.unique"),
+        ({"labels": np.array([1, 1, 2, 1, 3])}, "labels from 1 to 3, and 3 label names.*from 0"),
+        ({"labels": np.array([0, 0, -1, 0, 1])}, "labels from -1 to 1"),
+    ],
+)
+def test_arrays_that_make_no_task_are_told_what_to_change(
+    changed: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(DataError, match=f"site north: .*{sentence}"):
+        replace(task(), **changed)
 
 
 def test_taken_images_are_standardised_float32_in_the_order_asked_for() -> None:
