@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 from metaward.clustered_variance import Draws, SupportRole, support_role
 from metaward.episode_scores import EpisodeJob, EpisodeScores, Method, joined, score_episodes
 from metaward.episodes import EpisodeIndices
+from metaward.errors import ConfigError, DataError
 from metaward.evaluation_design import EvaluationPlan, SiteDesign, design_for, draw_episode
 from metaward.intervals import Estimate, clustered_mean, paired_difference
+from metaward.model_artefact import expected_shapes
 from metaward.tasks import Task
 
 EPISODES_PER_JOB = 2
@@ -56,7 +58,12 @@ class SiteEvaluation:
         return len(self.scores.episode)
 
     def estimate(self, method: str, shots: int, metric: str = "accuracy") -> Estimate:
-        """Return the mean score of ``method`` with its interval; see :mod:`metaward.intervals`."""
+        """Return the mean score of ``method`` with its interval; see :mod:`metaward.intervals`.
+
+        Raises:
+            ConfigError: No such method was asked for.
+            DataError: The shot count was not measured; the message says why.
+        """
         return clustered_mean(
             self._values(method, shots, metric),
             self.draws(shots),
@@ -67,19 +74,25 @@ class SiteEvaluation:
     def difference(
         self, method: str, reference: str, shots: int, metric: str = "accuracy"
     ) -> Estimate:
-        """Return how much better ``method`` scores than ``reference`` on the same queries."""
+        """Return how much better ``method`` scores than ``reference`` on the same queries.
+
+        Raises:
+            ConfigError: No such method was asked for.
+            DataError: The shot count was not measured; the message says why.
+        """
+        ours, theirs = (self._values(name, shots, metric) for name in (method, reference))
         fewer = self._telling(shots)
         difference = self._values(method, fewer, metric) - self._values(reference, fewer, metric)
         return paired_difference(
-            self._values(method, shots, metric),
-            self._values(reference, shots, metric),
+            ours,
+            theirs,
             self.draws(shots),
             adapted=self._support_role(difference, shots),
         )
 
     def seconds_to_adapt(self, method: str, shots: int) -> float:
         """Return the median wall time of one adaptation, in seconds."""
-        index = self.methods.index(method), self.design.shots.index(shots)
+        index = self._place(method, shots)
         return float(np.median(self.scores.adapt_seconds[index]))
 
     def draws(self, shots: int) -> Draws:
@@ -107,7 +120,7 @@ class SiteEvaluation:
         return support_role(scores - scores.mean(), self.draws(self._telling(shots)))
 
     def _values(self, method: str, shots: int, metric: str) -> NDArray[np.float64]:
-        index = self.methods.index(method), self.design.shots.index(shots)
+        index = self._place(method, shots)
         match metric:
             case "accuracy":
                 return np.asarray(self.scores.correct[index], dtype=np.float64)
@@ -115,6 +128,28 @@ class SiteEvaluation:
                 return np.asarray(self.scores.auroc[index], dtype=np.float64)
             case _:
                 raise ValueError(f"metric {metric!r} is none of {METRICS}")
+
+    def _place(self, method: str, shots: int) -> tuple[int, int]:
+        """Return where the scores of a method at a shot count stand.
+
+        Raises:
+            ConfigError: No such method was asked for.
+            DataError: The shot count was not measured; the message says why.
+        """
+        if method not in self.methods:
+            raise ConfigError(
+                f"no method called {method!r}",
+                expected=f"one of {', '.join(self.methods)}",
+                where=f"evaluation at site {self.site}",
+            )
+        if shots not in self.design.shots:
+            why = [left.reason for left in self.design.left_out if left.shots == shots]
+            raise DataError(
+                f"{shots} shots were not measured" + "".join(f" ({reason})" for reason in why),
+                expected=f"shots {', '.join(map(str, self.design.shots))}",
+                where=f"evaluation at site {self.site}",
+            )
+        return self.methods.index(method), self.design.shots.index(shots)
 
 
 class JobMap(Protocol):
@@ -151,10 +186,10 @@ def evaluate_site(
         finished: Called with the number of episodes finished so far.
 
     Raises:
+        ConfigError: No methods, two of one name, or one whose theta is another network's.
         DataError: No shot count of the plan is possible with this site's patients.
     """
-    assert methods
-    assert len({method.name for method in methods}) == len(methods)
+    _require_methods(methods)
     design = design_for(task, plan)
     jobs = _jobs(task, methods, plan, design, episodes_per_job)
     parts: list[EpisodeScores] = []
@@ -169,6 +204,29 @@ def evaluate_site(
         methods=tuple(method.name for method in methods),
         scores=joined(parts),
     )
+
+
+def _require_methods(methods: tuple[Method, ...]) -> None:
+    names = [method.name for method in methods]
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(
+            f"methods called {', '.join(names)}" if names else "no methods",
+            expected="methods, each with a name of its own",
+            where="evaluation",
+        )
+    for method in methods:
+        expected = expected_shapes(method.model, method.learner)
+        found = {name: tuple(leaf.shape) for name, leaf in method.theta.items()}
+        wrong = [name for name, shape in expected.items() if found.get(name) != shape]
+        if wrong:
+            raise ConfigError(
+                f"{len(wrong)} leaves of theta are missing or of another shape, as {wrong[0]}: "
+                f"{found.get(wrong[0], 'missing')}",
+                expected=f"{expected[wrong[0]]}, as the method's model and learner have it",
+                where=f"method {method.name}",
+                next_step="Begin from metaward.meta.compose.initial_parameters(model, learner, "
+                "seed).",
+            )
 
 
 def _jobs(

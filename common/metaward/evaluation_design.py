@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from metaward.episodes import EpisodeIndices, sample_indices, usable_labels
-from metaward.errors import DataError
+from metaward.errors import ConfigError, DataError
 from metaward.tasks import Task
 
 PROBES = 5
@@ -28,6 +28,9 @@ class EvaluationPlan:
         n_way: Classes per episode; a site with fewer usable labels uses all of them.
         n_query: Query images per class.
         episodes: Episodes per site, the same for every shot count and method.
+
+    Raises:
+        ConfigError: Nothing could be measured with such numbers.
     """
 
     shots: tuple[int, ...] = (1, 5, 10, 20)
@@ -35,6 +38,19 @@ class EvaluationPlan:
     n_query: int = 10
     episodes: int = 200
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        least = {"n_way": 2, "n_query": 1, "episodes": 1, "seed": 0}
+        low = [f"{key} {getattr(self, key)}" for key in least if getattr(self, key) < least[key]]
+        if min(self.shots, default=0) < 1:
+            low.insert(0, f"shots {self.shots}")
+        if low:
+            raise ConfigError(
+                ", ".join(low),
+                expected="shots of 1 or more, n_way of 2 or more, n_query and episodes of 1 or "
+                "more, a seed of 0 or more",
+                where="evaluation plan",
+            )
 
 
 @dataclass(frozen=True)

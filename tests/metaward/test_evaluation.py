@@ -14,10 +14,10 @@ from metaward.adapt_settings import AdaptSettings
 from metaward.arrays import to_arrays
 from metaward.clustered_variance import support_role, variance_of_mean
 from metaward.episode_scores import Method, score_episodes
-from metaward.errors import DataError
+from metaward.errors import ConfigError, DataError
 from metaward.evaluation import evaluate_site
 from metaward.evaluation_design import EvaluationPlan, design_for
-from metaward.learner_settings import FomamlSettings
+from metaward.learner_settings import FomamlSettings, SiameseSettings
 from metaward.models.body import build_body
 from metaward.scoring import auroc_scores, class_scores, is_correct, log_odds
 from metaward.study import ModelSettings
@@ -305,6 +305,64 @@ def test_a_site_with_too_few_patients_is_told_what_it_has_and_needs():
             striped_task(n_labels=2, patients=3), (method("first", 0),), EvaluationPlan(n_query=10)
         )
     assert "at least 2 labels" in caught.value.expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ({"shots": ()}, r"shots \(\)"),
+        ({"shots": (1, 0)}, r"shots \(1, 0\)"),
+        ({"n_way": 1, "n_query": 0}, "n_way 1, n_query 0"),
+        ({"episodes": 0}, "episodes 0"),
+        ({"seed": -1}, "seed -1"),
+    ],
+)
+def test_a_plan_that_measures_nothing_is_refused_when_it_is_made(asked, found):
+    with pytest.raises(ConfigError, match=f"evaluation plan: {found}; expected shots of 1 or more"):
+        EvaluationPlan(**asked)
+
+
+def test_what_was_not_measured_is_asked_for_in_vain_with_the_reason():
+    task = striped_task(patients=6, images=1)
+    plan = EvaluationPlan(shots=(1, 5), n_way=3, n_query=4, episodes=2)
+    found = evaluate_site(task, (method("first", 0),), plan)
+    for ask in (found.estimate, found.seconds_to_adapt):
+        with pytest.raises(DataError, match=r"5 shots were not measured \(0 of 4 labels have 5"):
+            ask("first", 5)
+        with pytest.raises(ConfigError, match="no method called 'meta'; expected one of first"):
+            ask("meta", 1)
+    with pytest.raises(ConfigError, match="no method called 'meta'"):
+        found.difference("first", "meta", 1)
+    with pytest.raises(DataError, match="0 shots were not measured; expected shots 1"):
+        found.difference("first", "first", 0)
+
+
+@pytest.mark.parametrize(
+    ("methods", "sentence"),
+    [
+        ((), "no methods"),
+        ((method("a", 0), method("a", 1)), "methods called a, a"),
+        (
+            (replace(method("a", 0), learner=SiameseSettings()),),
+            "method a: 2 leaves of theta .* learner.weight: missing",
+        ),
+        (
+            (replace(method("a", 0), model=MODEL.model_copy(update={"filters": 32})),),
+            r"method a: .* convs.0.weight: \(16, 1, 3, 3\); expected \(32, 1, 3, 3\)",
+        ),
+    ],
+)
+def test_methods_that_cannot_be_compared_are_refused_before_any_work(methods, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        evaluate_site(striped_task(), methods, PLAN)
+
+
+def test_a_method_may_have_leaves_that_its_learner_does_not_use():
+    """As a hospital alone, which begins where the shared model did."""
+    first = method("first", 0)
+    more = replace(first, theta=first.theta | {"learner.rate": np.ones(1, np.float32)})
+    expected = evaluate_site(striped_task(), (first,), PLAN)
+    assert same_scores(evaluate_site(striped_task(), (more,), PLAN), expected)
 
 
 def test_area_under_the_curve_agrees_with_scikit_learn():
