@@ -219,18 +219,28 @@ def _examples(task: Task, indices: NDArray[np.int64], n_way: int, per_class: int
     return Examples(images=task.take(indices), labels=labels, n_way=n_way)
 
 
+MOST_LISTED = 12
+"""Labels whose counts stand in a message; a data set may have thousands."""
+
+
+def label_counts(task: Task, labels: NDArray[np.int64]) -> str:
+    """Return what there is of some labels, for a message."""
+    counts = [
+        f"{task.label_names[label]}: {_n_images(task.images_of[label])} images of "
+        f"{len(task.images_of[label])} patients"
+        for label in labels[:MOST_LISTED].tolist()
+    ]
+    more = [f"and {len(labels) - MOST_LISTED} more"] if len(labels) > MOST_LISTED else []
+    return ", ".join(counts + more)
+
+
 def _too_few_labels(
     task: Task, usable: NDArray[np.int64], *, n_way: int, n_shot: int, n_query: int
 ) -> DataError:
-    short = [
-        f"{name}: {_n_images(task.images_of[label])} images of "
-        f"{len(task.images_of[label])} patients"
-        for label, name in enumerate(task.label_names)
-        if label not in usable
-    ]
+    short = np.setdiff1d(np.arange(len(task.label_names)), usable)
     found = f"{len(usable)} of {len(task.label_names)} labels have enough patients for an episode"
     return DataError(
-        found + (f" (too few: {', '.join(short)})" if short else ""),
+        found + (f" (too few: {label_counts(task, short)})" if len(short) else ""),
         expected=f"{n_way} labels, each with {n_shot} support and {n_query} query images of "
         "different patients",
         where=f"site {task.site}",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metaward.episodes import EpisodeIndices, sample_indices, usable_labels
+from metaward.episodes import EpisodeIndices, label_counts, sample_indices, usable_labels
 from metaward.errors import ConfigError, DataError
 from metaward.tasks import Task
 
@@ -156,11 +156,7 @@ def _can_draw(task: Task, plan: EvaluationPlan, *, n_way: int, n_shot: int) -> b
 
 
 def _too_few_patients(task: Task, n_shot: int, n_query: int) -> DataError:
-    counts = ", ".join(
-        f"{name}: {sum(len(rows) for rows in task.images_of[label].values())} images of "
-        f"{len(task.images_of[label])} patients"
-        for label, name in enumerate(task.label_names)
-    )
+    counts = label_counts(task, np.arange(len(task.label_names)))
     return DataError(
         f"too few labelled patients to evaluate on ({counts})",
         expected=f"at least 2 labels, each with {n_shot} images to adapt on and {n_query} images "

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from metaward.episodes import sample_episode, sample_indices, sample_support, usable_labels
 from metaward.errors import DataError
+from metaward.evaluation_design import EvaluationPlan, design_for
 from metaward.tasks import Task
 
 
@@ -140,6 +141,18 @@ def test_a_label_with_too_few_patients_is_named_with_its_numbers() -> None:
 def test_fewer_labels_than_ways_is_a_sentence() -> None:
     with pytest.raises(DataError, match=r"2 of 2 labels have enough patients.*expected 5 labels"):
         sample_episode(two_labels(9), n_way=5, n_shot=1, n_query=1, rng=np.random.default_rng(0))
+
+
+def test_of_thousands_of_labels_a_message_names_a_few() -> None:
+    characters = task_of({f"character {label}": {label: 1} for label in range(3000)})
+    with pytest.raises(DataError) as one:
+        sample_episode(characters, n_way=5, n_shot=1, n_query=1, rng=np.random.default_rng(0))
+    with pytest.raises(DataError) as other:
+        design_for(characters, EvaluationPlan())
+    for message in map(str, (one.value, other.value)):
+        assert "character 0: 1 images of 1 patients" in message
+        assert "and 2988 more" in message
+        assert len(message) < 1000
 
 
 def test_a_support_set_may_use_every_patient() -> None:
