@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from metaward.errors import DataError
+from metaward.errors import ConfigError, DataError
 from metaward.patient_split import can_be_split, two_sides
 from metaward.tasks import Task
 
@@ -153,9 +153,17 @@ def sample_indices(
     set of ``n_shot`` images shows as many patients as it can.
 
     Raises:
+        ConfigError: ``n_way``, ``n_shot`` or ``n_query`` is below 1.
         DataError: Fewer usable labels than ``n_way``, or no split of the patients gives enough
             images on both sides.
     """
+    if min(n_way, n_shot, n_query) < 1:
+        raise ConfigError(
+            f"n_way {n_way}, n_shot {n_shot}, n_query {n_query}",
+            expected="1 or more of each",
+            where=f"an episode of site {task.site}",
+            next_step="For a support without a query take sample_support.",
+        )
     labels = usable_labels(task, n_shot=n_shot, n_query=n_query)
     if len(labels) < n_way:
         raise _too_few_labels(task, labels, n_way=n_way, n_shot=n_shot, n_query=n_query)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metaward.episodes import sample_episode, sample_indices, sample_support, usable_labels
-from metaward.errors import DataError
+from metaward.errors import ConfigError, DataError
 from metaward.evaluation_design import EvaluationPlan, design_for
 from metaward.tasks import Task
 
@@ -141,6 +141,22 @@ def test_a_label_with_too_few_patients_is_named_with_its_numbers() -> None:
 def test_fewer_labels_than_ways_is_a_sentence() -> None:
     with pytest.raises(DataError, match=r"2 of 2 labels have enough patients.*expected 5 labels"):
         sample_episode(two_labels(9), n_way=5, n_shot=1, n_query=1, rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("asked", [(0, 1, 1), (2, 0, 1), (2, 1, 0), (2, -1, 1)])
+def test_an_episode_without_classes_support_or_query_is_refused(
+    asked: tuple[int, int, int],
+) -> None:
+    n_way, n_shot, n_query = asked
+    sentence = f"n_way {n_way}, n_shot {n_shot}, n_query {n_query}; expected 1 or more of each"
+    with pytest.raises(ConfigError, match=sentence):
+        sample_episode(
+            two_labels(9),
+            n_way=n_way,
+            n_shot=n_shot,
+            n_query=n_query,
+            rng=np.random.default_rng(0),
+        )
 
 
 def test_of_thousands_of_labels_a_message_names_a_few() -> None:
