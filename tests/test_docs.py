@@ -6,12 +6,18 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 import typer
 
+from metaward.arrays import to_arrays
 from metaward.cli import build_app
+from metaward.meta.compose import initial_parameters
+from metaward.model_artefact import ModelCard, save_model
+from metaward.privacy_statement import PrivacyStatement
+from metaward.study import Study
 from pages import FENCE, PAGE_NAMES, ROOT
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -98,6 +104,24 @@ def test_every_name_that_a_python_example_imports_exists(name: str) -> None:
         for module, names in re.findall(r"^from (metaward\S*) import (.+)$", body, re.MULTILINE):
             for imported in names.split(","):
                 assert hasattr(importlib.import_module(module), imported.strip())
+
+
+def test_the_examples_of_the_library_run_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = ModelCard.of_study(Study(), PrivacyStatement())
+    theta = initial_parameters(card.model, card.learner, seed=0)
+    save_model(tmp_path / "runs" / "demo" / "model", card, to_arrays(theta))
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "common/README.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    for language, body in FENCE.findall(page):
+        assert language == "python"
+        exec(compile(body, "common/README.md", "exec"), names)
+    assert names["right"].shape == (24,)
+    assert names["accuracy"].low <= names["accuracy"].mean <= names["accuracy"].high
+    assert names["gain"].low <= names["gain"].mean <= names["gain"].high
+    assert names["probabilities"].shape == (5, 2)
 
 
 @pytest.mark.parametrize("name", PAGE_NAMES)
