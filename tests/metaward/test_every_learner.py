@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from metaward.adapt_settings import AdaptSettings
 from metaward.arrays import Arrays, Tensors, to_arrays, to_tensors
+from metaward.config import Settings
 from metaward.episodes import sample_episode
 from metaward.learner_settings import (
     AnilSettings,
@@ -91,6 +92,16 @@ LEARNERS: tuple[LearnerSettings, ...] = (
 every_learner = pytest.mark.parametrize("learner", LEARNERS, ids=lambda learner: learner.name)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_settings_that_no_learner_is_built_from_are_named() -> None:
+    """As those of a new learner that has no case yet: None would fail somewhere else."""
+
+    class MedianSettings(Settings):
+        name: str = "median"
+
+    with pytest.raises(AssertionError, match=r"MedianSettings\(name='median'\)"):
+        build_learner(MedianSettings())  # type: ignore[arg-type] # that is the point
 
 
 def test_every_learner_of_the_library_is_here() -> None:

@@ -1,5 +1,7 @@
 """From settings to a learner: the one place that knows all learners by name."""
 
+from typing import assert_never
+
 from metaward.arrays import Tensors
 from metaward.errors import ConfigError
 from metaward.learner_settings import (
@@ -64,6 +66,8 @@ def build_learner(settings: LearnerSettings) -> Learner:
             return Mann(settings)
         case HallucinationSettings():
             return Hallucination(settings)
+        case _:
+            assert_never(settings)
 
 
 def initial_parameters(model: ModelSettings, learner: LearnerSettings, seed: int) -> Tensors:
