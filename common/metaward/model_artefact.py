@@ -176,7 +176,7 @@ def _read_bounded(path: Path, *, limit: int) -> bytes:
         else f"a model artefact: a folder with {PARAMETERS_FILE} and {CARD_FILE} (at most "
         f"{limit:,} bytes)",
         where=str(path),
-        next_step="Name the `model` folder of a run, or the run itself.",
+        next_step="Name the folder that holds both: of a run, `model`.",
     )
 
 

@@ -116,6 +116,11 @@ def test_a_missing_file_is_named(tmp_path, folder):
         load_model(folder)
 
 
+def test_who_names_a_run_is_sent_to_its_model(folder):
+    with pytest.raises(ConfigError, match=r"Name the folder that holds both: of a run, `model`"):
+        load_model(folder.parent)
+
+
 def test_changed_parameters_are_noticed(folder):
     content = bytearray((folder / "meta.safetensors").read_bytes())
     content[-1] ^= 1
