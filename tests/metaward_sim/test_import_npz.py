@@ -207,6 +207,7 @@ BAD_ARRAYS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"images": np.zeros((3, 4, 4, 4), np.uint8)}, DataError, "shape 3 x 4 x 4 x 4"),
     ({"images": np.zeros((3, 0, 4), np.uint8)}, DataError, "shape 3 x 0 x 4"),
     ({"images": np.zeros((3, 4, 4, 3), np.uint16)}, DataError, "colour images of type uint16"),
+    ({"labels": np.array(["2020"] * 3, "M8[Y]")}, DataError, r"type datetime64.*astype\(str\)"),
     ({"images": np.array([None] * 3)}, DataError, "Python objects"),
     ({"labels": np.array([{}, {}, {}])}, DataError, "Python objects"),
     ({"labels": np.array([b"\xff"] * 3)}, DataError, "not UTF-8"),
@@ -239,6 +240,11 @@ def test_no_label_column_is_a_question_to_the_user(tmp_path: Path) -> None:
     source = save_npz(tmp_path, images=grey(2), verdict=np.array([0, 1]))
     with pytest.raises(ConfigError, match=r"'verdict'.*--label-column"):
         import_to(tmp_path / "out", source)
+
+
+def test_a_file_of_images_alone_is_asked_for_labels_and_not_for_their_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"array beside the images; Save it in the same file"):
+        import_to(tmp_path / "out", save_npz(tmp_path, images=grey(2)))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 cut short"])

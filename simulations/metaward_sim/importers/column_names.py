@@ -57,9 +57,9 @@ def find_column(
         return None
     raise ConfigError(
         f"no column with a usual name ({', '.join(usual[:5])}, ...)",
-        expected=f"one of {listed(columns)}",
+        expected=f"one of {listed(columns)}" if columns else "a column or array beside the images",
         where=where,
-        next_step=f"Name it with {option}.",
+        next_step=f"Name it with {option}." if columns else "Save it in the same file.",
     )
 
 

@@ -37,7 +37,10 @@ def texts(values: NDArray[np.generic], names: Sequence[str], *, where: str) -> l
             return _numbers(values, names, where)
         case _:
             raise DataError(
-                f"values of type {values.dtype}", expected="numbers or text", where=where
+                f"values of type {values.dtype}",
+                expected="numbers or text",
+                where=where,
+                next_step="Save the array again with array.astype(str), or name another one.",
             )
 
 
