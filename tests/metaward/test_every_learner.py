@@ -130,6 +130,16 @@ def test_a_delta_has_the_leaves_of_theta_and_points_downhill(learner: LearnerSet
 
 
 @every_learner
+def test_a_delta_holds_no_graph_where_theta_tracks_gradients(learner: LearnerSettings) -> None:
+    """As the parameters of a torch optimiser do; a graph would grow with every round."""
+    theta = {name: leaf.requires_grad_() for name, leaf in
+             initial_parameters(MODEL, learner, seed=1).items()}  # fmt: skip
+    delta = local_delta(learner, theta, striped_task())
+    assert not any(leaf.requires_grad for leaf in delta.values())
+    assert all(leaf.grad is None for leaf in theta.values())
+
+
+@every_learner
 def test_the_same_generator_gives_the_same_bits_and_theta_is_as_it_was(
     learner: LearnerSettings,
 ) -> None:

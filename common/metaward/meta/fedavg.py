@@ -51,7 +51,7 @@ class FedAvg(Learner):
             for rows in batch_indices(task.n_images, s.batch_size, s.local_steps, rng)
         )
         adapted = inner_loop(body, theta, head, batches, lr=s.local_lr)
-        delta = {name: adapted.phi[name].detach() - leaf for name, leaf in theta.items()}
+        delta = {name: adapted.phi[name].detach() - leaf.detach() for name, leaf in theta.items()}
         return LocalResult(delta, adapted.loss)
 
     def noised_delta(self, body: Body, theta: Tensors, work: NoisedWork) -> Tensors:

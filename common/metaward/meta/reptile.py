@@ -74,7 +74,7 @@ def moved(
     with torch.no_grad():
         head = start_of(body, theta, support, settings.adapt.head).head
     adapted = inner_loop(body, theta, head, batches, lr=settings.inner_lr, adam=adam)
-    delta = {name: adapted.phi[name].detach() - leaf for name, leaf in theta.items()}
+    delta = {name: adapted.phi[name].detach() - leaf.detach() for name, leaf in theta.items()}
     return LocalResult(delta, adapted.loss)
 
 
