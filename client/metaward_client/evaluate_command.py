@@ -1,6 +1,7 @@
 """`metaward evaluate`: what the shared model is worth at a hospital that took no part."""
 
 import contextlib
+import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -120,13 +121,14 @@ def parse_shots(text: str) -> tuple[int, ...]:
     Raises:
         ConfigError: A part is not a whole number from 1.
     """
+    from metaward.config_problems import shorten
     from metaward.errors import ConfigError
 
     parts = [part.strip() for part in text.split(",")]
-    if all(part.isdecimal() and int(part) >= 1 for part in parts):
+    if all(re.fullmatch("0*[1-9][0-9]{0,17}", part) for part in parts):
         return tuple(int(part) for part in parts)
     raise ConfigError(
-        f"'{text}'",
+        shorten(text),
         expected="whole numbers from 1, separated by commas: 1,5,10,20",
         where="--shots",
         next_step="Correct the option.",

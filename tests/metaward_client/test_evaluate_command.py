@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from metaward.errors import ConfigError
+from metaward_client.evaluate_command import parse_shots
 from metaward_sim.demo_data import write_demo
 from tiny_run import Finished, TinyRun, everything_in, metaward
 
@@ -139,6 +141,12 @@ def test_a_run_without_a_model_is_refused(tmp_path: Path, newcomer: Path) -> Non
 def test_wrong_shots_are_refused(tiny_run: TinyRun, newcomer: Path, shots: str) -> None:
     done = metaward("evaluate", tiny_run.path, "--site", newcomer, f"--shots={shots}")
     assert_refused(done, 2, "--shots", f"'{shots}'", "1,5,10,20")
+
+
+def test_shots_of_thousands_of_digits_are_refused_and_not_shown_whole() -> None:
+    with pytest.raises(ConfigError, match=r"'1+\.\.\.;") as caught:
+        parse_shots("1" * 5000)
+    assert len(str(caught.value)) < 500
 
 
 def test_a_site_that_is_not_there_is_refused(tiny_run: TinyRun, tmp_path: Path) -> None:
