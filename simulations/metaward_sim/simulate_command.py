@@ -1,5 +1,6 @@
 """`metaward simulate`: many hospitals on one machine, from data to report."""
 
+import re
 import shlex
 import sys
 from datetime import datetime
@@ -138,7 +139,6 @@ def read_scenario(path: Path | None, given: dict[str, Any]) -> "Scenario":
         ConfigError: The file or an option is wrong; all problems are listed.
     """
     from metaward.config import load_settings, read_mapping, validate_settings
-    from metaward.errors import ConfigError
     from metaward.model_artefact import load_card
     from metaward.run_directory import model_folder
     from metaward_sim.scenario import Scenario
@@ -155,7 +155,9 @@ def read_scenario(path: Path | None, given: dict[str, Any]) -> "Scenario":
         *parents, last = key.split(".")
         place = content
         for parent in parents:
-            place = place.setdefault(parent, {})
+            if place.get(parent) is None:  # left out, or written without a value
+                place[parent] = {}
+            place = place[parent]
         if key == "learner" and place.get(last, {}).get("name") == value["name"]:
             continue
         place[last] = value
@@ -165,14 +167,24 @@ def read_scenario(path: Path | None, given: dict[str, Any]) -> "Scenario":
     options = ", ".join(f"--{_option(key)}" for key in given)
     where = [text for text in ("" if path is None else str(path), options) if text]
     scenario = validate_settings(content, Scenario, where=" with ".join(where))
-    if "hospitals.synthetic" in given and scenario.hospitals.root is not None:
-        raise ConfigError(
-            "--hospitals together with a folder of hospitals",
-            expected="--hospitals for synthetic ones, or a folder: all hospitals in it are used",
-            where=" with ".join(where),
-            next_step="Leave --hospitals out, or leave the folder out.",
-        )
+    if scenario.hospitals.root is not None:
+        _refuse_with_folder(given, where=" with ".join(where))
     return scenario
+
+
+def _refuse_with_folder(given: dict[str, Any], *, where: str) -> None:
+    """Refuse options about drawing hospitals where those of a folder are taken as they are."""
+    from metaward.errors import ConfigError
+
+    for key in ("hospitals.synthetic", "hospitals.patients"):
+        if key in given:
+            option = f"--{_option(key)}"
+            raise ConfigError(
+                f"{option} together with a folder of hospitals",
+                expected=f"{option} for synthetic ones, or a folder: all in it is used",
+                where=where,
+                next_step=f"Leave {option} out, or leave the folder out.",
+            )
 
 
 def _option(key: str) -> str:
@@ -186,7 +198,8 @@ def _option(key: str) -> str:
 
 
 def _held_out(text: str) -> int | list[str]:
-    return int(text) if text.isdigit() else [name.strip() for name in text.split(",")]
+    is_number = re.fullmatch("[0-9]{1,18}", text) is not None
+    return int(text) if is_number else [name.strip() for name in text.split(",")]
 
 
 def _refuse_with_resume(

@@ -112,6 +112,8 @@ def test_a_missing_scenario_is_named(tmp_path: Path) -> None:
         (("--grid", "cloud"), ("--grid", "'in-process' or 'ray'", "cloud")),
         (("--held-out", "0"), ("0 hospitals to hold out", "--held-out")),
         (("--held-out", "alder"), ("names of held-out hospitals", "--data")),
+        (("--held-out", "\N{SUPERSCRIPT TWO}"), ("--held-out", "must be a-z, 0-9 and hyphen")),
+        (("--held-out", "1" * 5000), ("--held-out", "at most 64 of them")),
         (("--data", "gone"), ("there is no such folder", "gone", "metaward data import")),
     ],
 )
@@ -132,6 +134,7 @@ def test_a_wrong_option_is_named(
         (("--held-out", "3"), ("3 hospitals to hold out of 3", "from 1 to 2")),
         (("--held-out", "north,south,west"), ("all 3 hospitals are held out",)),
         (("--hospitals", "2"), ("--hospitals together with a folder of hospitals",)),
+        (("--patients", "9"), ("--patients together with a folder of hospitals",)),
     ],
 )
 def test_a_wrong_choice_of_hospitals_is_named(
