@@ -220,7 +220,9 @@ class RoundSettings(Settings):
 
     sites_per_round: int = Field(0, ge=0, description="sites asked in each round; 0 asks all")
     quorum: int = Field(1, ge=1, description="admitted updates that a round needs to count")
-    deadline_s: float = Field(600.0, gt=0, description="seconds until a round closes")
+    deadline_s: float = Field(
+        600.0, gt=0, le=10_000_000, description="seconds until a round closes"
+    )
     max_delta_norm: float = Field(1.0e3, gt=0, description="L2 norm above which a delta is refused")
     max_void_rounds: int = Field(3, ge=1, description="void rounds in a row that end the study")
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from metaward.adapt_settings import TRAINING_ALONE, AloneSettings
 from metaward.config import Settings
@@ -41,6 +41,7 @@ BASELINES_OF_A_PRIVATE_RUN: tuple[BaselineName, ...] = ("noise-only", "local", "
 FILTERS_OF_A_PRIVATE_RUN = 16
 """Noise grows with the number of parameters, so a private model is small unless a file says so."""
 SiteName = Annotated[str, Field(pattern=NAME)]
+MOST_SYNTHETIC = 10_000
 
 
 class HospitalChoice(Settings):
@@ -49,17 +50,28 @@ class HospitalChoice(Settings):
     root: Path | None = Field(
         None, description="folder with one site folder per hospital; without it they are synthetic"
     )
-    synthetic: int = Field(8, ge=1, le=10_000, description="synthetic hospitals that take part")
+    synthetic: int = Field(
+        8, ge=1, le=MOST_SYNTHETIC, description="synthetic hospitals that take part"
+    )
     patients: int = Field(24, ge=4, description="mean patients per finding, when synthetic")
     held_out: int | tuple[SiteName, ...] = Field(
         2, description="hospitals that take no part: how many, or their names"
     )
 
+    @field_validator("held_out")
+    @classmethod
+    def _somebody_is_held_out(cls, value: int | tuple[SiteName, ...]) -> int | tuple[SiteName, ...]:
+        if value == ():
+            raise ValueError("nobody is held out, so that nothing could be measured")
+        if isinstance(value, int) and not 1 <= value <= MOST_SYNTHETIC:
+            raise ValueError(f"{value} hospitals to hold out; it can be 1 to {MOST_SYNTHETIC}")
+        return value
+
 
 class EvaluationSettings(Settings):
     """What is measured at the hospitals that took no part."""
 
-    shots: tuple[Annotated[int, Field(ge=1)], ...] = (1, 5, 10, 20)
+    shots: tuple[Annotated[int, Field(ge=1)], ...] = Field((1, 5, 10, 20), min_length=1)
     n_way: int = Field(5, ge=2, description="classes per episode; all labels where fewer")
     n_query: int = Field(8, ge=1, description="query images per class")
     episodes: int = Field(200, ge=2)
@@ -94,6 +106,14 @@ class BaselineSettings(Settings):
         TRAINING_ALONE,
         description="training at the new hospital alone, from random weights",
     )
+
+    @field_validator("methods")
+    @classmethod
+    def _each_method_once(cls, value: tuple[BaselineName, ...]) -> tuple[BaselineName, ...]:
+        twice = sorted({name for name in value if value.count(name) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(twice)} more than once: each is measured once")
+        return value
 
 
 class PrivacyChoice(Settings):

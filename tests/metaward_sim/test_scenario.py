@@ -330,3 +330,29 @@ def test_a_start_stands_beside_the_file_and_gives_the_network_that_the_file_leav
     assert scenario.model == model
     (tmp_path / "own.yaml").write_text("start: public\nmodel: {filters: 12}\n")
     assert read_scenario(tmp_path / "own.yaml", {}).model == ModelSettings(filters=12)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("evaluation: {shots: []}\n", "evaluation.shots: must have at least 1 values, not 0"),
+        ("hospitals: {held_out: []}\n", "hospitals.held_out: nobody is held out"),
+        ("hospitals: {held_out: -10}\n", "hospitals.held_out: -10 hospitals to hold out"),
+        ("hospitals: {held_out: 1000000000}\n", "hospitals.held_out: 1000000000 hospitals"),
+        ("baselines: {methods: [local, random, local]}\n", "baselines.methods: local more than"),
+        ("round: {deadline_s: 1.0e+300}\n", "round.deadline_s: must be less than or equal to"),
+    ],
+)
+def test_what_nothing_could_be_measured_with_is_refused_before_anything_is_drawn(
+    tmp_path: Path, text: str, problem: str
+) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigError, match="1 problem") as caught:
+        read_scenario(tmp_path / "mine.yaml", {})
+    assert problem in str(caught.value)
+
+
+def test_an_option_fills_a_mapping_that_the_file_leaves_without_a_value(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("privacy:\n")
+    scenario = read_scenario(tmp_path / "mine.yaml", {"privacy.target_epsilon": 8.0})
+    assert scenario.privacy == PrivacyChoice(target_epsilon=8.0)
