@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
@@ -164,7 +165,9 @@ class MetaStrategy(Strategy):
             self._progress = Progress(server_round, theta, outer_state)
             return None, None
         delta = aggregate(self.study.aggregation, deltas)
-        theta, outer_state = outer_step(self.study.outer, outer_state, theta, delta)
+        with np.errstate(over="ignore", invalid="ignore"):  # said below, in a sentence
+            theta, outer_state = outer_step(self.study.outer, outer_state, theta, delta)
+        self._require_finite(theta, server_round - 1)
         self._progress = Progress(server_round, theta, outer_state)
         metrics = MetricRecord({"admitted": len(deltas), "delta-norm": l2_norm(delta)})
         return encode_arrays(theta), metrics
@@ -252,6 +255,18 @@ class MetaStrategy(Strategy):
         if of_rule > self.study.round.quorum:
             return f"aggregation {self.study.aggregation.name}"
         return "round.quorum"
+
+    def _require_finite(self, theta: Arrays, round_index: int) -> None:
+        """Stop before parameters are kept that no hospital and no reader of a model would take."""
+        if all(np.isfinite(leaf).all() for leaf in theta.values()):
+            return
+        raise FederationError(
+            "the outer step led to parameters that are not finite; the round was not kept",
+            expected="finite numbers",
+            where=f"study {self.study.name}, round {round_index}",
+            next_step=f"Begin anew with a smaller step than outer.step_size "
+            f"{self.study.outer.step_size:g}.",
+        )
 
     def _too_many_void_rounds(self, count: int, last: RoundEvent) -> FederationError:
         reasons = ", ".join(f"{reason}: {n}" for reason, n in last.refused.items())

@@ -11,6 +11,7 @@ from flwr.app import Error, Message, RecordDict
 from metaward.arrays import Arrays
 from metaward.errors import FederationError
 from metaward.study import (
+    AdamSettings,
     AggregationSettings,
     GeometricMedianSettings,
     KrumSettings,
@@ -40,6 +41,18 @@ def test_one_round_of_sgd_adds_the_mean_delta(
     for name, leaf in theta.items():
         np.testing.assert_allclose(final[name], leaf + 0.5 * 2.0, rtol=1e-6)
     assert events[0].delta_norm == pytest.approx(2 * np.sqrt(7))  # seven numbers, all 2
+
+
+@pytest.mark.parametrize("outer", [SgdSettings(step_size=1e300), AdamSettings(step_size=1e300)])
+def test_a_step_that_ends_at_no_number_ends_the_study(
+    play: Any,
+    scripted_grid: Any,
+    honest_node: Node,
+    outer: SgdSettings | AdamSettings,
+) -> None:
+    study = STUDY.model_copy(update={"rounds": 1, "outer": outer})
+    with pytest.raises(FederationError, match=r"round 0: .*not finite.*step_size 1e\+300"):
+        play(scripted_grid({1: honest_node, 2: honest_node}), study)
 
 
 def test_permuting_the_replies_changes_no_bit(
