@@ -10,7 +10,7 @@ from metaward.episode_scores import Method
 from metaward.errors import ConfigError
 from metaward.evaluation import JobMap, evaluate_site
 from metaward.evaluation_design import EvaluationPlan
-from metaward.learner_settings import FedAvgSettings
+from metaward.learner_settings import FedAvgSettings, LearnerSettings
 from metaward.meta.compose import initial_parameters
 from metaward.model_artefact import ModelArtefact, load_model
 from metaward.provenance import commit, machine, versions
@@ -66,13 +66,14 @@ def candidates(path: Path) -> Candidates:
             )
         found.append(_method(summary, baseline))
         summaries.append(summary)
-    untrained = to_arrays(initial_parameters(card.model, card.learner, card.seed))
-    for name, learner in (
+    untrained: tuple[tuple[str, LearnerSettings], ...] = (
         ("local", FedAvgSettings(adapt=TRAINING_ALONE)),
         ("random", card.learner),
-    ):
+    )
+    for name, learner in untrained:
         summary = BASELINES[name]
-        found.append(Method(name, summary.label, card.model, learner, untrained))
+        theta = to_arrays(initial_parameters(card.model, learner, card.seed))
+        found.append(Method(name, summary.label, card.model, learner, theta))
         summaries.append(summary)
     return Candidates(artefact, tuple(found), tuple(summaries))
 

@@ -7,10 +7,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from metaward.arrays import to_arrays
 from metaward.errors import ConfigError
+from metaward.evaluation import evaluate_site
 from metaward.evaluation_design import EvaluationPlan
-from metaward.meta.compose import build_learner
+from metaward.learner_settings import (
+    HallucinationSettings,
+    LearnerSettings,
+    MannSettings,
+    MatchingSettings,
+    MetaSgdSettings,
+    RelationSettings,
+    SiameseSettings,
+)
+from metaward.meta.compose import build_learner, initial_parameters
+from metaward.model_artefact import ModelCard, save_model
 from metaward.models.body import build_body
+from metaward.privacy_statement import PrivacyStatement
+from metaward.study import ModelSettings, Study
 from metaward.tasks import Task
 from metaward_client.new_site import candidates, new_site_report, took_part
 from tiny_run import TinyRun
@@ -41,6 +55,32 @@ def test_the_untrained_ones_start_where_the_training_started(tiny_run: TinyRun) 
             np.testing.assert_array_equal(chosen[method].theta[name], leaf.numpy())
     assert chosen["random"].learner == chosen["meta"].learner
     assert build_learner(chosen["local"].learner)
+
+
+@pytest.mark.parametrize(
+    "learner",
+    [
+        HallucinationSettings(),
+        MannSettings(),
+        MatchingSettings(full_context=True),
+        MetaSgdSettings(),
+        RelationSettings(),
+        SiameseSettings(),
+    ],
+    ids=lambda learner: learner.name,
+)
+def test_a_model_with_more_than_a_body_is_compared_with_training_alone(
+    tmp_path: Path, learner: LearnerSettings
+) -> None:
+    study = Study(model=ModelSettings(filters=4, image_size=16, groups=1), learner=learner)
+    theta = to_arrays(initial_parameters(study.model, learner, 0))
+    card = ModelCard.of_study(study, PrivacyStatement(), method="meta", label="Shared model")
+    save_model(tmp_path / "model", card, theta)
+    images = np.random.default_rng(0).random((12, 1, 16, 16)).astype(np.float32)
+    task = Task("valley", images, np.repeat(np.arange(2), 6), np.arange(12), ("a", "b"))
+    plan = EvaluationPlan(shots=(1,), n_way=2, n_query=1, episodes=2)
+    evaluation = evaluate_site(task, candidates(tmp_path / "model").methods, plan)
+    assert evaluation.methods == ("meta", "local", "random")
 
 
 def test_a_baseline_of_a_later_version_is_refused(tiny_run: TinyRun, tmp_path: Path) -> None:
