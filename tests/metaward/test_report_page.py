@@ -12,6 +12,8 @@ from metaward.privacy_statement import PrivacyStatement
 from metaward.progress import RoundEvent
 from metaward.report.assemble import training_round
 from metaward.report.html import render_html, write_report_html
+from metaward.report.methods import BASELINES
+from metaward.report.svg import DASHES, MARKERS, SERIES
 from metaward.report.terminal import print_report
 from metaward.report.wording import percent, points
 from report_cases import METHODS, handmade, synthetic_evaluation, synthetic_report
@@ -202,3 +204,23 @@ def test_many_hospitals_get_a_table_row_each_and_a_plot_for_the_first():
     page = render_html(synthetic_report(evaluations))
     assert "site-19" in page
     assert "The plots show the first hospitals only" in page
+
+
+def test_hospitals_that_begin_alike_are_told_apart_in_every_plot():
+    names = [f"university-hospital-of-the-region-of-{end}" for end in ("bonn", "basel", "vienna")]
+    evaluations = tuple(
+        synthetic_evaluation(name, shots=(5,), episodes=5, seed=i) for i, name in enumerate(names)
+    )
+    page = render_html(synthetic_report(evaluations))
+    for plot in ("curve", "difference"):
+        plots = [svg for svg in page.split("<svg")[1:] if f'id="{plot}-' in svg]
+        written = set(re.findall(r">(universi[^<]*)</text>", "".join(plots)))
+        assert len(written) == len(names), plot
+
+
+def test_every_method_that_a_simulation_can_have_is_drawn_in_its_own_way(page):
+    n_methods = len(BASELINES) + 1
+    for ways in (SERIES, MARKERS, DASHES):
+        assert len(set(ways)) == len(ways) >= n_methods
+    for number in range(n_methods):
+        assert page.count(f"--series-{number}: #") >= 2, "light and dark"

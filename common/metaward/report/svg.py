@@ -19,10 +19,29 @@ if TYPE_CHECKING:
 INK, MUTED, LINE, GROUND = "#101112", "#606162", "#d0d1d2", "#fdfcfb"
 """Placeholders: each stands for a colour variable of the page."""
 
-SERIES = ("#0a72b2", "#d55e0a", "#0a9e73", "#cc79aa", "#5a5a5f", "#e69f0a")
-"""One per method; after Okabe and Ito, told apart with every common colour vision."""
-MARKERS = ("o", "s", "^", "D", "v", "P")
-DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 3)), (0, (8, 3)))
+SERIES = (
+    "#0a72b2",
+    "#d55e0a",
+    "#0a9e73",
+    "#cc79aa",
+    "#5a5a5f",
+    "#e69f0a",
+    "#6a3d9b",
+    "#8c5a2b",
+)
+"""One for each method that a simulation can have; the first six after Okabe and Ito. Where two are
+much alike to a reader, marker and dashes tell them apart."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DASHES = (
+    "-",
+    (0, (5, 1.5)),
+    (0, (1.5, 1.5)),
+    (0, (6, 1.5, 1.5, 1.5)),
+    (0, (3, 3)),
+    (0, (8, 3)),
+    (0, (3, 1, 1, 1, 1, 1)),
+    (0, (1, 3)),
+)
 
 PANEL = (3.7, 2.6)
 """Inches of a plot; a point is about a pixel on a phone."""
@@ -99,8 +118,18 @@ def to_svg(figure: "Figure", *, name: str, alt: str) -> str:
 
 
 def shorten(text: str, limit: int) -> str:
-    """Return at most ``limit`` characters of a text, the last one an ellipsis where it is cut."""
-    return text if len(text) <= limit else text[: limit - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
+    """Return at most ``limit`` characters of a text, cut out of its middle.
+
+    Hospitals of one group begin alike, and are told apart by how their names end.
+
+    >>> shorten("university-hospital-bonn", 16)
+    'universi…al-bonn'
+    """
+    if len(text) <= limit:
+        return text
+    tail = (limit - 1) // 2
+    head = text[: limit - 1 - tail].rstrip()
+    return f"{head}\N{HORIZONTAL ELLIPSIS}{text[-tail:].lstrip()}"
 
 
 def _for_page(svg: str, name: str, alt: str) -> str:
