@@ -43,6 +43,29 @@ def test_ids_that_each_site_numbers_anew_can_be_told_apart(tmp_path: Path) -> No
     assert not ids["x"] & ids["y"]
 
 
+def test_the_same_picture_under_two_patients_is_said(tmp_path: Path) -> None:
+    images = grey(6)
+    images[1] = images[0]  # of one patient: no harm
+    images[3] = images[0]
+    images[5] = images[4]
+    source = save_npz(
+        tmp_path,
+        images=images,
+        labels=np.array([0, 1, 0, 1, 0, 1]),
+        patient=np.array(["a", "a", "b", "b", "c", "d"]),
+        site=np.array(["x", "x", "x", "x", "x", "y"]),
+    )
+    remarks = import_to(tmp_path / "out", source).remarks
+    assert any(
+        "2 images show exactly what an image of another patient shows" in text for text in remarks
+    )
+
+
+def test_pictures_that_differ_are_not_remarked_on(tmp_path: Path) -> None:
+    source = save_npz(tmp_path, images=grey(6), labels=np.arange(6) % 2, patient=np.arange(6))
+    assert import_to(tmp_path / "out", source).remarks == ()
+
+
 def test_a_subset_takes_whole_patients_and_says_so(tmp_path: Path) -> None:
     patients = np.array([f"p{index // 3}" for index in range(30)])
     source = save_npz(tmp_path, images=grey(30), labels=np.arange(30) % 2, patient=patients)

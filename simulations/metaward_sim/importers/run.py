@@ -18,6 +18,7 @@ from metaward_sim.hospital_folder import (
 )
 from metaward_sim.image_record import ImageRecord
 from metaward_sim.importers.image_source import ColumnChoice, ImageSource
+from metaward_sim.importers.repeated_pictures import RepeatedPictures
 from metaward_sim.importers.selection import Selection, SharedPatients, select
 from metaward_sim.scanner_style import Modality, ScannerStyle
 from metaward_sim.staged_folders import staged_folders
@@ -115,6 +116,7 @@ def write_import(
     request, selection = plan.request, plan.selection
     names = sorted(set(selection.hospitals))
     _check_space(plan, out)
+    repeated = RepeatedPictures()
     with staged_folders(out, names, force=request.force, may_replace=is_hospital) as staged:
         with contextlib.ExitStack() as stack:
             writers = {
@@ -132,10 +134,12 @@ def write_import(
             }
             for hospital, record in zip(selection.hospitals, _records(plan), strict=True):
                 writers[hospital].add(record)
+                repeated.add(hospital, record)
                 if on_progress is not None:
                     on_progress(1)
         summaries = [writers[name].summary(out / name) for name in names]
-    return ImportResult(tuple(summaries), plan.source.taken, selection.remarks)
+    remarks = (*selection.remarks, *repeated.remarks())
+    return ImportResult(tuple(summaries), plan.source.taken, remarks)
 
 
 def style_for(record: ImageRecord, modality: Modality) -> ScannerStyle:
