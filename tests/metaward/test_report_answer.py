@@ -7,6 +7,7 @@ from rich.console import Console
 
 from metaward.report.answer import answer
 from metaward.report.html import render_html
+from metaward.report.schema import TrainingRound
 from metaward.report.terminal import print_report
 from report_cases import handmade, synthetic_evaluation, synthetic_report
 
@@ -76,6 +77,18 @@ def test_several_hospitals_are_averaged_and_the_worst_is_named(report):
     said = answer(report)
     assert "on average over the 2 hospitals that took no part in the training" in said.sentence
     assert any(text.startswith("It did worst at st-anne-children: ") for text in said.more)
+
+
+def test_rounds_that_did_not_count_are_said_beside_the_answer():
+    def said_first(*void):
+        rounds = tuple(TrainingRound(round_index=i, void=v) for i, v in enumerate(void))
+        return answer(handmade((78, 74, 82), (62, 57, 67), (16, 12, 20), training=rounds)).more[0]
+
+    assert said_first(False, True, False, True).startswith(
+        "2 of the 4 rounds of its training did not count: too few updates"
+    )
+    assert said_first(True, True).startswith("The shared model has learned nothing")
+    assert "round" not in said_first(False, False)
 
 
 def test_without_a_baseline_only_the_figure_is_told():

@@ -153,7 +153,7 @@ def _where(sites: list[str]) -> str:
 
 
 def _more(report: Report, shots: int, site: str | None, sites: list[str]) -> tuple[str, ...]:
-    sentences = [_guessing(report, shots, sites)]
+    sentences = [_void_rounds(report), _guessing(report, shots, sites)]
     if site is None:
         sentences.append(_worst(report, shots))
     sentences += [
@@ -174,6 +174,22 @@ def _more(report: Report, shots: int, site: str | None, sites: list[str]) -> tup
             "(median) on the machine that measured."
         )
     return tuple(sentence for sentence in sentences if sentence)
+
+
+def _void_rounds(report: Report) -> str:
+    """Say where the shared model learned in fewer rounds than were played, or in none."""
+    void = sum(event.void for event in report.training)
+    if not void:
+        return ""
+    if void == len(report.training):
+        return (
+            "The shared model has learned nothing: in every round of its training too few updates "
+            "were admitted."
+        )
+    return (
+        f"{void} of the {len(report.training)} rounds of its training did not count: too few "
+        "updates were admitted."
+    )
 
 
 def _guessing(report: Report, shots: int, sites: list[str]) -> str:
