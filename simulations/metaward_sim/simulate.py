@@ -58,6 +58,8 @@ from metaward_sim.tensorboard_log import TensorBoardLog
 from metaward_sim.training import Trainer
 
 TENSORBOARD_FOLDER = "tensorboard"
+DRAWN = "synthetic: a program drew the images"
+"""What a report says of a hospital."""
 
 
 @dataclass(frozen=True)
@@ -273,8 +275,12 @@ def _report(
         methods=summaries,
         learning_curve=tuple(sorted(set(scenario.evaluation.shots))),
         sites=tuple(
-            site_summary(tasks[name], held_out=name in hospitals.held_out)
-            for name in hospitals.everyone
+            site_summary(
+                tasks[name],
+                held_out=name in hospitals.held_out,
+                description=DRAWN if site.config.synthetic else "",
+            )
+            for name, site in hospitals.everyone.items()
         ),
         evaluation=evaluation_rows(evaluations),
         comparison=comparison_rows(evaluations, method=main, references=names),

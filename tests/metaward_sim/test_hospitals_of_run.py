@@ -74,13 +74,13 @@ def test_hidden_folders_and_files_are_no_hospitals(root: Path) -> None:
     assert len(hospitals.everyone) == 4
 
 
-def test_a_run_is_synthetic_only_when_every_hospital_is(root: Path) -> None:
-    everyone = HospitalChoice(root=root, held_out=1)
-    assert not find_hospitals(everyone, root).synthetic
-    (root / "real/site.yaml").write_text(
-        (root / "real/site.yaml").read_text().replace("synthetic: false", "synthetic: true")
-    )
-    assert find_hospitals(everyone, root).synthetic
+def test_a_run_is_synthetic_where_a_hospital_that_is_measured_is(root: Path) -> None:
+    def synthetic(*held_out: str) -> bool:
+        return find_hospitals(HospitalChoice(root=root, held_out=held_out), root).synthetic
+
+    assert synthetic("west")
+    assert synthetic("real", "west")
+    assert not synthetic("real")
 
 
 def test_an_unknown_name_is_refused_with_the_nearest(root: Path) -> None:

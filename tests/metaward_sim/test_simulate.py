@@ -107,6 +107,12 @@ def test_held_out_hospitals_are_measured_and_the_others_are_not(tiny_run: TinyRu
     assert {row["reference"] for row in report["comparison"]} == set(methods[1:])
 
 
+def test_of_every_hospital_that_was_drawn_the_report_says_so(tiny_run: TinyRun) -> None:
+    said = {site["description"] for site in tiny_run.report["sites"]}
+    assert said == {"synthetic: a program drew the images"}
+    assert "synthetic: a program drew the images" in (tiny_run.path / "report.html").read_text()
+
+
 def test_only_hospitals_that_took_part_left_a_log(tiny_run: TinyRun) -> None:
     logs = {path.stem for path in (tiny_run.path / "sites").glob("*.jsonl")}
     assert logs == {"alder", "birch"}
