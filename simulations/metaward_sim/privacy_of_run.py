@@ -16,9 +16,11 @@ from metaward.learner_settings import LearnerSettings
 from metaward.privacy_promise import BLOCK
 from metaward.privacy_statement import PrivacyStatement
 from metaward.tasks import Task
+from metaward.whole_file import write_atomically
 from metaward_client.privacy.accountant import accountant_name, epsilon
 from metaward_client.privacy.calibration import noise_multiplier_for
 from metaward_client.privacy.ledger import Ledger, read_ledger
+from metaward_client.privacy.ledger.journal import LEDGER_FILE
 from metaward_client.privacy.policy import (
     NoPrivacy,
     PolicyFile,
@@ -135,16 +137,14 @@ def set_up(folder: Path, policies: Mapping[str, Policy]) -> dict[str, Path]:
         if files[name].exists():
             continue
         if not isinstance(policy, NoPrivacy):
-            policy = policy.model_copy(
-                update={
-                    "ledger": (folder / LEDGERS_FOLDER / name).absolute(),
-                    "witness": (folder / WITNESS_FOLDER / name).absolute(),
-                }
-            )
-            Ledger.create(policy.ledger, policy.witness, policy.budget)
+            ledger = (folder / LEDGERS_FOLDER / name).absolute()
+            witness = (folder / WITNESS_FOLDER / name).absolute()
+            policy = policy.model_copy(update={"ledger": ledger, "witness": witness})
+            if not (ledger / LEDGER_FILE).is_file():  # it is, of a run that was killed right here
+                Ledger.create(ledger, witness, policy.budget)
         files[name].parent.mkdir(parents=True, exist_ok=True)
         content = {"privacy": policy.model_dump(mode="json")}
-        files[name].write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        write_atomically(files[name], yaml.safe_dump(content, sort_keys=False))
     return files
 
 

@@ -190,6 +190,19 @@ def test_setting_up_twice_keeps_the_ledger_and_what_was_spent(tmp_path: Path) ->
     assert {path: path.read_bytes() for path in ledger.rglob("*") if path.is_file()} == before
 
 
+def test_a_run_that_was_killed_between_ledger_and_policy_is_set_up_with_that_ledger(
+    tmp_path: Path,
+) -> None:
+    policies = policies_of(DP_SGD, {"north": task("north", 30)}, learner=STUDY.learner, rounds=3)
+    first = set_up(tmp_path, policies)
+    ledger, policy = protected(first["north"]).ledger, first["north"].read_bytes()
+    before = {path: path.read_bytes() for path in ledger.rglob("*") if path.is_file()}
+    first["north"].unlink()
+    assert set_up(tmp_path, policies) == first
+    assert first["north"].read_bytes() == policy
+    assert {path: path.read_bytes() for path in ledger.rglob("*") if path.is_file()} == before
+
+
 def test_the_statement_of_a_model_is_that_of_the_hospital_that_lost_most() -> None:
     little, much = (
         PrivacyStatement(mechanism="patient DP-SGD", unit="patient", epsilon=value)
