@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from metaward.adapt_settings import TRAINING_ALONE
+from metaward.adapt_settings import TRAINING_ALONE, AdaptSettings
 from metaward.arrays import to_arrays
+from metaward.config import validate_settings
 from metaward.episode_scores import Method
 from metaward.errors import ConfigError
 from metaward.evaluation import JobMap, evaluate_site
@@ -45,7 +46,8 @@ class Candidates:
 def candidates(path: Path) -> Candidates:
     """Return the methods of a run directory or of a model artefact.
 
-    Every baseline that the run trained is compared, and always training alone and a random start.
+    Every baseline that the run trained is compared, and always training alone, as in the run, and
+    a random start.
 
     Raises:
         ConfigError: There is no model, or a file of it is damaged.
@@ -67,7 +69,7 @@ def candidates(path: Path) -> Candidates:
         found.append(_method(summary, baseline))
         summaries.append(summary)
     untrained: tuple[tuple[str, LearnerSettings], ...] = (
-        ("local", FedAvgSettings(adapt=TRAINING_ALONE)),
+        ("local", FedAvgSettings(adapt=_training_alone(RunDirectory(path)))),
         ("random", card.learner),
     )
     for name, learner in untrained:
@@ -143,6 +145,16 @@ def took_part(path: Path, site: str) -> bool:
     """
     folders = (path, path.resolve().parent)
     return any(site in RunDirectory(folder).read_privacy() for folder in folders)
+
+
+def _training_alone(run: RunDirectory) -> AdaptSettings:
+    """Return how a hospital trains alone in a simulation; elsewhere, how it does by default."""
+    settings: object = run.read_config() if run.config.is_file() else None
+    for key in ("scenario", "baselines", "local"):
+        settings = settings.get(key) if isinstance(settings, dict) else None
+    if not isinstance(settings, dict):
+        return TRAINING_ALONE
+    return validate_settings(settings, AdaptSettings, where=f"{run.config}, baselines.local")
 
 
 def _method(summary: MethodSummary, artefact: ModelArtefact) -> Method:

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from metaward.adapt_settings import TRAINING_ALONE
 from metaward.arrays import to_arrays
 from metaward.errors import ConfigError
 from metaward.evaluation import evaluate_site
 from metaward.evaluation_design import EvaluationPlan
 from metaward.learner_settings import (
+    FedAvgSettings,
     HallucinationSettings,
     LearnerSettings,
     MannSettings,
@@ -81,6 +83,18 @@ def test_a_model_with_more_than_a_body_is_compared_with_training_alone(
     plan = EvaluationPlan(shots=(1,), n_way=2, n_query=1, episodes=2)
     evaluation = evaluate_site(task, candidates(tmp_path / "model").methods, plan)
     assert evaluation.methods == ("meta", "local", "random")
+
+
+def test_a_hospital_trains_alone_as_it_did_in_the_run(tiny_run: TinyRun, tmp_path: Path) -> None:
+    def alone(path: Path) -> LearnerSettings:
+        return next(method.learner for method in candidates(path).methods if method.name == "local")
+
+    in_the_run = TRAINING_ALONE.model_copy(update={"steps": 1})
+    assert alone(tiny_run.path) == FedAvgSettings(adapt=in_the_run)
+    shutil.copytree(tiny_run.path / "model", tmp_path / "model")
+    (tmp_path / "config.yaml").write_text("study: {name: not-a-simulation}\n")
+    for elsewhere in (tiny_run.path / "model", tmp_path):
+        assert alone(elsewhere) == FedAvgSettings(adapt=TRAINING_ALONE)
 
 
 def test_a_baseline_of_a_later_version_is_refused(tiny_run: TinyRun, tmp_path: Path) -> None:
