@@ -1,6 +1,7 @@
 """The memory of the memory-augmented learner: by hand, and step by step in another form."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -35,33 +36,51 @@ def one_row_each(hidden: float) -> MemoryNetwork:
 
 def test_two_steps_of_the_memory_are_those_worked_by_hand() -> None:
     # f = 0 forgets, so c = hidden at each step, h = tanh(c), k = tanh(h); the gate stands at 1/2.
-    # Step 1: nothing was read, all rows unused: half of k goes to row 0. M = (k/2, 0).
-    #   cosines (1, 0): w^r = (e, 1) / (e + 1) =: (p, 1 - p); r = p k / 2; usage (p + 1/2, 1 - p).
-    # Step 2: row 1 is least used. w^w = (p/2, (1 - p)/2 + 1/2); row 1 is zeroed (it was zero).
-    #   M = (k/2 + p k/2, k (1 - p/2)); both cosines 1: w^r = (1/2, 1/2); r = k (3 / 4) exactly.
+    # Step 1: all rows empty, so w^r = (1/2, 1/2) and r = 0. Nothing was read before, all rows are
+    #   unused: half of k goes to row 0. M = (k/2, 0); usage (1/2 + 1/2, 1/2) = (1, 1/2).
+    # Step 2: cosines (1, 0): w^r = (e, 1) / (e + 1) =: (p, 1 - p); r = p k / 2. Row 1 is least
+    #   used: w^w = (1/4, 1/4 + 1/2). M = (k/2 + k/4, 3 k / 4).
     hidden = 0.5
     h = math.tanh(hidden)
     k = math.tanh(h)
     p = math.e / (math.e + 1)
     network = one_row_each(hidden)
     logits, state = network(torch.zeros(2, 1, 1, dtype=torch.float64))
-    assert logits[0].item() == pytest.approx(h + p * k / 2, rel=1e-5)
-    assert logits[1].item() == pytest.approx(h + 3 * k / 4, rel=1e-5)
-    memory = [k / 2 + p * k / 2, k * (1 - p / 2)]
-    assert state.memory.flatten().tolist() == pytest.approx(memory, rel=1e-5)
-    usage = [0.5 * (p + 0.5) + 0.5 + p / 2, 0.5 * (1 - p) + 0.5 + 1 - p / 2]
+    assert logits[0].item() == pytest.approx(h, rel=1e-5)
+    assert logits[1].item() == pytest.approx(h + p * k / 2, rel=1e-5)
+    assert state.memory.flatten().tolist() == pytest.approx([3 * k / 4, 3 * k / 4], rel=1e-5)
+    usage = [0.5 * 1 + p + 1 / 4, 0.5 * 0.5 + (1 - p) + 3 / 4]
     assert state.usage.flatten().tolist() == pytest.approx(usage, rel=1e-5)
 
 
 def test_the_least_used_row_is_emptied_before_it_is_written() -> None:
     network = one_row_each(0.5)
     _, state = network(torch.zeros(3, 1, 1, dtype=torch.float64))
-    # After step 2, worked above, the usage is (1/2 (p + 1/2) + 1/2 + p/2, 1/2 (1 - p) + 3/2 - p/2)
-    # = (1.48, 1.27): row 1 is emptied of k (1 - p/2), and both rows get half of w^r = 1/2.
+    # After step 2, worked above, the usage is (p + 3/4, 2 - p) = (1.48, 1.27): row 1 is emptied of
+    # 3 k / 4. With w^r = (p, 1 - p) of step 2, w^w = (p/2, (1 - p)/2 + 1/2).
     p = math.e / (math.e + 1)
     k = math.tanh(math.tanh(0.5))
-    expected = [k / 2 + p * k / 2 + k / 4, k / 4 + k / 2]
+    expected = [3 * k / 4 + p * k / 2, k * (1 - p / 2)]
     assert state.memory.flatten().tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_step_reads_what_was_there_and_not_what_it_writes() -> None:
+    # A key has a cosine of 1 with itself: were its own row read too, the row of another step, of
+    # cosine 1/2 with it, would have 1 / (1 + e^5) of the reading at a strength of 10.
+    network = MemoryNetwork(
+        1, 1, hidden=1, rows=3, width=2, heads=1, decay=0.9, strength=10.0,
+    ).double()  # fmt: skip
+    inputs = torch.zeros(1, 1, dtype=torch.float64)
+    memory = torch.tensor([[[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]]], dtype=torch.float64)
+    usage = torch.tensor([[1.0, 0.0, 0.0]], dtype=torch.float64)
+    state = replace(network.empty(inputs), memory=memory, usage=usage)
+    with torch.no_grad():
+        network.key.weight.zero_()
+        network.key.bias.copy_(torch.tensor([1.0, math.sqrt(3)]).mul(0.2).atanh())
+        after = network.step(inputs, state)
+    weight = math.exp(5) / (math.exp(5) + 2)
+    assert after.read_weights[0, 0, 0].item() == pytest.approx(weight, rel=1e-4)
+    assert after.read.flatten().tolist() == pytest.approx([weight, 0.0], rel=1e-4)
 
 
 def by_the_formulas(theta: Tensors, sequence: Examples, s: MannSettings) -> torch.Tensor:
@@ -85,21 +104,23 @@ def by_the_formulas(theta: Tensors, sequence: Examples, s: MannSettings) -> torc
         keys = (own["key.weight"] @ h + own["key.bias"]).tanh().split(width)
         gates = (own["gate.weight"] @ h + own["gate.bias"]).sigmoid()
         least = sorted(range(rows), key=lambda row: float(usage[row].detach()))[:heads]
-        memory = [row * (j not in least) for j, row in enumerate(memory)]
+        before, where_before = memory, where
         usage = [s.usage_decay * u for u in usage]
+        reads, where = [], []
+        for head in range(heads):
+            lengths = [(row.square().sum() + 1e-6).sqrt() for row in before]
+            own_length = (keys[head].square().sum() + 1e-6).sqrt()
+            cosine = [keys[head] @ before[j] / own_length / lengths[j] for j in range(rows)]
+            where.append(list((s.key_strength * torch.stack(cosine)).softmax(0)))
+            usage = [usage[j] + where[head][j] for j in range(rows)]
+            reads.append(sum((where[head][j] * before[j] for j in range(rows)), torch.zeros(width)))
+        memory = [row * (j not in least) for j, row in enumerate(before)]
         for head in range(heads):
             for j in range(rows):
-                w = gates[head] * where[head][j] + (1 - gates[head]) * float(j == least[head])
+                w = gates[head] * where_before[head][j]
+                w = w + (1 - gates[head]) * float(j == least[head])
                 memory[j] = memory[j] + w * keys[head]
                 usage[j] = usage[j] + w
-        reads = []
-        for head in range(heads):
-            lengths = [(row.square().sum() + 1e-6).sqrt() for row in memory]
-            own_length = (keys[head].square().sum() + 1e-6).sqrt()
-            cosine = [keys[head] @ memory[j] / own_length / lengths[j] for j in range(rows)]
-            where[head] = list((s.key_strength * torch.stack(cosine)).softmax(0))
-            usage = [usage[j] + where[head][j] for j in range(rows)]
-            reads.append(sum((where[head][j] * memory[j] for j in range(rows)), torch.zeros(width)))
         read = torch.cat(reads)
         logits.append(own["output.weight"] @ torch.cat([h, read]) + own["output.bias"])
         told = F.one_hot(torch.tensor(y), s.n_way).double()

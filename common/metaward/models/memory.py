@@ -5,16 +5,20 @@ Santoro, Bartunov, Botvinick, Wierstra and Lillicrap 2016, arXiv:1605.06065: rea
 a step ago, and gives h_t. With n read heads, for each of them
 
     k_t = tanh(W_k h_t)                                         key, and what is stored
+    w^r_t = softmax over rows i of b cos(k_t, M_{t-1}(i)),     r_t = w^r_t M_{t-1}
     w^w_t = sigmoid(a_t) w^r_{t-1} + (1 - sigmoid(a_t)) w^lu_t,     a_t = W_a h_t
     M_t = M_{t-1} with the n least used rows set to zero, + sum over heads of w^w_t k_t^T
-    w^r_t = softmax over rows i of b cos(k_t, M_t(i)),     r_t = w^r_t M_t
     w^u_t = gamma w^u_{t-1} + sum over heads of (w^r_t + w^w_t)
     logits_t = W_o (h_t, r_t)
 
-w^lu_t is 1 at a least used row by w^u_{t-1}, else 0 (the paper numbers it t - 1). Not in the paper:
-the head of number j takes the j-th least used row, of equally used ones the first; the tanh; and
-the key strength b (Graves, Wayne and Danihelka 2014, arXiv:1410.5401, equation 5), without which
-(b = 1) a cosine moves a softmax over many rows hardly at all.
+w^lu_t is 1 at a least used row by w^u_{t-1}, else 0 (the paper numbers it t - 1).
+
+A step reads before it writes. The paper's equations say M_t in both, and the key is what is stored:
+after the writing it would have a cosine of 1 with its own row, and read little else.
+
+Not in the paper: the head of number j takes the j-th least used row, of equally used ones the
+first; the tanh; and the key strength b (Graves, Wayne and Danihelka 2014, arXiv:1410.5401,
+equation 5), without which (b = 1) a cosine moves a softmax over many rows hardly at all.
 
 The memory starts empty at every sequence. No state outlives a call.
 """
@@ -120,17 +124,16 @@ class MemoryNetwork(nn.Module):
         seen = torch.cat([inputs, state.read], dim=1)
         hidden, cell = self.controller(seen, (state.hidden, state.cell))
         keys = torch.tanh(self.key(hidden)).reshape(-1, self.heads, self.width)
+        read_weights = (self.strength * cosines(keys, state.memory)).softmax(dim=2)
         gate = torch.sigmoid(self.gate(hidden))[:, :, None]
         least_used = least_used_rows(state.usage, self.heads)
         write_weights = gate * state.read_weights + (1 - gate) * least_used
         kept = state.memory * (1 - least_used.sum(dim=1))[:, :, None]
-        memory = kept + write_weights.transpose(1, 2) @ keys
-        read_weights = (self.strength * cosines(keys, memory)).softmax(dim=2)
         return MemoryState(
             hidden=hidden,
             cell=cell,
-            memory=memory,
-            read=(read_weights @ memory).flatten(1),
+            memory=kept + write_weights.transpose(1, 2) @ keys,
+            read=(read_weights @ state.memory).flatten(1),
             read_weights=read_weights,
             usage=self.decay * state.usage + (read_weights + write_weights).sum(dim=1),
         )
