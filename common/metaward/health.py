@@ -84,13 +84,14 @@ def ask_until_healthy(
 
     Args:
         ask: Gives the answers of all processes.
-        wait_s: Seconds after which nobody is asked again; 0 asks once.
+        wait_s: Seconds after which nobody is asked again; 0 asks once, as does NaN.
         pause_s: Seconds between two questions.
     """
     end = time.monotonic() + wait_s
     while True:
         answers = ask()
-        if all(answer.healthy for answer in answers) or time.monotonic() + pause_s > end:
+        in_time = time.monotonic() + pause_s <= end
+        if all(answer.healthy for answer in answers) or not in_time:
             return answers
         time.sleep(pause_s)
 
