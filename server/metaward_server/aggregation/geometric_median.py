@@ -16,9 +16,11 @@ coordinates does not, and where all are honest it is nearly as good as the mean:
 coordinates all honest updates are about as far from z, so they weigh nearly the same. What it
 costs: a hospital that is unlike the others weighs less, and one with more noise for privacy too.
 
-Two choices of ours. z starts at the coordinate-wise median, which lies among the honest values, so
-that no hostile norm makes the way long. nu is relative, so that the answer scales with the deltas:
-the paper's 1e-6 times the median distance from the start.
+Three choices of ours. z starts at the coordinate-wise median, which lies among the honest values,
+so that no hostile norm makes the way long. nu is relative, so that the answer scales with the
+deltas: the paper's 1e-6 times the median distance from the start. And where the update nearest to z
+has no greater sum of distances, it is the answer: steps towards a median that is itself an update
+become ever shorter.
 """
 
 from collections.abc import Sequence
@@ -58,7 +60,7 @@ def geometric_median(deltas: Sequence[Arrays]) -> Arrays:
         z = moved
         if length <= MOVED * scale:
             break
-    return {name: leaf.astype(np.float32) for name, leaf in z.items()}
+    return _nearest_if_no_worse(stacks, z)
 
 
 def weiszfeld_step(stacks: Wide, z: Wide, *, smoothing: float) -> Wide:
@@ -69,6 +71,13 @@ def weiszfeld_step(stacks: Wide, z: Wide, *, smoothing: float) -> Wide:
         name: (stack * weights.reshape(-1, *[1] * (stack.ndim - 1))).sum(axis=0)
         for name, stack in stacks.items()
     }
+
+
+def _nearest_if_no_worse(stacks: Wide, z: Wide) -> Arrays:
+    distances = _distances(stacks, z)
+    nearest = {name: stack[np.argmin(distances)] for name, stack in stacks.items()}
+    best = nearest if _distances(stacks, nearest).sum() <= distances.sum() else z
+    return {name: leaf.astype(np.float32) for name, leaf in best.items()}
 
 
 def _distances(stacks: Wide, z: Wide) -> NDArray[np.float64]:

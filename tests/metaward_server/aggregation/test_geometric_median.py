@@ -57,6 +57,13 @@ def test_no_search_finds_a_lesser_sum_of_distances(seed: int) -> None:
     assert cost(found) <= best.fun * (1 + 1e-6)
 
 
+def test_a_median_that_is_itself_an_update_is_found_to_the_last_bit() -> None:
+    # From the corner of 120 degrees the pulls of the others balance: steps towards it stall.
+    corner = (0.0, 0.0)
+    rows = [corner, (1.0, 0.0), (-0.5, np.sqrt(3) / 2)]
+    np.testing.assert_array_equal(geometric_median(points(*rows))["w"], np.float32(corner))
+
+
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
 def test_the_answer_scales_with_the_deltas(scale: float) -> None:
     rows = np.random.default_rng(0).standard_normal((7, 5)).astype(np.float32)
