@@ -115,7 +115,7 @@ def test_the_other_accountants_are_asked_where_that_is_wanted(
 ) -> None:
     def check(composition: object, target_delta: float, relation: Relation) -> CrossCheck:
         assert relation is Relation.ADD_OR_REMOVE_ONE
-        return CrossCheck(target_delta, relation, 7.5237, 7.5236, 8.2967, None, None)
+        return CrossCheck(target_delta, relation, 7.5237, 7.5236, 7.5237, 8.2967, None, None)
 
     monkeypatch.setattr("metaward_client.privacy.cross_check.cross_check", check)
     plan = [*PLAN, "--noise-multiplier", "1"]
