@@ -1,8 +1,9 @@
-"""The rows of the learners that compare images: prototypical, matching, relation and siamese."""
+"""The rows of the learners that compare images: prototypical, with a generator too, and others."""
 
 from functools import partial
 
 from metaward.learner_settings import (
+    HallucinationSettings,
     MatchingSettings,
     PrototypicalSettings,
     RelationSettings,
@@ -34,6 +35,20 @@ PROTOTYPICAL = Row(
     published=("prototypical",),
     quick=(plan(_prototypical(1), FIVE_WAY, SMALL, FAST_ADAM, steps=700, budget_s=300),),
     full=by_shots(_prototypical, POOLED, FAST_ADAM, steps=(9000, 4500), budget_s=12_000),
+)
+
+
+def _hallucination(n_shot: int) -> HallucinationSettings:
+    """Return the prototypical network's episodes, and the library's generator and discriminator."""
+    return HallucinationSettings(n_way=60, n_shot=n_shot, n_query=5, episodes=1, augment="none")
+
+
+HALLUCINATION = Row(
+    name="hallucination",
+    title="Prototypical network with a generator",
+    published=(),
+    quick=(plan(_hallucination(1), FIVE_WAY, SMALL, FAST_ADAM, steps=700, budget_s=300),),
+    full=by_shots(_hallucination, POOLED, FAST_ADAM, steps=(9000, 4500), budget_s=12_000),
 )
 
 

@@ -19,11 +19,12 @@ from omniglot.gradient_rows import (
     PROTO_MAML,
     REPTILE,
 )
-from omniglot.metric_rows import MATCHING, PROTOTYPICAL, RELATION, SIAMESE
+from omniglot.metric_rows import HALLUCINATION, MATCHING, PROTOTYPICAL, RELATION, SIAMESE
 from omniglot.recipe import Row
 
 ROWS: tuple[Row, ...] = (
     PROTOTYPICAL,
+    HALLUCINATION,
     MATCHING,
     RELATION,
     SIAMESE,

@@ -42,6 +42,20 @@ def test_no_row_augments_beyond_the_quarter_turns_or_has_statistics_of_a_batch()
             assert plan.training.study.model.image_size == 28
 
 
+def test_a_generator_is_measured_against_the_same_training_without_one() -> None:
+    with_one, without = (
+        next(row for row in ROWS if row.name == name) for name in ("hallucination", "prototypical")
+    )
+    for ours, peers in ((with_one.quick, without.quick), (with_one.full, without.full)):
+        assert [plan.columns for plan in ours] == [plan.columns for plan in peers]
+        for one, peer in zip(ours, peers, strict=True):
+            learner, plain = one.training.study.learner, peer.training.study.learner
+            same = {"n_way", "n_shot", "n_query", "episodes", "augment"}
+            assert learner.model_dump(include=same) == plain.model_dump(include=same)
+            study = peer.training.study.model_copy(update={"learner": learner})
+            assert one.training == peer.training.model_copy(update={"study": study})
+
+
 @pytest.mark.parametrize(
     ("difference", "published", "ours", "said"),
     [
