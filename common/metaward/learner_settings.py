@@ -238,9 +238,12 @@ class MannSettings(Settings):
     hidden: int = Field(64, ge=1, le=1024, description="units of the LSTM controller")
     memory_rows: int = Field(64, ge=1, le=1024)
     memory_width: int = Field(32, ge=1, le=1024, description="values of a row of the memory")
-    read_heads: int = Field(1, ge=1, le=16, description="each writes too; at most memory_rows")
+    read_heads: int = Field(4, ge=1, le=16, description="each writes too; at most memory_rows")
     usage_decay: float = Field(0.99, ge=0, le=1, description="gamma")
     key_strength: float = Field(10.0, gt=0, description="of a cosine; in the paper 1")
+    body_weight: float = Field(
+        1.0, ge=0, description="of a prototypical network's loss, for the body; in the paper 0"
+    )
     augment: Augment = "dihedral"
 
     @model_validator(mode="after")

@@ -89,7 +89,7 @@ def test_it_has_no_noised_form_and_says_what_to_take_in_its_place() -> None:
 
 LEARNING = MannSettings(
     n_way=2, n_shot=1, n_query=2, episodes=24, augment="none",
-    hidden=16, memory_rows=8, memory_width=8,
+    hidden=16, memory_rows=8, memory_width=8, read_heads=1, body_weight=0.0,
 )  # fmt: skip
 
 

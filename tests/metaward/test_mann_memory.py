@@ -133,7 +133,17 @@ def loss_by_the_formulas(theta: Tensors, episode: Episode) -> torch.Tensor:
     named = [by_the_formulas(theta, support, SMALL)]
     longer = [followed_by(support, query, row) for row in range(3)]
     named += [by_the_formulas(theta, sequence, SMALL)[-1:] for sequence in longer]
-    return F.cross_entropy(torch.cat(named), torch.cat([support.labels, query.labels]))
+    of_memory = F.cross_entropy(torch.cat(named), torch.cat([support.labels, query.labels]))
+    return of_memory + SMALL.body_weight * loss_of_class_means(theta, episode)
+
+
+def loss_of_class_means(theta: Tensors, episode: Episode) -> torch.Tensor:
+    """Snell et al. 2017 on the body's features, distances divided by the root of their number."""
+    scale = body_leaves(theta)["scale"]
+    seen, asked = (scale * side.images.flatten(1) for side in (episode.support, episode.query))
+    means = torch.stack([seen[episode.support.labels == k].mean(dim=0) for k in range(3)])
+    distances = (asked[:, None] - means[None]).square().sum(dim=2)
+    return F.cross_entropy(-distances / math.sqrt(2), episode.query.labels)
 
 
 def test_the_delta_is_minus_the_gradient_of_the_papers_formulas() -> None:
@@ -172,6 +182,16 @@ def test_of_rows_that_are_used_equally_the_first_are_least_used() -> None:
     usage = torch.tensor([[0.0, 0.0, 0.0, 0.0], [3.0, 1.0, 2.0, 1.0]])
     chosen = least_used_rows(usage, 3).argmax(dim=2)
     assert chosen.tolist() == [[0, 1, 2], [1, 3, 2]]
+
+
+def test_without_a_weight_for_the_body_the_loss_is_that_of_the_memory_alone() -> None:
+    theta, episode = theta_of(), random_episode()
+    without = SMALL.model_copy(update={"body_weight": 0.0})
+    both = mann.task_delta(BODY, theta, [episode], SMALL).loss
+    alone = mann.task_delta(BODY, theta, [episode], without).loss
+    of_body = float(loss_of_class_means(theta, episode))
+    assert both == pytest.approx(alone + 0.5 * of_body, rel=1e-12)
+    assert of_body > 0
 
 
 def test_episodes_that_are_read_side_by_side_have_a_memory_each() -> None:

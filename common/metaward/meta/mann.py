@@ -5,7 +5,12 @@ is a sequence of examples. At each step the network sees an image and the label 
 has to name this one, and is told the answer only at the next step:
 
     logits_t = network( f(x_t), y_{t-1}; memory of the steps before t ),      y_0 = nothing
-    delta = - mean over episodes of grad_theta [ mean over all images of -log softmax(logits)[y] ]
+    L = mean over all images of -log softmax(logits)[y]
+    L_f = mean over the queries of -log p(y | x),       p as in metaward.meta.prototypical
+    delta = - mean over episodes of grad_theta [ L + w L_f ],       w = body_weight
+
+L_f is not the paper's, which has no body but raw pixels. Without it a body soon gives all images
+the same features: until something is remembered they are but noise to L (docs/algorithms.md).
 
 The network and its memory are in metaward.models.memory. Labels come one step late so that they
 cannot be copied, and stand for other classes in every episode so that the weights cannot learn
@@ -37,6 +42,7 @@ from metaward.episodes import Episode, Examples
 from metaward.errors import DataError
 from metaward.learner_settings import MannSettings
 from metaward.meta.episodic import draw_episodes, require_episodes
+from metaward.meta.head import prototype_head
 from metaward.meta.learner import Classifier, Learner, LocalResult, downhill, tracked
 from metaward.models.body import Body, seeded
 from metaward.models.memory import MemoryNetwork, MemoryState
@@ -66,7 +72,21 @@ def task_delta(
     asked = name_next(body, leaves, read, torch.stack([q.images for q in queries]), settings)
     labels = torch.cat([side.labels for side in supports + queries])
     loss = F.cross_entropy(torch.cat([online.flatten(0, 1), asked.flatten(0, 1)]), labels)
+    if settings.body_weight:
+        loss = loss + settings.body_weight * body_loss(body, leaves, episodes)
     return downhill(leaves, loss)
+
+
+def body_loss(body: Body, theta: Tensors, episodes: Sequence[Episode]) -> torch.Tensor:
+    """Return the mean loss that a prototypical network of this body has in the episodes."""
+    losses = []
+    for episode in episodes:
+        support, query = episode.support, episode.query
+        features = body.apply_with(theta, torch.cat([support.images, query.images]))
+        n = len(support.labels)
+        head = prototype_head(features[:n], support.labels, support.n_way)
+        losses.append(F.cross_entropy(head(features[n:]), query.labels))
+    return torch.stack(losses).mean()
 
 
 @dataclass(frozen=True)

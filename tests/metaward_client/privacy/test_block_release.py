@@ -175,7 +175,16 @@ LEARNERS: list[LearnerSettings] = [
     AnilSettings(n_way=2, n_shot=1, n_query=1, episodes=1),
     ReptileSettings(n_way=2, n_shot=1, episodes=1, inner_steps=1),
     FedAvgSettings(local_steps=1),
-    MannSettings(n_way=2, n_shot=1, n_query=1, episodes=1, hidden=4, memory_rows=3, memory_width=4),
+    MannSettings(
+        n_way=2,
+        n_shot=1,
+        n_query=1,
+        episodes=1,
+        hidden=4,
+        memory_rows=3,
+        read_heads=1,
+        memory_width=4,
+    ),
     HallucinationSettings(n_way=2, n_shot=1, n_query=1, episodes=1, hidden=4),
 ]
 
