@@ -236,7 +236,7 @@ class MannSettings(Settings):
     n_query: int = Field(5, ge=1, description="query images per class")
     episodes: int = Field(4, ge=1, description="episodes per site and round")
     hidden: int = Field(64, ge=1, le=1024, description="units of the LSTM controller")
-    memory_rows: int = Field(64, ge=1, le=1024)
+    memory_rows: int = Field(128, ge=1, le=1024)
     memory_width: int = Field(32, ge=1, le=1024, description="values of a row of the memory")
     read_heads: int = Field(4, ge=1, le=16, description="each writes too; at most memory_rows")
     usage_decay: float = Field(0.99, ge=0, le=1, description="gamma")

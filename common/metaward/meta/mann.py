@@ -50,7 +50,7 @@ from metaward.tasks import Task
 from metaward.theta import own_leaves, own_of_module
 
 QUERIES_AT_ONCE = 256
-"""Each query has a memory of its own while it is scored: 20 kB with the default settings."""
+"""Each query has a memory of its own while it is scored: 40 kB with the default settings."""
 
 
 def task_delta(
