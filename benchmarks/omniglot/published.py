@@ -4,7 +4,8 @@
 one: characters are split at random by some and by a list by others, rotations are classes or mere
 augmentation, and `transductive` results classify the queries of an episode together, through batch
 statistics. Ours never do. Whether Meta-SGD's and ANIL's are was not seen. ANIL's paper gives
-deviations over three seeds (0.5 and 0.3), which are no intervals.
+deviations over three seeds (0.5 and 0.3), which are no intervals. MANN's are of the second and the
+fifth presentation of a class in a sequence: after one image of it, and after four.
 """
 
 from dataclasses import dataclass

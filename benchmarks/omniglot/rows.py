@@ -5,6 +5,8 @@ compared with a paper is the learner together with its recipe. `quick` is made f
 on two cores, all rows together, most with half of the papers' filters, and makes one theta for all
 columns that it is scored in; `full` for two and a half hours, with the papers' filters and a theta
 for each number of shots (Reptile, which trains with ten: of ways; siamese networks: one for all).
+Memory-augmented networks, which know no other ways and shots, have a theta for each column, and in
+`quick` one column.
 MAML's steps and rates and the temperature of matching networks were chosen on validation
 characters, the last 172 of the 1,200; so were the ways and shots of siamese networks and the first
 heads of ANIL and Meta-SGD.
@@ -19,6 +21,7 @@ from omniglot.gradient_rows import (
     PROTO_MAML,
     REPTILE,
 )
+from omniglot.memory_rows import MANN
 from omniglot.metric_rows import HALLUCINATION, MATCHING, PROTOTYPICAL, RELATION, SIAMESE
 from omniglot.recipe import Row
 
@@ -28,6 +31,7 @@ ROWS: tuple[Row, ...] = (
     MATCHING,
     RELATION,
     SIAMESE,
+    MANN,
     MAML,
     PROTO_MAML,
     FOMAML,

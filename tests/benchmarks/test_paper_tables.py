@@ -10,6 +10,7 @@ import pytest
 from tiny_omniglot import PROTOTYPICAL, InThisProcess, a_training
 
 import paper_tables
+from metaward.learner_settings import MannSettings
 from omniglot import jobs
 from omniglot.episodes import Setting
 from omniglot.lines import beside, lines_of, verdict
@@ -54,6 +55,17 @@ def test_a_generator_is_measured_against_the_same_training_without_one() -> None
             assert learner.model_dump(include=same) == plain.model_dump(include=same)
             study = peer.training.study.model_copy(update={"learner": learner})
             assert one.training == peer.training.model_copy(update={"study": study})
+
+
+def test_a_memory_has_a_slot_for_each_way_of_its_columns_and_rows_for_every_image() -> None:
+    mann = next(row for row in ROWS if row.name == "mann")
+    for plan in (*mann.quick, *mann.full):
+        learner = plan.training.study.learner
+        assert isinstance(learner, MannSettings)
+        for column in plan.columns:
+            assert column.n_way == learner.n_way
+            assert column.n_shot == learner.n_shot
+            assert learner.memory_rows >= learner.read_heads * column.n_way * column.n_shot
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,51 @@
+"""The row of the learner that reads its support as a sequence: memory-augmented networks."""
+
+from metaward.learner_settings import MannSettings
+from omniglot.episodes import Setting
+from omniglot.published import SETTINGS
+from omniglot.recipe import ADAM, FIVE_WAY, SMALL_STRIDED, STRIDED, Plan, Row, plan
+
+HEADS = 4
+
+
+def _mann(column: Setting, *, episodes: int, hidden: int) -> MannSettings:
+    """Return a network that reads as many images as in its column; it knows no other length."""
+    return MannSettings(
+        n_way=column.n_way,
+        n_shot=column.n_shot,
+        n_query=2,
+        episodes=episodes,
+        hidden=hidden,
+        memory_rows=max(128, HEADS * column.n_way * column.n_shot),
+        read_heads=HEADS,
+        augment="none",
+    )
+
+
+def _full() -> tuple[Plan, ...]:
+    """Return a training for each column; controller and memory are as large as the paper's."""
+    return tuple(
+        plan(
+            _mann(column, episodes=16, hidden=200),
+            (column,), STRIDED, ADAM, steps=3000, budget_s=3000,
+        )
+        for column in SETTINGS
+    )  # fmt: skip
+
+
+MANN = Row(
+    name="mann",
+    title="Memory-augmented network",
+    published=("mann",),
+    quick=(
+        plan(
+            _mann(FIVE_WAY[0], episodes=32, hidden=64),
+            FIVE_WAY[:1],
+            SMALL_STRIDED,
+            ADAM,
+            steps=550,
+            budget_s=200,
+        ),
+    ),
+    full=_full(),
+)
