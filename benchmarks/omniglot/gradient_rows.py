@@ -51,7 +51,7 @@ FOMAML = Row(
     name="fomaml",
     title="FOMAML, head from zeros",
     published=("fomaml-transductive",),
-    quick=(plan(_fomaml_from_zeros(1), FIVE_WAY, STRIDED, FAST_ADAM, steps=1000, budget_s=200),),
+    quick=(plan(_fomaml_from_zeros(1), FIVE_WAY, STRIDED, FAST_ADAM, steps=3000, budget_s=400),),
     full=by_shots(_fomaml_from_zeros, STRIDED, FAST_ADAM, steps=(10_000, 5000), budget_s=3000),
 )  # fmt: skip
 
