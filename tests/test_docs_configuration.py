@@ -90,7 +90,9 @@ def plain_type(annotation: Any) -> str:
         return " or ".join(plain_type(part) for part in parts)
     if hasattr(annotation, "__metadata__"):
         inner, *metadata = get_args(annotation)
-        return plain_type(inner) + "".join(limits_text(part.metadata) for part in metadata)
+        return plain_type(inner) + "".join(
+            limits_text(part.metadata) for part in metadata if isinstance(part, FieldInfo)
+        )
     plain = {int: "whole number", float: "number", str: "text", date: "date", Path: "path"}
     return "true or false" if annotation is bool else plain[annotation]
 
