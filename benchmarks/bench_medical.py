@@ -18,7 +18,7 @@ import argparse
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -57,6 +57,7 @@ LEARNERS: dict[str, LearnerSettings] = {
     kind().TITLE: kind() for kind in get_args(get_args(LearnerSettings)[0])
 }
 """Every learner of the library, at its defaults."""
+ROWS = (*LEARNERS, FEDADAM, POOLED, UNTRAINED)
 FINE_TUNED = FedAvgSettings()
 
 
@@ -144,11 +145,13 @@ def federated(study: Study, tasks: list[Task]) -> Arrays:
     return theta
 
 
-def jobs_of(root: Path, domains: list[tuple[str, ...]], base: Job, seeds: int) -> Iterator[Job]:
+def jobs_of(
+    root: Path, domains: list[tuple[str, ...]], rows: Sequence[str], base: Job, seeds: int
+) -> Iterator[Job]:
     for seed in range(seeds):
         for left_out in domains:
             others = tuple(site for domain in domains if domain != left_out for site in domain)
-            for row in (*LEARNERS, FEDADAM, POOLED, UNTRAINED):
+            for row in rows:
                 yield replace(
                     base, row=row, root=str(root), sites=others, left_out=left_out, seed=seed
                 )
@@ -184,7 +187,7 @@ def measure(root: Path, domains: list[tuple[str, ...]], options: argparse.Namesp
         seed=0,
     )
     seeds = 1 if options.quick else options.seeds
-    jobs = list(jobs_of(root, domains, base, seeds))
+    jobs = list(jobs_of(root, domains, options.rows, base, seeds))
     found: dict[str, Any] = {"model": base.model.model_dump(), "of": len(jobs), "runs": []}
     with WorkerPool(options.workers, preload=PRELOADED) as pool:
         for result in pool.map(run, jobs):
@@ -201,6 +204,7 @@ def main() -> None:
     parser.add_argument(
         "--domains", nargs="+", help="hospitals of one domain joined by commas; left out: each one"
     )
+    parser.add_argument("--rows", nargs="+", default=ROWS, choices=ROWS, metavar="LEARNER")
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=1)
