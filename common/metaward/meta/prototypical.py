@@ -19,10 +19,10 @@ is taken with the prototypes held still, so that it is a sum over patients. Pati
 is more than equally frequent weigh less, so that each label has at most an equal part in the loss,
 as it has in an episode.
 
-The division by sqrt(d) keeps the softmax of an untrained body from saturating on small images (at
-32 x 32 and 32 filters d is 128; at 128 x 128 it is 2048, and the softmax of an untrained body is
-sure all the same); the paper has none, and the body can learn any scale. There is no inner loop: a
-new site adapts by taking means. A delta is a direction to add.
+The division by sqrt(d) keeps the softmax of an untrained body from saturating (at 32 x 32 and 32
+filters d is 128; at 128 x 128 it is 2048, and logits still grow like its root); the paper has none,
+and the body can learn any scale. There is no inner loop: a new site adapts by taking means. A delta
+is a direction to add.
 """
 
 from dataclasses import dataclass
