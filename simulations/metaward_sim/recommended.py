@@ -18,7 +18,7 @@ def recommended_outer(learner: LearnerSettings, *, clipped: bool = False) -> Out
     scale. Reptile's and FedAvg's are differences of parameters, to be taken as they are; but for
     clipped ones, which are too short to get anywhere in the rounds that a budget allows. A relation
     network takes small steps always, since larger ones put its comparing part to silence for good;
-    and its gradients are as short as clipped ones.
+    and its gradients are shorter than others (docs/algorithms.md).
 
     Args:
         learner: The learner.
@@ -27,7 +27,8 @@ def recommended_outer(learner: LearnerSettings, *, clipped: bool = False) -> Out
             that.
     """
     if learner.name == "relation":
-        return ADAM_FOR_SHORT.model_copy(update={"step_size": 1.0e-3})
+        tau = ADAM_FOR_SHORT.tau if clipped else 1.0e-4
+        return AdamSettings(step_size=1.0e-3, tau=tau)
     if learner.DELTA == "difference" and not clipped:
         return SgdSettings(step_size=1.0)
     return ADAM_FOR_SHORT if clipped else AdamSettings(step_size=5.0e-3)

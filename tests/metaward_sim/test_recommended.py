@@ -25,7 +25,7 @@ from metaward_sim.simulate_command import read_scenario
     [
         (PrototypicalSettings(), AdamSettings(step_size=5.0e-3)),
         (MatchingSettings(), AdamSettings(step_size=5.0e-3)),
-        (RelationSettings(), AdamSettings(step_size=1.0e-3, tau=1.0e-5)),
+        (RelationSettings(), AdamSettings(step_size=1.0e-3, tau=1.0e-4)),
         (SiameseSettings(), AdamSettings(step_size=5.0e-3)),
         (FomamlSettings(), AdamSettings(step_size=5.0e-3)),
         (MamlSettings(), AdamSettings(step_size=5.0e-3)),
