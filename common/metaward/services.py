@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from metaward.errors import ConfigError
+from metaward.log_file import keep_short
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 LASTED_S = 120.0
 """A process that ran for so long is started again after the first pause, not a longer one."""
 POLL_S = 0.2
+LOOK_AT_LOGS_S = 60.0
 STOP_S = 10.0
 """What a process gets to end by itself before it is killed."""
 
@@ -38,7 +40,7 @@ class Service:
         name: For people.
         command: Program and arguments.
         environment: Added to that of this process.
-        log: File that its output is appended to.
+        log: File that its output is appended to, and that is kept short.
         ready: Asked before it is started, for one that needs another; True: start.
     """
 
@@ -72,6 +74,7 @@ class Services:
     on_change: Callable[[str], None] = lambda _: None
     on_end: Callable[[], None] = lambda: None
     _stopping: threading.Event = field(default_factory=threading.Event, init=False)
+    _logs_not_before: float = field(default=0.0, init=False)
 
     def run(self) -> None:
         """Start all and keep them running; returns after :meth:`stop`, when all have ended."""
@@ -80,6 +83,7 @@ class Services:
             while not self._stopping.is_set():
                 for one in running:
                     self._look_after(one)
+                self._keep_logs_short()
                 self._stopping.wait(POLL_S)
         finally:
             for one in reversed(running):
@@ -112,6 +116,14 @@ class Services:
         elif now >= one.not_before and one.service.ready():
             one.process, one.began = _start(one.service), now
             self.on_change(f"{one.service.name} started (process {one.process.pid})")
+
+    def _keep_logs_short(self) -> None:
+        now = time.monotonic()
+        if now < self._logs_not_before:
+            return
+        self._logs_not_before = now + LOOK_AT_LOGS_S
+        for service in self.services:
+            keep_short(service.log)
 
 
 def next_pause(pause: float, lasted: float) -> float:
