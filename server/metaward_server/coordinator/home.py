@@ -222,7 +222,7 @@ def create(folder: Path, settings: CoordinatorSettings, now: datetime) -> Coordi
         coordinator.certificate.write_bytes(server.certificate)
         write_private(coordinator.secret, secrets.token_bytes(SECRET_BYTES))
         # last: a folder without it is none, so one that was left half-made is not taken for whole
-        text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
+        text = yaml.safe_dump(settings.model_dump(mode="json", exclude_none=True), sort_keys=False)
         write_atomically(folder / COORDINATOR_FILE, text)
     return coordinator
 

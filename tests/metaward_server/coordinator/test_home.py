@@ -15,6 +15,7 @@ from metaward.errors import ConfigError
 from metaward_server.coordinator.home import (
     Coordinator,
     CoordinatorSettings,
+    MetricsSettings,
     create,
     open_coordinator,
     read_coordinator,
@@ -38,6 +39,13 @@ def test_what_was_made_can_be_opened(tmp_path: Path) -> None:
     assert open_coordinator(tmp_path / "c") == made
     assert made.settings.host == "fed.example.org"
     assert made.settings.bound == "0.0.0.0:9443"
+
+
+def test_the_settings_that_were_written_take_a_key_that_was_left_out(tmp_path: Path) -> None:
+    new(tmp_path / "c")
+    with (tmp_path / "c" / "coordinator.yaml").open("a") as file:
+        file.write("metrics: {}\n")
+    assert open_coordinator(tmp_path / "c").settings.metrics == MetricsSettings()
 
 
 def test_every_secret_is_closed_and_nothing_else_of_the_folder_is_open_to_others(
