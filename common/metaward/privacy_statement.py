@@ -39,7 +39,7 @@ class PrivacyStatement(Settings):
     neighbouring: str = Field("", description="neighbouring relation, e.g. add or remove one")
     sampling: str = Field("", description="how records enter a batch, e.g. Poisson")
     accountant: str = ""
-    epsilon: float | None = Field(None, ge=0, description="largest epsilon spent at any site")
+    epsilon: float | None = Field(None, ge=0, description="at most, at any site")
     target_delta: float | None = Field(None, gt=0, lt=1)
     start: StartStatement | None = Field(None, description="of the model that training began from")
 
@@ -62,7 +62,7 @@ class PrivacyStatement(Settings):
         loss = "unknown" if self.epsilon is None else f"{self.epsilon:.2f}"
         delta = "" if self.target_delta is None else f" at delta {self.target_delta:.1e}"
         return (
-            f"Per {self.unit}, epsilon {loss}{delta} at the hospital that lost most "
+            f"Per {self.unit}, epsilon {loss}{delta} at most, at every hospital "
             f"({self.mechanism}; {self.neighbouring}; {self.sampling} sampling; {self.accountant})."
         )
 

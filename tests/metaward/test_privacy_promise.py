@@ -90,7 +90,9 @@ def test_a_model_is_as_private_as_the_hospital_that_promises_least() -> None:
     assert joint.is_private
     assert (joint.epsilon, joint.target_delta) == (8.0, 1e-4)
     assert joint.neighbouring == f"{ADD_OR_REMOVE_ONE} or {REPLACE_ONE}"
-    assert joint.sentence.startswith("Per patient, epsilon 8.00 at delta 1.0e-04")
+    assert joint.sentence.startswith(
+        "Per patient, epsilon 8.00 at delta 1.0e-04 at most, at every hospital"
+    )
     assert "as the hospitals say" in joint.sentence
 
 
