@@ -262,7 +262,7 @@ def _resume(folder: "StudyFolder") -> str:
 def _print_rounds(folder: "StudyFolder") -> None:
     from metaward.errors import FederationError
     from metaward.run_directory import RunDirectory
-    from metaward_server.coordinator.advice import outer_step_advice
+    from metaward_server.coordinator.advice import outer_step_advice, way_on
 
     shown, silent_from, advised = 0, time.monotonic(), False
     while True:
@@ -290,7 +290,7 @@ def _print_rounds(folder: "StudyFolder") -> None:
             raise FederationError(
                 state.reason,
                 where=f"study {folder.path.name}",
-                next_step=f"Mend it, then: {_resume(folder)}",
+                next_step=way_on(folder.study, events, _resume(folder)),
             )
         sys.stdout.flush()
         time.sleep(POLL_S)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from metaward.cli import run
+from metaward.errors import FederationError
 from metaward.privacy_promise import PrivacyPromise
 from metaward.progress import RoundEvent
 from metaward.study import Study
@@ -99,6 +100,24 @@ def test_of_a_study_that_has_finished_no_step_is_advised(
     RoundsLog(tmp_path / "rounds.jsonl").append(clipped_round(0))
     server_command._follow(Watched(tmp_path, looks=1))  # type: ignore[arg-type]  # a stand-in
     assert "slow" not in capsys.readouterr().out
+
+
+@dataclass
+class Failed(Watched):
+    """A study that is found failed."""
+
+    @property
+    def state(self) -> StudyState:
+        return StudyState(state="failed", nodes=1, reason="all rounds were void: 1")
+
+
+def test_who_watches_a_study_of_void_rounds_fail_is_not_sent_to_resume_it(tmp_path: Path) -> None:
+    void = dataclasses.replace(clipped_round(0), admitted=0, promises={}, void=True)
+    RoundsLog(tmp_path / "rounds.jsonl").append(void)
+    with pytest.raises(FederationError, match="all rounds were void") as refused:
+        server_command._follow(Failed(tmp_path, study=Study(rounds=1)))  # type: ignore[arg-type]
+    assert "anew under another name" in str(refused.value)
+    assert "resume /" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

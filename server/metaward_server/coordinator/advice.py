@@ -1,5 +1,7 @@
 """What the people of a coordinator can do better, told by the rounds that have closed."""
 
+from collections.abc import Sequence
+
 import yaml
 
 from metaward.privacy_promise import DP_SGD, MECHANISM_KEY
@@ -22,6 +24,19 @@ def outer_step_advice(study: Study, closed: RoundEvent) -> str:
         f"updates that short ({in_yaml(study.outer)}), and what the hospitals spend does not come "
         f"back. A step made for them, in a study of its own: {in_yaml(ADAM_FOR_SHORT)}"
     )
+
+
+def way_on(study: Study, closed: Sequence[RoundEvent], resume: str) -> str:
+    """Return what to do about a study that has failed.
+
+    Args:
+        study: The study.
+        closed: Its rounds.
+        resume: The command that goes on after the last closed round.
+    """
+    if sum(event.void for event in closed) < study.rounds:
+        return f"Mend it, then: {resume}"
+    return "Mend it, then run it anew under another name: no round is left to resume."
 
 
 def in_yaml(outer: OuterSettings) -> str:

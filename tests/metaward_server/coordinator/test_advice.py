@@ -17,7 +17,7 @@ from metaward.study import (
     YogiSettings,
     suits_short,
 )
-from metaward_server.coordinator.advice import outer_step_advice
+from metaward_server.coordinator.advice import outer_step_advice, way_on
 
 CLIPPED = PrivacyPromise("dp-sgd", 8.0, 1e-5, "add or remove one patient")
 BLOCKS = PrivacyPromise("block", 8.0, 1e-5, "replace one patient")
@@ -70,3 +70,13 @@ def test_where_nobody_clips_or_not_all_nothing_is_said(
 )
 def test_what_suits_is_a_matter_of_step_and_constant(outer: OuterSettings, suits: bool) -> None:
     assert suits_short(outer) is suits
+
+
+def test_a_study_whose_rounds_were_all_void_is_run_anew_and_one_with_rounds_left_resumed() -> None:
+    study = Study(rounds=2)
+    void = [RoundEvent(index, 2, asked=1, admitted=0, refused={}, refused_nodes={}, void=True)
+            for index in range(2)]  # fmt: skip
+    resume = "metaward server resume /srv/metaward study"
+    assert way_on(study, void[:1], resume) == f"Mend it, then: {resume}"
+    assert "anew under another name" in way_on(study, void, resume)
+    assert resume not in way_on(study, void, resume)
