@@ -7,6 +7,7 @@ ends would let one patient's row swallow those of others.
 
 import csv
 import difflib
+import errno
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -103,19 +104,30 @@ def _cell(cells: Sequence[str], column: int) -> str:
 def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        raise ConfigError(
-            "a folder, not a file" if path.is_dir() else "no such file",
-            expected="a label table (CSV)",
-            where=f"data.labels ({path})",
-            next_step="Correct data.labels; a relative path starts at the folder of site.yaml.",
-        ) from None
     except PermissionError:
         raise ConfigError(
             "the label table may not be read by this user",
             where=f"data.labels ({path})",
             next_step="Give this user read permission.",
         ) from None
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise
+        raise ConfigError(
+            _NO_FILE[error.errno],
+            expected="a label table (CSV)",
+            where=f"data.labels ({path})",
+            next_step="Correct data.labels; a relative path starts at the folder of site.yaml.",
+        ) from None
+
+
+_NO_FILE = {
+    errno.ENOENT: "no such file",
+    errno.ENOTDIR: "no such file",
+    errno.EISDIR: "a folder, not a file",
+    errno.ELOOP: "links that lead to one another",
+}
+"""What the operating system's errors say of a path that is no label table."""
 
 
 def _cells(line: bytes, delimiter: str) -> list[str] | None:

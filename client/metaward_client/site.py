@@ -15,6 +15,7 @@ from metaward_client.image_cache import DecodedImages, SourceFile, load_images
 from metaward_client.image_store import ImageSettings
 from metaward_client.label_join import Join, join_labels
 from metaward_client.labels import read_label_table
+from metaward_client.named_paths import real_path
 from metaward_client.pacs.landing import incoming_folder
 from metaward_client.patients import PatientKey, fingerprint, token
 from metaward_client.site_config import SITE_FILE, SiteConfig, read_site_config
@@ -229,7 +230,7 @@ class Site:
         own = [data.root / SITE_FILE, self.path, cache, cache.parent, incoming_folder(data.root)]
         if data.labels is not None:
             own.append(data.labels)
-        return frozenset(path.resolve() for path in own) - {data.root}
+        return frozenset(map(real_path, own)) - {data.root}
 
 
 def load_site(path: Path) -> Site:

@@ -10,6 +10,7 @@ from metaward.config import Settings, load_settings
 from metaward.device import ON_CPU, DeviceName, require_provable
 from metaward.errors import ConfigError
 from metaward.patterns import NAME
+from metaward_client.named_paths import from_folder, real_path
 from metaward_client.pacs import settings as pacs_settings
 from metaward_client.pacs.settings import PacsSettings
 from metaward_client.privacy.policy import (
@@ -163,7 +164,7 @@ def _slug(name: str) -> str:
 
 def _with_absolute_paths(config: SiteConfig, folder: Path) -> SiteConfig:
     def absolute(path: Path | None) -> Path | None:
-        return None if path is None else (folder / path.expanduser()).resolve()
+        return None if path is None else real_path(from_folder(folder, path))
 
     pacs = config.data.pacs
     data = config.data.model_copy(

@@ -121,6 +121,12 @@ def test_a_missing_table_is_named(tmp_path: Path, make_folder: bool) -> None:
         read_label_table(tmp_path / "x.csv", key="path", label="label")
 
 
+def test_a_table_whose_links_lead_to_one_another_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").symlink_to("x.csv")
+    with pytest.raises(ConfigError, match="links that lead to one another"):
+        read_label_table(tmp_path / "x.csv", key="path", label="label")
+
+
 UNREADABLE = {
     "not UTF-8": "1.3,\u00fc".encode("latin-1"),
     "a zero byte": b"1.3,\0",

@@ -116,6 +116,14 @@ def test_the_sites_own_files_are_not_counted(tmp_path: Path) -> None:
     assert scan.refused == {}
 
 
+def test_a_link_to_itself_among_the_images_costs_itself_alone(tmp_path: Path) -> None:
+    folder = _hospital(tmp_path / "north")
+    (folder / "site.yaml").symlink_to("site.yaml")  # the name of one of the site's own files
+    scan = load_site(folder).scan()
+    assert len(scan.images) == 8
+    assert scan.refused == {RefusalReason.UNREADABLE_FILE: 1}
+
+
 def test_every_file_is_used_or_refused(tmp_path: Path) -> None:
     folder = _hospital(tmp_path / "north")
     (folder / "notes.txt").write_text("x")

@@ -72,6 +72,30 @@ def test_a_missing_path_is_a_configuration_error(tmp_path: Path) -> None:
         read_site_config(tmp_path / "nowhere")
 
 
+def test_a_folder_whose_links_lead_to_one_another_is_a_missing_one(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(ConfigError, match="no folder of that name"):
+        read_site_config(_site(tmp_path, "name: north\ndata: {root: loop}\n"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "data: {root: ~nobody-of-that-name/images}\n",
+        "data: {root: images}\n"
+        "privacy: {mechanism: block, target_epsilon: 8, target_delta: 1.0e-5, population: 100,"
+        " ledger: ~nobody-of-that-name/ledger}\n",
+        "data: {root: images, labels: l.csv, key: patient_id, pacs: {protocol: dicomweb,"
+        " url: 'https://pacs', ca: ~nobody-of-that-name/ca.crt}}\n",
+    ],
+)
+def test_the_home_of_a_user_who_is_not_known_is_a_configuration_error(
+    tmp_path: Path, text: str
+) -> None:
+    with pytest.raises(ConfigError, match="a user who is not known here"):
+        read_site_config(_site(tmp_path, f"name: north\n{text}"))
+
+
 BLOCK = (
     "privacy: {mechanism: block, target_epsilon: 8, target_delta: 1.0e-5, population: 100,"
     " ledger: ../books/north, witness: ../seals/north}\n"

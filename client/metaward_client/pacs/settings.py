@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from metaward.config import Settings
+from metaward_client.named_paths import from_folder
 
 
 def _ae_title(title: str) -> str:
@@ -81,5 +82,5 @@ PacsSettings = Annotated[DicomwebSettings | DimseSettings, Field(discriminator="
 def with_absolute_paths(settings: PacsSettings, folder: Path) -> PacsSettings:
     """Return the settings with paths relative to ``folder`` made absolute."""
     paths = {name: value for name, value in settings if isinstance(value, Path)}
-    absolute = {name: (folder / path.expanduser()).absolute() for name, path in paths.items()}
+    absolute = {name: from_folder(folder, path).absolute() for name, path in paths.items()}
     return settings.model_copy(update=absolute)

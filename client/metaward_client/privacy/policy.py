@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from metaward.config import Settings, load_settings
 from metaward.privacy_promise import BLOCK, DP_SGD, NO_MECHANISM
+from metaward_client.named_paths import from_folder
 from metaward_client.privacy.terms import LEAST_DELTA, Budget, Relation, Terms
 from metaward_client.unicode_form import one_form
 
@@ -180,7 +181,7 @@ def with_absolute_paths(
         return policy
 
     def absolute(path: Path | None) -> Path | None:
-        return None if path is None else Path(os.path.normpath(folder / path.expanduser()))
+        return None if path is None else Path(os.path.normpath(from_folder(folder, path)))
 
     return policy.model_copy(
         update={"ledger": absolute(policy.ledger), "witness": absolute(policy.witness)}

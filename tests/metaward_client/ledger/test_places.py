@@ -54,6 +54,14 @@ def test_a_symbolic_link_is_refused(used: Place, part: str) -> None:
     refused(used, "a symbolic link")
 
 
+@pytest.mark.parametrize("part", ["ledger", "witness"])
+def test_a_link_that_leads_to_itself_is_refused(used: Place, part: str) -> None:
+    path = used.ledger.parent / part
+    shutil.rmtree(path)
+    path.symlink_to(path.name)
+    refused(used, "a symbolic link")
+
+
 def test_a_link_above_the_folders_is_followed(used: Place) -> None:
     link = used.ledger.parent.with_name("link")
     link.symlink_to(used.ledger.parent)

@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from metaward.errors import ConfigError, PrivacyError
+from metaward_client.named_paths import real_path
 from metaward_client.privacy.ledger.chain import Chain, Head, Kind, read_chain, seal_entry
 from metaward_client.privacy.ledger.clock import Clock, as_text, require_clock, time_of_entry
 from metaward_client.privacy.ledger.durable import Disk, Folder, open_folder
@@ -150,7 +151,7 @@ def places(folder: Path, witness: Path | None) -> tuple[Path, Path]:
     """
     ledger_path = plain_path(folder)
     witness_path = default_witness(folder) if witness is None else plain_path(witness)
-    real, other = ledger_path.resolve(), witness_path.resolve()
+    real, other = real_path(ledger_path), real_path(witness_path)
     if real.is_relative_to(other) or other.is_relative_to(real):
         raise ConfigError(
             "the ledger and its witness are in one folder",

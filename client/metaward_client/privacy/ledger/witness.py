@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metaward.errors import ConfigError
+from metaward_client.named_paths import real_path
 from metaward_client.privacy.ledger.chain import Head
 from metaward_client.privacy.ledger.durable import Disk, Folder, open_folder
 from metaward_client.privacy.ledger.refusals import tampered
@@ -119,4 +120,4 @@ def default_witness(ledger: Path) -> Path:
 
 def plain_path(folder: Path) -> Path:
     """Return an absolute path whose last part is not followed where it is a link."""
-    return folder.parent.resolve() / folder.name
+    return real_path(folder.parent) / folder.name
