@@ -28,6 +28,8 @@ WAYS = "classes per episode; a site with fewer usable labels takes all of them"
 TEMPERATURE = "what a cosine is divided by in front of the softmax"
 
 
+LARGEST_RATE = 1_000_000
+"""Of a rate that is a leaf of theta, and so float32, which has numbers up to 3.4e38."""
 ADAM_LR = 1.0e-3
 """Reptile's inner rate with Adam, in training and at a new site (Nichol et al. 2018, Omniglot)."""
 
@@ -199,7 +201,7 @@ class MetaSgdSettings(Settings):
     n_shot: int = Field(5, ge=1)
     n_query: int = Field(5, ge=1, description="query images per class")
     inner_steps: int = Field(1, ge=1, description="at a new site too")
-    inner_lr: float = Field(0.01, gt=0, description="what every rate starts at")
+    inner_lr: float = Field(0.01, gt=0, le=LARGEST_RATE, description="what every rate starts at")
     rates: Literal["parameter", "layer"] = Field(
         "parameter", description="a rate for each number of the body, or for each of its arrays"
     )

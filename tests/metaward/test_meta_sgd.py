@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from metaward.adapt_settings import AdaptSettings
 from metaward.arrays import Tensors
@@ -44,6 +45,11 @@ pytestmark = pytest.mark.usefixtures("one_thread", "float64")
 def float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def float32(float64: None) -> None:
     torch.set_default_dtype(torch.float32)
 
 
@@ -230,3 +236,11 @@ def test_neither_the_numbers_of_the_classes_nor_the_order_of_images_change_the_d
     one, same = (meta_sgd.task_delta(body, theta, e, given_settings) for e in (episode, other))
     assert same.loss == pytest.approx(one.loss, rel=1e-9)
     assert_same(same.delta, one.delta)
+
+
+@pytest.mark.usefixtures("float32")
+def test_a_first_rate_that_theta_cannot_hold_is_refused_as_a_setting() -> None:
+    with pytest.raises(ValidationError, match="less than or equal to 1000000"):
+        MetaSgdSettings(inner_lr=1.0e7)
+    theta = initial_parameters(MODEL, MetaSgdSettings(inner_lr=1.0e6), seed=0)
+    assert all(bool(leaf.isfinite().all()) for leaf in theta.values())
