@@ -59,10 +59,13 @@ def _cost(study: Study, policy: ProtectedSettings) -> str:
     accounting = summaries.accounting_of_record()
     state = read_ledger(policy.ledger, policy.witness)
     now = summaries.summarise(state, policy.budget, policy.terms(), accounting)
-    rounds = min(study.rounds, policy.rounds, now.rounds_remaining)
-    after = plus(state.spent, policy.terms().per_round(), rounds)
+    charged = len(state.studies[study.digest()].releases) if study.digest() in state.studies else 0
+    rounds = max(0, min(study.rounds, policy.rounds) - charged)
+    allowed = min(rounds, now.rounds_remaining)
+    after = plus(state.spent, policy.terms().per_round(), allowed)
     spent = accounting.epsilon(after, now.budget.target_delta, now.relation)
-    partly = "" if rounds == study.rounds else f" (the budget allows {rounds} of the rounds)"
+    all_of_it = charged + allowed >= study.rounds
+    partly = "" if all_of_it else f" (the budget allows {charged + allowed} of the rounds)"
     return (
         f"{policy.label}; epsilon {now.epsilon:.3f} of {now.budget.target_epsilon:g} is spent, "
         f"with this study {spent:.3f}{partly}; delta {now.budget.target_delta:g}; unit patient; "

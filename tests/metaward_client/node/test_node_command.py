@@ -1,6 +1,7 @@
 """`metaward site join, approve, start`, as they are typed."""
 
 import json
+import re
 import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,6 +16,8 @@ from metaward.enrolment import certificate_fingerprint, read_request, write_yaml
 from metaward.study import ModelSettings, Study
 from metaward_client.node import check
 from metaward_client.node.approval import Approval, approve, approved_only
+from metaward_client.privacy.ledger import Ledger, RoundId
+from metaward_client.privacy.policy import DpSgdPolicy
 from metaward_client.site_config import read_site_config
 from metaward_server.coordinator import hospitals
 from metaward_server.coordinator.home import Coordinator, CoordinatorSettings, create
@@ -140,6 +143,31 @@ def test_approve_takes_a_ledger_that_is_gone_for_no_new_one(
     assert run(asked) == 4
     assert "the ledger or a part of it is missing" in capsys.readouterr().err
     assert list((site / "node" / "approvals").iterdir()) == []
+
+
+def test_what_a_study_has_been_charged_already_is_not_counted_again(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (site / "site.yaml").open("a") as file:
+        file.write(PRIVATE.format(site))
+    asked = ["site", "approve", str(site), str(study_file(site)), "--by", "A. Officer", "--yes"]
+    assert run(["site", "ledger", "create", str(site)]) == 0
+    policy = read_site_config(site).privacy
+    assert isinstance(policy, DpSgdPolicy)
+
+    def said() -> list[str]:
+        capsys.readouterr()
+        assert run(asked) == 0
+        return re.findall(r"epsilon ([0-9.]+) of 8 is spent, with this study ([0-9.]+);",
+                          capsys.readouterr().out)  # fmt: skip
+
+    [(before, at_the_end)] = said()
+    with Ledger.open(policy.ledger, policy.witness) as ledger:
+        for index in range(2):
+            ledger.reserve(RoundId(STUDY.digest(), index), policy.terms(), policy.budget)
+    [(spent, still_at_the_end)] = said()
+    assert float(before) == 0 < float(spent) < float(at_the_end)
+    assert still_at_the_end == at_the_end
 
 
 @pytest.mark.parametrize("by", ["", "  ", 201 * "n", "A.\nOfficer"])
