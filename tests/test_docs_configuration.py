@@ -189,9 +189,9 @@ def test_the_outer_optimisers_that_suit_the_learners_are_documented() -> None:
         outer = recommended_outer(learner)
         assert f"{outer.name} with `step_size: {outer.step_size}`" in text
     small = recommended_outer(RelationSettings())
-    assert f"`step_size: {small.step_size}` and `tau: 1.0e-5` for relation" in text
+    assert f"`step_size: {small.step_size}` and `tau: 1.0e-4` for relation" in text
     assert isinstance(small, AdamSettings)
-    assert small.tau == 1.0e-5
+    assert small.tau == 1.0e-4
 
 
 @pytest.mark.parametrize(
