@@ -31,7 +31,7 @@ from metaward.study import (
     Study,
     check_enough_updates,
 )
-from metaward_client.privacy.policy import CLIP_NORM, MOST_BLOCKS, MOST_STEPS
+from metaward_client.privacy.policy import CLIP_NORM, MOST_BLOCKS, MOST_POPULATION, MOST_STEPS
 from metaward_sim.recommended import recommended_outer, recommended_sums
 
 BaselineName: TypeAlias = Literal[
@@ -125,7 +125,10 @@ class PrivacyChoice(Settings):
         None, gt=0, lt=1, description="left out: 1 / (10 population) of the largest hospital"
     )
     population: int | None = Field(
-        None, ge=10, description="left out: each hospital's patients, rounded up"
+        None,
+        ge=10,
+        le=MOST_POPULATION,
+        description="left out: each hospital's patients, rounded up",
     )
     noise_multiplier: float | None = Field(
         None, gt=0, description="sigma; left out: what spends the budget in the scenario's rounds"

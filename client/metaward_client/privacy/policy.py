@@ -20,6 +20,8 @@ from metaward_client.unicode_form import one_form
 MAX_DELTA_TIMES_POPULATION = 0.1
 """target_delta is at most this over the population: a mechanism that publishes one patient in
 1/target_delta satisfies the definition, so target_delta must be far below one over the patients."""
+MOST_POPULATION = 10**9
+"""Of more patients no delta is small enough that the accountant can tell."""
 CLIP_NORM = "C: L2 norm that one unit adds at most"
 MOST_BLOCKS = 100_000
 MOST_STEPS = 10_000
@@ -48,7 +50,9 @@ class _Protected(Settings):
     target_epsilon: float = Field(gt=0, le=100, description="all that a patient may lose, for ever")
     target_delta: float = Field(ge=LEAST_DELTA, lt=1, description="at most 1 / (10 population)")
     population: int = Field(
-        ge=10, description="patients, as a public round number; never the exact count"
+        ge=10,
+        le=MOST_POPULATION,
+        description="patients, as a public round number; never the exact count",
     )
     noise_multiplier: float = Field(2.5, gt=0, description="sigma: noise over the clip norm")
     sample_rate: float = Field(0.3, gt=0, le=1, description="q: chance to enter one noised sum")

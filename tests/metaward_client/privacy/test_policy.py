@@ -95,6 +95,7 @@ def test_delta_is_at_most_a_tenth_of_one_over_the_population(build: Any) -> None
         (dp_sgd, {"target_delta": 0.0}, "target_delta"),
         (dp_sgd, {"target_delta": 9e-11}, "target_delta"),  # no accountant can resolve it
         (dp_sgd, {"population": 9}, "population"),
+        (block, {"population": 10**400}, "population"),  # no float can hold it
         (dp_sgd, {"noise_multiplier": 0.0}, "noise_multiplier"),
         (dp_sgd, {"noise_multiplier": float("inf")}, "noise_multiplier"),
         (dp_sgd, {"sample_rate": 1.01}, "sample_rate"),
