@@ -24,6 +24,8 @@ class TooDeepError(Exception):
 def bounded_nesting() -> Iterator[None]:
     """Let pydicom refuse what is nested deeper, in this process, while the context is open.
 
+    One thread of a process at a time: pydicom's function is replaced, and levels are counted.
+
     Raises:
         TooDeepError: Where it is.
     """

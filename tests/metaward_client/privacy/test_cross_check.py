@@ -6,14 +6,7 @@ from dataclasses import replace
 import pytest
 
 from metaward.errors import PrivacyError
-from metaward_client.privacy.accountant import epsilon
-from metaward_client.privacy.cross_check import (
-    GIVEN_AWAY,
-    CrossCheck,
-    _own_composition,
-    _under,
-    cross_check,
-)
+from metaward_client.privacy.cross_check import CrossCheck, _under, cross_check
 from metaward_client.privacy.terms import GaussianStep, Relation
 
 ADD = Relation.ADD_OR_REMOVE_ONE
@@ -95,12 +88,16 @@ def test_opacus_agrees_on_published_vectors(
 
 
 @pytest.mark.parametrize("target_delta", [1e-8, 1e-10])
-def test_at_the_smallest_deltas_the_accountants_agree_too(target_delta: float) -> None:
+def test_at_the_smallest_deltas_the_accountants_agree_too(
+    target_delta: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # 1e-11 of delta, which ours gives away, is much of it there: epsilon is 0.0004 and 0.04 above.
-    composition = {GaussianStep(1, 0.05): 500}
-    ours = epsilon(composition, target_delta=target_delta, relation=ADD)
-    own = _own_composition(composition, ADD)
-    assert own(target_delta) + 1e-4 < ours <= own(target_delta - GIVEN_AWAY) + 1e-4
+    # Opacus' accountants, which take seconds, have their tests below.
+    module = "metaward_client.privacy.cross_check."
+    monkeypatch.setattr(module + "_rdp_curve", lambda _: lambda _: math.inf)
+    monkeypatch.setattr(module + "_prv", lambda *_: None)
+    check = cross_check({GaussianStep(1, 0.05): 500}, target_delta)  # raises where they do not
+    assert check.pld_own_composition + 1e-4 < check.pld <= check.pld_upper
 
 
 @pytest.mark.slow

@@ -48,15 +48,21 @@ def test_a_hospital_whom_the_superlink_refuses_stops_neither_another_nor_a_study
     assert status == {"a": "not registered", "b": "online"}
 
 
-def test_a_node_whose_number_was_not_written_down_is_found_again(
-    coordinator: Coordinator, superlink: FakeSuperLink, monkeypatch: pytest.MonkeyPatch
+def killed_when_the_superlink_has_answered(
+    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The keeper is killed when the SuperLink has answered."""
+    """Enrol north; its node is made, and the keeper is killed before it writes down which."""
     hospitals.enrol(coordinator, request("north"))
     with monkeypatch.context() as killed:
         killed.setattr(hospitals, "_write", interrupted)
         with pytest.raises(KeyboardInterrupt):
             keep_once(coordinator)
+
+
+def test_a_node_whose_number_was_not_written_down_is_found_again(
+    coordinator: Coordinator, superlink: FakeSuperLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed_when_the_superlink_has_answered(coordinator, monkeypatch)
     hospitals.enrol(coordinator, request("south"))
     for _ in range(2):
         keep_once(coordinator)
@@ -67,11 +73,7 @@ def test_a_node_whose_number_was_not_written_down_is_found_again(
 def test_a_hospital_whose_nodes_number_was_not_written_down_is_refused_once_it_is_removed(
     coordinator: Coordinator, superlink: FakeSuperLink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hospitals.enrol(coordinator, request("north"))
-    with monkeypatch.context() as killed:
-        killed.setattr(hospitals, "_write", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            keep_once(coordinator)
+    killed_when_the_superlink_has_answered(coordinator, monkeypatch)
     hospitals.remove(coordinator, "north")
     assert (superlink.nodes, names(coordinator)) == ({}, [])
 

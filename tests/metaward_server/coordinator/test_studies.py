@@ -13,6 +13,7 @@ from metaward_server.coordinator import hospitals, studies
 from metaward_server.coordinator.home import Coordinator
 from metaward_server.coordinator.keeper import keep_once
 from metaward_server.coordinator.standing import standing
+from metaward_server.coordinator.studies import StudyFolder
 from metaward_server.failure_note import write_failure
 from metaward_server.study_run import initial_theta
 
@@ -131,14 +132,24 @@ def test_a_study_that_moves_on_is_submitted_as_often_as_it_takes(
     assert folder.state.state == "running"
 
 
+def failed(
+    coordinator: Coordinator, superlink: FakeSuperLink, reason: str, *, done: int = 0
+) -> StudyFolder:
+    """Return the study when its process has ended, and has said why."""
+    folder = studies.want(coordinator, STUDY, nodes=1)
+    keep_once(coordinator)
+    if done:
+        commit(folder, done)
+    write_failure(folder.path, FederationError(reason))
+    superlink.runs["1"] = "finished:failed"
+    keep_once(coordinator)
+    return folder
+
+
 def test_a_study_that_says_why_it_ended_is_not_tried_again(
     coordinator: Coordinator, superlink: FakeSuperLink
 ) -> None:
-    folder = studies.want(coordinator, STUDY, nodes=1)
-    keep_once(coordinator)
-    write_failure(folder.path, FederationError("0 sites are connected"))
-    superlink.runs["1"] = "finished:failed"
-    keep_once(coordinator)
+    folder = failed(coordinator, superlink, "0 sites are connected")
     assert (folder.state.state, folder.state.reason) == ("failed", "0 sites are connected")
     assert standing(coordinator, datetime.now(UTC))["studies"][0]["reason"] == folder.state.reason
 
@@ -146,12 +157,7 @@ def test_a_study_that_says_why_it_ended_is_not_tried_again(
 def test_a_study_that_fails_in_its_last_round_is_not_finished(
     coordinator: Coordinator, superlink: FakeSuperLink
 ) -> None:
-    folder = studies.want(coordinator, STUDY, nodes=1)
-    keep_once(coordinator)
-    commit(folder, STUDY.rounds)
-    write_failure(folder.path, FederationError("3 void rounds in a row"))
-    superlink.runs["1"] = "finished:failed"
-    keep_once(coordinator)
+    folder = failed(coordinator, superlink, "3 void rounds in a row", done=STUDY.rounds)
     assert (folder.state.state, folder.state.reason) == ("failed", "3 void rounds in a row")
     assert not (folder.path / "model").exists()
 
@@ -160,11 +166,7 @@ def test_a_study_that_is_resumed_does_not_fail_again_for_its_old_reason(
     coordinator: Coordinator, superlink: FakeSuperLink
 ) -> None:
     """Its new process is killed before it has done anything."""
-    folder = studies.want(coordinator, STUDY, nodes=1)
-    keep_once(coordinator)
-    write_failure(folder.path, FederationError("0 sites are connected"))
-    superlink.runs["1"] = "finished:failed"
-    keep_once(coordinator)
+    folder = failed(coordinator, superlink, "0 sites are connected")
     studies.want_again(coordinator, "chest")
     keep_once(coordinator)
     superlink.runs["2"] = "finished:failed"
