@@ -4,15 +4,11 @@ Nothing but the released update or a refusal's number leaves. What the site itse
 (loss, norm, time, the reason of a refusal) goes to a log on the site's own disk.
 """
 
-import errno
 import hashlib
-import json
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +21,7 @@ from metaward.study import Study
 from metaward.tasks import Task
 from metaward.wire import RoundOrder, SiteRefusal, decode_order, encode_refusal, encode_update
 from metaward.wire_arrays import ArraySpec
+from metaward_client import round_log
 from metaward_client.node.approval import ApprovalError, Consent
 from metaward_client.privacy.ledger import BudgetExceeded
 from metaward_client.privacy.noised_sum import Normals
@@ -81,7 +78,7 @@ def answer_order(content: RecordDict, site: SiteAtWork) -> RecordDict | SiteRefu
     from the study's seed, the site's name and the round; with one because the answer was stored.
     """
     started = time.perf_counter()
-    entry: dict[str, object] = {"time": datetime.now(UTC).isoformat(timespec="seconds")}
+    entry = round_log.new_line()
     answer: RecordDict | SiteRefusal
     try:
         order = decode_order(content, lambda study: _consented_spec(study, site, entry))
@@ -91,7 +88,7 @@ def answer_order(content: RecordDict, site: SiteAtWork) -> RecordDict | SiteRefu
         answer = _refusal_of(error, private=not isinstance(site.policy, NoPrivacy))
         outcome = {"outcome": answer.name.lower(), "reason": _explain_work(error)}
     entry |= outcome | {"seconds": round(time.perf_counter() - started, 4)}
-    _append(site.round_log, entry)
+    round_log.append(site.round_log, entry)
     return answer
 
 
@@ -175,19 +172,3 @@ def _explain_work(error: Exception) -> str:
     if isinstance(error, DataError | ConfigError):
         return f"{type(error).__name__}: {error.next_step}"
     return _explain(error)
-
-
-def _append(path: Path, entry: dict[str, object]) -> None:
-    """Write one line at once, whole or not at all.
-
-    Where the disk is full the line is lost and the answer is not: it may have been charged.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab", buffering=0) as log:
-            line, before = json.dumps(entry).encode() + b"\n", log.tell()
-            if log.write(line) < len(line):
-                log.truncate(before)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    except OSError as error:
-        logger.warning("no line in %s: %s", path.name, error.strerror)

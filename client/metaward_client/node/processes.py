@@ -15,7 +15,7 @@ from metaward.health import LOOPBACK
 from metaward.services import Service
 from metaward.worker_process import KEEP_MEMORY
 from metaward_client.node.node_folder import NodeFolder, read_kit
-from metaward_client.node.vetted_app import write_command
+from metaward_client.node.vetted_app import ROUND_LOG, write_command
 
 
 def services_of(node: NodeFolder, site: Path, sockets: Path, *, health_port: int) -> list[Service]:
@@ -32,6 +32,7 @@ def services_of(node: NodeFolder, site: Path, sockets: Path, *, health_port: int
     warm_socket = sockets / "warm"
     write_command(programs, warm_socket)
     environment = KEEP_MEMORY | flower_environment(node.path / "flower", before=programs)
+    environment[ROUND_LOG] = str(node.round_log)
     settings = {
         "site": str(site.absolute()),
         "round-log": str(node.round_log),

@@ -7,6 +7,7 @@ is written. Flower's own vetting needs its hub; this needs the release on the ho
 """
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -15,11 +16,14 @@ from typing import Any
 
 from metaward.bundle import bundle, digest_of
 from metaward.errors import FederationError
+from metaward_client import round_log
 
 logger = logging.getLogger(__name__)
 
 COMMAND = "flwr-clientapp"
 """Name of the program that Flower starts for each message."""
+ROUND_LOG = "METAWARD_ROUND_LOG"
+"""Environment variable with the path of the site's log of orders."""
 
 
 def refuse_other_code(content: bytes) -> None:
@@ -42,15 +46,27 @@ def install_bundle(
     """Install this release's bundle, and no other.
 
     Raises:
-        FederationError: It is another one, or it cannot be installed. Flower sends the text to the
-            coordinator, so it holds none of the operating system's, which names paths.
+        FederationError: It is another one, which the site's log of orders gets a line of, or it
+            cannot be installed. Flower sends the text to the coordinator, so it holds none of the
+            operating system's, which names paths.
     """
-    refuse_other_code(content)
+    try:
+        refuse_other_code(content)
+    except FederationError as error:
+        _note(error)
+        raise
     try:
         return install(content, *args, **options)
     except Exception:
         logger.exception("the bundle cannot be installed")
     raise FederationError("the bundle cannot be installed; the hospital's own log says why")
+
+
+def _note(refusal: FederationError) -> None:
+    """Give the order its line: it ends here, before the site's own code is asked."""
+    if path := os.environ.get(ROUND_LOG):
+        line = {"outcome": "other release", "reason": str(refusal)}
+        round_log.append(Path(path), round_log.new_line() | line)
 
 
 def main() -> None:

@@ -20,6 +20,8 @@ from metaward_client.node.node_folder import (
     own_public_key,
     read_kit,
 )
+from metaward_client.node.processes import services_of
+from metaward_client.node.site_log import node_events
 from metaward_client.node.vetted_app import install_bundle, refuse_other_code, write_command
 from metaward_server.coordinator import hospitals
 from metaward_server.coordinator.home import Coordinator, CoordinatorSettings, create
@@ -136,6 +138,21 @@ def test_what_flower_starts_installs_this_releases_bundle_and_no_other(
     monkeypatch.setattr(command, "flwr_clientapp", flower_runs)
     vetted_app.main()
     assert written == [bundle()]
+
+
+def test_an_order_of_another_release_has_its_line_in_the_sites_log(
+    node: NodeFolder, coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It ends before the site's own code is asked, which notes every other order."""
+    join(node, kit_for(node, coordinator), "north")
+    for service in services_of(node, tmp_path, tmp_path, health_port=1):
+        assert service.environment[vetted_app.ROUND_LOG] == str(node.round_log)
+    monkeypatch.setenv(vetted_app.ROUND_LOG, str(node.round_log))
+    with pytest.raises(FederationError, match="other code"):
+        install_bundle(lambda _: tmp_path, bundle() + b"x")
+    [event] = node_events(node)
+    assert event.what == "other release"
+    assert "Run the study with the same release." in event.detail
 
 
 def test_of_a_failed_installation_no_path_leaves() -> None:
