@@ -20,8 +20,9 @@ IMAGES_AT_ONCE, PIXELS_AT_ONCE = 192, 192 * 32 * 32
 """What is worked on at the same time: 192 images of 32x32, 48 of 64x64, 3 of 256x256.
 
 A third as many cost a fifth more on small images; more gain nothing, and the memory that large
-images need stays bounded. Measured on CPU, where freed memory is kept (`workers.KEEP_MEMORY`);
-where each layer takes it from the system anew, fewer would be as fast.
+images need stays bounded. Measured on CPU, where freed memory is kept
+(`worker_process.KEEP_MEMORY`); where each layer takes it from the system anew, fewer would be as
+fast.
 """
 Rows = NDArray[np.int64]
 Chosen = tuple[Rows, Rows]
