@@ -8,7 +8,7 @@ HEADS = 4
 
 
 def _mann(column: Setting, *, episodes: int, hidden: int) -> MannSettings:
-    """Return a network that reads as many images as in its column; it knows no other length."""
+    """Return a network that reads up to as many images of a class as in its column."""
     return MannSettings(
         n_way=column.n_way,
         n_shot=column.n_shot,
@@ -39,15 +39,16 @@ MANN = Row(
     name="mann",
     title="Memory-augmented network",
     published=("mann",),
-    quick=(
+    quick=tuple(
         plan(
-            _mann(FIVE_WAY[0], episodes=32, hidden=64),
-            FIVE_WAY[:1],
+            _mann(column, episodes=32, hidden=64),
+            (column,),
             SMALL_STRIDED,
             ADAM,
-            steps=550,
-            budget_s=200,
-        ),
+            steps=steps,
+            budget_s=300,
+        )
+        for column, steps in zip(FIVE_WAY, (550, 600), strict=True)
     ),
     full=_full(),
 )

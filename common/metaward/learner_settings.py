@@ -234,7 +234,9 @@ class MannSettings(Settings):
     n_way: int = Field(
         5, ge=2, le=64, description="label slots: classes per episode, and at most at a new site"
     )
-    n_shot: int = Field(5, ge=1)
+    n_shot: int = Field(
+        5, ge=1, description="most support images per class; each round draws from 1 to it"
+    )
     n_query: int = Field(5, ge=1, description="query images per class")
     episodes: int = Field(4, ge=1, description="episodes per site and round")
     hidden: int = Field(64, ge=1, le=1024, description="units of the LSTM controller")

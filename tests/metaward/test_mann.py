@@ -77,6 +77,25 @@ def test_a_site_with_fewer_labels_than_slots_and_one_with_more_both_give_a_delta
         assert list(result.delta) == list(theta)
 
 
+def test_a_site_draws_supports_of_one_image_of_a_class_up_to_n_shot(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All of a round are as long, since they are read side by side."""
+    body, learner = build_body(MODEL, 1), build_learner(SMALL.model_copy(update={"n_shot": 3}))
+    theta, lengths = initial_parameters(MODEL, SMALL, 1), []
+
+    def noted(body: Body, theta: Tensors, episodes: list[Episode], settings: MannSettings) -> None:
+        [length] = {len(episode.support.labels) for episode in episodes}
+        assert {episode.support.n_way for episode in episodes} == {3}
+        lengths.append(length)
+
+    monkeypatch.setattr(mann, "task_delta", noted)
+    for seed in range(90):
+        learner.local_delta(body, theta, task(), np.random.default_rng(seed))
+    assert set(lengths) == {3, 6, 9}
+    assert min(map(lengths.count, (3, 6, 9))) > 15  # 30 each are expected
+
+
 def test_more_heads_than_rows_are_refused() -> None:
     with pytest.raises(ValueError, match=r"read_heads \(3\) must be at most memory_rows \(2\)"):
         MannSettings(read_heads=3, memory_rows=2)

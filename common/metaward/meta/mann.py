@@ -24,6 +24,10 @@ images and no query. In short sequences with as many images of each class that r
 network learns to name the class that is still due, which is worth nothing at a new site
 (docs/algorithms.md). Of the copied steps each is as likely to be of any class.
 
+Each time a site draws episodes, they have K support images of a class, K at random from 1 to
+``n_shot``. So one theta reads supports of all these lengths, as the paper's reads its sequence from
+any beginning, and learns long ones from short ones.
+
 A new site reads its support once, in an order that depends on the images alone, and asks about each
 query image as above. A delta is a direction to add.
 """
@@ -178,8 +182,9 @@ class Mann(Learner):
     def local_delta(
         self, body: Body, theta: Tensors, task: Task, rng: np.random.Generator
     ) -> LocalResult:
-        """Return the mean delta over ``settings.episodes`` fresh episodes."""
-        drawn = draw_episodes(task, self.settings, rng)
+        """Return the mean delta over ``settings.episodes`` fresh episodes of one length."""
+        n_shot = int(rng.integers(1, self.settings.n_shot, endpoint=True))
+        drawn = draw_episodes(task, self.settings.model_copy(update={"n_shot": n_shot}), rng)
         episodes = [in_random_order(episode, rng) for episode in drawn]
         return task_delta(body, theta, episodes, self.settings)
 
