@@ -89,12 +89,9 @@ def quote(
     if sample_rate is None:
         sample_rate = DEFAULT_SAMPLE_RATE if policy is None else policy.sample_rate
     chosen = mechanism or (Mechanism.DP_SGD if policy is None else Mechanism(policy.mechanism))
-    for option, value, most in (
-        ("--epsilon", epsilon, math.inf),
-        ("--noise-multiplier", noise_multiplier, math.inf),
-        ("--sample-rate", sample_rate, 1.0),
-    ):
-        _require_positive(option, value, most)
+    _require_positive("--epsilon", epsilon)
+    _require_positive("--sample-rate", sample_rate, 1.0)
+    _require_usable_noise(noise_multiplier)
     plan = quotes.Plan(
         mechanism=chosen.value,
         target_delta=_target_delta(target_delta, patients, policy),
@@ -148,11 +145,23 @@ def _require_one_open(values: tuple[float | None, ...]) -> None:
         )
 
 
-def _require_positive(option: str, value: float | None, most: float) -> None:
+def _require_positive(option: str, value: float | None, most: float = math.inf) -> None:
     if value is not None and not (0 < value <= most and math.isfinite(value)):
         bound = "" if most == math.inf else f", at most {most:g}"
         raise ConfigError(
             f"{value:g}", expected=f"a number above 0{bound}", where=option, next_step=EXAMPLE
+        )
+
+
+def _require_usable_noise(value: float | None) -> None:
+    from metaward_client.privacy.terms import LEAST_NOISE_MULTIPLIER, MOST_NOISE_MULTIPLIER
+
+    if value is not None and not LEAST_NOISE_MULTIPLIER <= value <= MOST_NOISE_MULTIPLIER:
+        raise ConfigError(
+            f"{value:g}",
+            expected=f"a number from {LEAST_NOISE_MULTIPLIER:g} to {MOST_NOISE_MULTIPLIER:g}",
+            where="--noise-multiplier",
+            next_step=EXAMPLE,
         )
 
 

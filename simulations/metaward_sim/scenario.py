@@ -31,7 +31,14 @@ from metaward.study import (
     Study,
     check_enough_updates,
 )
-from metaward_client.privacy.policy import CLIP_NORM, MOST_BLOCKS, MOST_POPULATION, MOST_STEPS
+from metaward_client.privacy.policy import (
+    CLIP_NORM,
+    MOST_BLOCKS,
+    MOST_POPULATION,
+    MOST_STEPS,
+    ClipNorm,
+    NoiseMultiplier,
+)
 from metaward_sim.recommended import recommended_outer, recommended_sums
 
 BaselineName: TypeAlias = Literal[
@@ -130,12 +137,12 @@ class PrivacyChoice(Settings):
         le=MOST_POPULATION,
         description="left out: each hospital's patients, rounded up",
     )
-    noise_multiplier: float | None = Field(
-        None, gt=0, description="sigma; left out: what spends the budget in the scenario's rounds"
+    noise_multiplier: NoiseMultiplier | None = Field(
+        None, description="sigma; left out: what spends the budget in the scenario's rounds"
     )
     sample_rate: float = Field(0.3, gt=0, le=1, description="q: chance to enter one noised sum")
-    max_grad_norm: float | None = Field(
-        None, gt=0, description=f"{CLIP_NORM}; left out: as in a policy"
+    max_grad_norm: ClipNorm | None = Field(
+        None, description=f"{CLIP_NORM}; left out: as in a policy"
     )
     adaptive_clipping: bool = False
     steps_per_round: int | None = Field(

@@ -14,7 +14,14 @@ from pydantic import AfterValidator, Field, model_validator
 from metaward.config import Settings, load_settings
 from metaward.privacy_promise import BLOCK, DP_SGD, NO_MECHANISM
 from metaward_client.named_paths import from_folder
-from metaward_client.privacy.terms import LEAST_DELTA, Budget, Relation, Terms
+from metaward_client.privacy.terms import (
+    LEAST_DELTA,
+    LEAST_NOISE_MULTIPLIER,
+    MOST_NOISE_MULTIPLIER,
+    Budget,
+    Relation,
+    Terms,
+)
 from metaward_client.unicode_form import one_form
 
 MAX_DELTA_TIMES_POPULATION = 0.1
@@ -22,6 +29,10 @@ MAX_DELTA_TIMES_POPULATION = 0.1
 1/target_delta satisfies the definition, so target_delta must be far below one over the patients."""
 MOST_POPULATION = 10**9
 """Of more patients no delta is small enough that the accountant can tell."""
+NoiseMultiplier: TypeAlias = Annotated[
+    float, Field(ge=LEAST_NOISE_MULTIPLIER, le=MOST_NOISE_MULTIPLIER)
+]
+ClipNorm: TypeAlias = Annotated[float, Field(ge=1.0e-6, le=1.0e6)]
 CLIP_NORM = "C: L2 norm that one unit adds at most"
 MOST_BLOCKS = 100_000
 MOST_STEPS = 10_000
@@ -54,9 +65,9 @@ class _Protected(Settings):
         le=MOST_POPULATION,
         description="patients, as a public round number; never the exact count",
     )
-    noise_multiplier: float = Field(2.5, gt=0, description="sigma: noise over the clip norm")
+    noise_multiplier: NoiseMultiplier = Field(2.5, description="sigma: noise over the clip norm")
     sample_rate: float = Field(0.3, gt=0, le=1, description="q: chance to enter one noised sum")
-    max_grad_norm: float = Field(1.0, gt=0, description=CLIP_NORM)
+    max_grad_norm: ClipNorm = Field(1.0, description=CLIP_NORM)
     adaptive_clipping: bool = Field(
         False, description="follow the median norm, for 5% more noise (Andrew et al. 2021)"
     )
@@ -86,7 +97,7 @@ class DpSgdPolicy(_Protected):
     """Patient DP-SGD: every step sums clipped per-patient gradients and adds noise."""
 
     mechanism: Literal["dp-sgd"] = "dp-sgd"
-    max_grad_norm: float = Field(3.0, gt=0, description=CLIP_NORM)
+    max_grad_norm: ClipNorm = Field(3.0, description=CLIP_NORM)
     steps_per_round: int = Field(2, ge=1, le=MOST_STEPS, description="k: noised sums in one round")
     images_per_patient: int = Field(
         4, ge=1, description="images that one patient's gradient is the mean of, at most"

@@ -19,6 +19,9 @@ LEAST_DELTA = 1e-10
 """Of a target: below it float64 no longer carries the accountant's answer, and epsilon is soon
 infinite with any noise."""
 
+LEAST_NOISE_MULTIPLIER, MOST_NOISE_MULTIPLIER = 1.0e-3, 1.0e6
+"""Of what people may ask for: nobody means less or more, and far outside floats overflow."""
+
 
 class Relation(StrEnum):
     """Which two data sets must be hard to tell apart."""

@@ -98,6 +98,9 @@ def test_delta_is_at_most_a_tenth_of_one_over_the_population(build: Any) -> None
         (block, {"population": 10**400}, "population"),  # no float can hold it
         (dp_sgd, {"noise_multiplier": 0.0}, "noise_multiplier"),
         (dp_sgd, {"noise_multiplier": float("inf")}, "noise_multiplier"),
+        (dp_sgd, {"noise_multiplier": 1e-308}, "noise_multiplier"),
+        (block, {"noise_multiplier": 1e308}, "noise_multiplier"),
+        (dp_sgd, {"max_grad_norm": 1e308}, "max_grad_norm"),
         (dp_sgd, {"sample_rate": 1.01}, "sample_rate"),
         (dp_sgd, {"sample_rate": 0.0}, "sample_rate"),
         (dp_sgd, {"max_grad_norm": 0.0}, "max_grad_norm"),

@@ -146,6 +146,8 @@ def test_opacus_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
         ("--rounds 9 --noise-multiplier 1", 2, "epsilon means nothing without its delta"),
         ("--rounds 9 --noise-multiplier 0 --patients 100", 2, "--noise-multiplier"),
         ("--rounds 9 --noise-multiplier nan --patients 100", 2, "--noise-multiplier"),
+        ("--rounds 9 --noise-multiplier 1e-308 --patients 100", 2, "from 0.001 to 1e+06"),
+        ("--rounds 9 --noise-multiplier 1e308 --patients 100", 2, "from 0.001 to 1e+06"),
         ("--rounds 9 --epsilon -1 --patients 100", 2, "a number above 0"),
         ("--rounds 9 --epsilon inf --patients 100", 2, "a number above 0"),
         ("--rounds 9 --epsilon 1 --patients 100 --sample-rate 1.1", 2, "at most 1"),
