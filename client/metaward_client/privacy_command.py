@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metaward.errors import PrivacyError
+from metaward.errors import ConfigError, PrivacyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,9 +87,23 @@ def audit(
 
 @contextlib.contextmanager
 def _folder(path: Path) -> "Iterator[None]":
-    """Make the folder before the work; take away one that was made for nothing."""
+    """Make the folder before the work; take away one that was made for nothing.
+
+    Raises:
+        ConfigError: Nothing can be written to it.
+    """
+    from metaward.disk import disk_trouble
+
     is_new = not path.exists()
     path.mkdir(parents=True, exist_ok=True)
+    trouble = disk_trouble(path)
+    if trouble is not None and trouble.stops_work:
+        raise ConfigError(
+            trouble.said,
+            expected="a folder for the page",
+            where=f"--out {path}",
+            next_step=f"{trouble.next_step} Or name another one with --out.",
+        )
     try:
         yield
     except BaseException:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import re
 from datetime import UTC, datetime
 from importlib.metadata import EntryPoint
@@ -176,6 +177,15 @@ def test_a_folder_that_cannot_be_made_is_told_before_the_audit(
     where = out.format(tmp_path)
     assert cli.run(["privacy", "audit", "--quick", "--out", where]) == 2
     assert where in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_before_the_audit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("metaward.disk.os.access", lambda _, mode: mode != os.W_OK)
+    monkeypatch.setattr(run, "run_audit", lambda *_, **__: pytest.fail("the audit began"))
+    assert cli.run(["privacy", "audit", "--quick", "--out", str(tmp_path)]) == 2
+    assert f"this user may not write to {tmp_path}" in capsys.readouterr().err
 
 
 def test_an_audit_that_does_not_come_to_its_end_leaves_no_folder_of_its_own(tmp_path: Path) -> None:
