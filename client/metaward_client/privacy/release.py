@@ -139,14 +139,18 @@ def charged_delta(
         sums = NoisedSums(terms, source, memory.start_norm(policy))
         task = load_task()  # what fails here is the same each time: nobody is drawn yet
         require_provable(policy.mechanism, str(task.device))
+
+        def left() -> bytes | None:
+            return memory.written(sums.max_grad_norm if policy.adaptive_clipping else None)
+
         try:
             delta, loss = _private_delta(asked, task, policy, sums, memory, ledger)
             sums.require_complete()
             _require_finite(delta, asked)
         except Exception:
-            ledger.commit(answer, CLOSED, memory.written(sums.max_grad_norm))
+            ledger.commit(answer, CLOSED, left())
             raise
-        ledger.commit(answer, encode_reply(delta), memory.written(sums.max_grad_norm))
+        ledger.commit(answer, encode_reply(delta), left())
     return delta, loss, False, promise
 
 

@@ -51,7 +51,8 @@ class RoundMemory:
     """What one round was left, and leaves.
 
     Attributes:
-        max_grad_norm: C, where the last round left it; None before the first round.
+        max_grad_norm: C, where the last round left it; None before the first one, and of a study
+            whose C stays.
         sums: Pooled class sums; None where no learner has asked for any.
     """
 
@@ -64,22 +65,28 @@ class RoundMemory:
         if content is None:
             return cls()
         found = json.loads(content)
-        sums = found.get("class_sums")
+        norm, sums = found.get("max_grad_norm"), found.get("class_sums")
         if sums is None:
-            return cls(found["max_grad_norm"])
+            return cls(norm)
         total = ClassSums(torch.tensor(sums["features"]), torch.tensor(sums["patients"]))
-        return cls(found["max_grad_norm"], PooledSums(total, sums["weight"]))
+        return cls(norm, PooledSums(total, sums["weight"]))
 
-    def written(self, max_grad_norm: float) -> bytes:
-        """Return the bytes to keep, with the clip norm as it stands at the round's end."""
-        content: dict[str, object] = {"max_grad_norm": max_grad_norm}
+    def written(self, max_grad_norm: float | None) -> bytes | None:
+        """Return the bytes to keep; None where the next round needs nothing of this one.
+
+        Args:
+            max_grad_norm: C as it stands at the round's end; None where it does not adapt.
+        """
+        content: dict[str, object] = {}
+        if max_grad_norm is not None:
+            content["max_grad_norm"] = max_grad_norm
         if self.sums is not None:
             content["class_sums"] = {
                 "features": self.sums.total.features.tolist(),
                 "patients": self.sums.total.patients.tolist(),
                 "weight": self.sums.weight,
             }
-        return json.dumps(content).encode()
+        return json.dumps(content).encode() if content else None
 
     def start_norm(self, policy: ProtectedSettings) -> float:
         """Return C at the start of a round: where the study's last round left it, if it adapts."""

@@ -60,6 +60,15 @@ def test_a_memory_is_read_as_it_was_written() -> None:
     assert torch.equal(again.sums.mean().patients, state.mean().patients)
 
 
-def test_a_study_without_class_sums_leaves_the_norm_alone() -> None:
-    assert json.loads(RoundMemory().written(1.5)) == {"max_grad_norm": 1.5}
+def test_a_study_without_class_sums_leaves_the_norm_alone_or_nothing() -> None:
+    written = RoundMemory().written(1.5)
+    assert written is not None
+    assert json.loads(written) == {"max_grad_norm": 1.5}
+    assert RoundMemory().written(None) is None
     assert RoundMemory.read(None) == RoundMemory()
+
+
+def test_class_sums_are_kept_where_the_norm_does_not_adapt() -> None:
+    again = RoundMemory.read(RoundMemory(sums=pooled(None, sums(0.1))).written(None))
+    assert again.max_grad_norm is None
+    assert again.sums is not None
