@@ -36,8 +36,8 @@ PAGE = 1000
 """Results asked for at once."""
 
 SMALLEST_CAP = 100
-"""A page with fewer results is the last one; one with more may have been cut short by the PACS,
-so that another is asked for. No PACS known to us cuts at less."""
+"""A page with fewer results is the last one, unless the PACS says that it holds some back; one
+with more may have been cut short without a word."""
 
 CHUNK = 2**20
 """Bytes read at once."""
@@ -58,7 +58,9 @@ class DicomwebArchive:
         self._url = checked_url(settings.url)
         self._session = session_with(settings, credentials, pace)
         self._timeout = settings.timeout_seconds
+        self._session.hooks["response"] = [self._look_at]
         self._was_let_in = False
+        self._holds_back = False  # results of the last page
         self._client = DICOMwebClient(
             self._url, session=self._session, timeout=self._timeout, permissive_uid=True
         )
@@ -142,19 +144,23 @@ class DicomwebArchive:
         self, search: Callable[[int], list[Row]], tags: tuple[str, ...]
     ) -> list[tuple[str, ...]]:
         """Return these elements of all results; ``search`` takes the number of results to skip."""
-        found: list[tuple[str, ...]] = []
-        before: list[Row] = []
+        found: dict[tuple[str, ...], None] = {}
+        offset = 0
         while True:
-            offset = len(found)
             page = self._ask(lambda: _rows(search(offset)))  # noqa: B023 (called at once)
-            if page == before:  # the PACS ignores the offset, so it gave everything at once
-                return found
-            found += (tuple(_text(row, tag) for tag in tags) for row in page)
-            if len(found) > LONGEST_LISTING:
+            n_before = len(found)
+            found.update(dict.fromkeys(tuple(_text(row, tag) for tag in tags) for row in page))
+            offset += len(page)
+            if offset > LONGEST_LISTING:
                 raise NotFetched(Failure.LISTING_TOO_LONG)
-            if len(page) < SMALLEST_CAP:
-                return found
-            before = page
+            # A PACS that ignores the offset gives everything again, and in any order.
+            nothing_new = len(found) == n_before
+            if nothing_new or (len(page) < SMALLEST_CAP and not self._holds_back):
+                return list(found)
+
+    def _look_at(self, answer: requests.Response, *_: object, **__: object) -> None:
+        """Take what the head of an answer says about its body."""
+        self._holds_back = _holds_back(answer)
 
     def _ask(self, request: Callable[[], ResultT]) -> ResultT:
         """Send one request; whatever goes wrong comes out without a word of what was said."""
@@ -193,6 +199,11 @@ def _tls_error() -> ConfigError:
 def _shows_its_end(answer: requests.Response) -> bool:
     """Say whether the body has a length or chunks, so that urllib3 raises where it breaks off."""
     return answer.raw.chunked or answer.raw.length_remaining is not None
+
+
+def _holds_back(answer: requests.Response) -> bool:
+    """Say whether there may be results beyond those of a page (PS3.18, 8.3.4.4: a warning)."""
+    return answer.status_code == 206 or answer.headers.get("Warning", "").startswith("299")
 
 
 def _of_status(response: requests.Response) -> Exception:

@@ -55,6 +55,48 @@ def test_a_long_listing_comes_to_its_end(pacs: FaultyPacs, tmp_path: Path, obeys
     assert pages == ([0, 100, 200] if obeys else [0, 250])
 
 
+@pytest.mark.parametrize("says", ["Warning", "206"])
+def test_a_pacs_that_says_that_there_is_more_is_asked_for_it_however_short_its_pages(
+    pacs: FaultyPacs, tmp_path: Path, says: str
+) -> None:
+    every = [{"0020000E": "1.2", "00080018": f"1.2.{i}"} for i in range(25)]
+    warning = {"Warning": '299 pacs: "There are more results that can be requested"'}
+
+    def answer(path: str, query: dict[str, list[str]]) -> Reply:
+        if path == "/studies":
+            return rows({"0020000D": STUDY})
+        if not path.endswith("/instances"):
+            return Reply(404)
+        first = int(query["offset"][0])
+        page = rows(*every[first : first + 10])
+        if first + 10 < len(every):
+            page.headers |= warning if says == "Warning" else {}
+            page.status = 200 if says == "Warning" else 206
+        return page
+
+    pacs.answer = answer
+    assert fetch(tmp_path, pacs.url).n_wanted == 25
+    assert len(pacs.requests) == 2 + 3 + 25
+
+
+def test_a_listing_that_comes_whole_each_time_in_another_order_comes_to_its_end(
+    pacs: FaultyPacs, tmp_path: Path
+) -> None:
+    every = [{"0020000E": "1.2", "00080018": f"1.2.{i}"} for i in range(250)]
+
+    def answer(path: str, _: dict[str, list[str]]) -> Reply:
+        if path == "/studies":
+            return rows({"0020000D": STUDY})
+        if not path.endswith("/instances"):
+            return Reply(404)
+        every.append(every.pop(0))
+        return rows(*every) if len(pacs.requests) < 10 else Reply(500)
+
+    pacs.answer = answer
+    report = fetch(tmp_path, pacs.url)
+    assert (report.n_wanted, report.failed, report.unlisted) == (250, {Failure.GONE: 250}, {})
+
+
 def test_a_listing_whose_pages_never_end_is_given_up(
     pacs: FaultyPacs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
