@@ -142,7 +142,7 @@ class DimseConnection:
                 ae_title=settings.called_ae_title,
                 ext_neg=[*(build_role(k, scp_role=True) for k in self._classes), *self._identity],
                 tls_args=None if self._tls is None else (self._tls.context, self._tls.host),
-                evt_handlers=[(evt.EVT_C_STORE, self._take), (evt.EVT_CONN_OPEN, _send_at_once)],
+                evt_handlers=[(evt.EVT_C_STORE, self._take), (evt.EVT_CONN_OPEN, _prepare)],
             )
         except (socket.gaierror, UnicodeError) as error:  # the latter: not even a name
             raise _no_host(error) from None
@@ -165,13 +165,15 @@ class DimseConnection:
         return CANNOT_STORE
 
 
-def _send_at_once(event: evt.Event) -> None:
-    """Send small packets without waiting until the last one is acknowledged.
+def _prepare(event: evt.Event) -> None:
+    """Bound every wait for a byte, and send small packets at once.
 
-    Measured with Orthanc: 0.10 seconds per image instead of 0.14.
+    Within a packet pynetdicom waits for ever. Sending without waiting until the last packet is
+    acknowledged takes, measured with Orthanc, 0.10 seconds per image instead of 0.14.
     """
     connection = event.assoc.dul.socket
     if connection is not None and connection.socket is not None:
+        connection.socket.settimeout(event.assoc.network_timeout)
         connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 

@@ -53,6 +53,7 @@ class ScriptedPacs:
         got: What C-GET gives, as pynetdicom wants it from whoever serves: numbers, then statuses
             with data sets.
         aborts: Whether C-GET ends with the end of the connection.
+        spoils: Does something to the connection before C-GET gives an image.
         search: Answers C-FIND instead of `found`; takes a level and a Study Instance UID.
     """
 
@@ -60,6 +61,7 @@ class ScriptedPacs:
     found: dict[str, list[tuple[int, Dataset | None]]]
     got: list[Any]
     aborts: bool = False
+    spoils: Callable[[evt.Event], None] | None = None
     search: Callable[[str, str], list[tuple[int, Dataset | None]]] | None = None
     n_connections: int = 0
     gets: list[str] = field(default_factory=list)
@@ -102,6 +104,8 @@ def pacs(tmp_path: Path) -> Iterator[ScriptedPacs]:
         if scripted.aborts:
             event.assoc.dul.socket.close()
             return
+        if scripted.spoils:
+            scripted.spoils(event)
         yield from scripted.got
 
     def connected(_: evt.Event) -> None:
@@ -128,8 +132,8 @@ def site_at(folder: Path, port: int, **pacs: object) -> Path:
     return folder / "site.yaml"
 
 
-def fetch(folder: Path, port: int, time: FakeClock | None = None) -> FetchReport:
-    config = read_site_config(site_at(folder, port), needs_root=False)
+def fetch(folder: Path, port: int, time: FakeClock | None = None, **pacs: object) -> FetchReport:
+    config = read_site_config(site_at(folder, port, **pacs), needs_root=False)
     return fetch_site(config, clock=(time or FakeClock()).clock())
 
 
@@ -185,6 +189,22 @@ def test_a_connection_that_ends_is_made_again_and_then_counted(
     report = fetch(tmp_path, pacs.port)
     assert report.failed == {Failure.INCOMPLETE: 1}
     assert 2 <= len(pacs.gets) <= 5
+
+
+def test_a_pacs_that_falls_silent_in_the_middle_of_a_packet_is_asked_again(
+    pacs: ScriptedPacs, tmp_path: Path
+) -> None:
+    over, waited_in_vain = threading.Event(), []
+
+    def fall_silent(event: evt.Event) -> None:
+        pacs.spoils = None
+        event.assoc.dul.socket.send(b"\x04\x00\x00\x00\x01\x00half of 256 bytes")
+        waited_in_vain.append(not over.wait(15))
+
+    pacs.spoils = fall_silent
+    report = fetch(tmp_path, pacs.port, timeout_seconds=1.0)
+    over.set()
+    assert (report.n_fetched, waited_in_vain) == (1, [])
 
 
 def test_a_kind_of_object_that_the_pacs_does_not_send_is_counted(
