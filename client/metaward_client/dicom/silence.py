@@ -2,6 +2,8 @@
 
 import contextlib
 import logging
+import threading
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 
@@ -27,3 +29,26 @@ def quiet_pydicom(also: Sequence[str] = ()) -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def quiet_threads(of: str) -> Iterator[None]:
+    """Print nothing where a thread ends in an exception out of a package, inside the block.
+
+    Whoever waits for such a thread notices that nothing comes.
+
+    Args:
+        of: The package.
+    """
+    show = threading.excepthook
+
+    def show_others(ended: threading.ExceptHookArgs) -> None:
+        modules = [f.f_globals.get("__name__") for f, _ in traceback.walk_tb(ended.exc_traceback)]
+        if not any(str(module).partition(".")[0] == of for module in modules):
+            show(ended)
+
+    threading.excepthook = show_others
+    try:
+        yield
+    finally:
+        threading.excepthook = show

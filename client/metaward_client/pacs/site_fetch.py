@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from metaward.errors import ConfigError
 from metaward_client.dicom.progress import OnProgress, no_progress
-from metaward_client.dicom.silence import quiet_pydicom
+from metaward_client.dicom.silence import quiet_pydicom, quiet_threads
 from metaward_client.labels import read_label_table
 from metaward_client.pacs.archive import Archive
 from metaward_client.pacs.credentials import read_credentials
@@ -50,7 +50,11 @@ def fetch_site(
     pace = Pace(data.pacs.requests_per_second, clock)
     table = read_label_table(data.labels, key=data.key, label=data.label)
     wanted = wanted_of(data.pacs.select, table, data.key)
-    with quiet_pydicom(also=LOGGERS), open_landing(data.root) as landing:
+    with (
+        quiet_pydicom(also=LOGGERS),
+        quiet_threads(of="pynetdicom"),
+        open_landing(data.root) as landing,
+    ):
         archive = open_archive(data.pacs, pace)
         try:
             report = Fetch(archive, landing, wanted, clock, on_progress).run()

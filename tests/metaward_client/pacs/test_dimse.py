@@ -23,7 +23,7 @@ from dicom_factory import uid_of, write_dicom
 from faulty_pacs import FakeClock
 from metaward import cli
 from metaward.errors import ConfigError, DataError, MetawardError
-from metaward_client.dicom.silence import quiet_pydicom
+from metaward_client.dicom.silence import quiet_pydicom, quiet_threads
 from metaward_client.pacs import dimse
 from metaward_client.pacs.dimse_connection import (
     CLASSES_AT_ONCE,
@@ -205,6 +205,37 @@ def test_a_pacs_that_falls_silent_in_the_middle_of_a_packet_is_asked_again(
     report = fetch(tmp_path, pacs.port, timeout_seconds=1.0)
     over.set()
     assert (report.n_fetched, waited_in_vain) == (1, [])
+
+
+def test_a_packet_that_makes_no_sense_ends_no_thread_on_the_screen(
+    pacs: ScriptedPacs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: shown.append(str(args.exc_value)))
+    before = threading.excepthook
+
+    def send_a_command_without_command(event: evt.Event) -> None:
+        pacs.spoils = None
+        command = bytes.fromhex("0103") + b"\x00\x00\x02\x09\x08\x00\x00\x00" + PLANTED.encode()
+        item = len(command).to_bytes(4, "big") + command
+        event.assoc.dul.socket.send(b"\x04\x00" + len(item).to_bytes(4, "big") + item)
+
+    pacs.spoils = send_a_command_without_command
+    assert fetch(tmp_path, pacs.port).n_fetched == 1
+    assert shown == []
+    assert threading.excepthook is before
+
+
+def test_a_thread_of_somebody_else_that_ends_in_an_exception_is_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown: list[type[BaseException]] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: shown.append(args.exc_type))
+    with quiet_threads(of="pynetdicom"):
+        thread = threading.Thread(target=lambda: int("x"))
+        thread.start()
+        thread.join()
+    assert shown == [ValueError]
 
 
 def test_a_kind_of_object_that_the_pacs_does_not_send_is_counted(
