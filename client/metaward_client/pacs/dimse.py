@@ -20,7 +20,13 @@ from metaward_client.pacs.archive import (
     StudyQuery,
 )
 from metaward_client.pacs.credentials import Credentials
-from metaward_client.pacs.dimse_connection import FIND, GET, SUCCESS, DimseConnection
+from metaward_client.pacs.dimse_connection import (
+    FIND,
+    GET,
+    SUCCESS,
+    DimseConnection,
+    require_service,
+)
 from metaward_client.pacs.failures import Failure
 from metaward_client.pacs.pace import Pace
 from metaward_client.pacs.settings import DimseSettings
@@ -41,9 +47,9 @@ class DimseArchive:
         self._pace = pace
 
     def check(self) -> None:
-        """Connect; a PACS that does not know us says so."""
+        """Connect; a PACS that does not know us, or has no C-FIND for us, says so."""
         try:
-            self._connection.ask(lambda _: None)
+            self._connection.ask(lambda association: require_service(association, FIND))
         except NotFetched as error:
             failure = error.failure
         else:
@@ -101,6 +107,7 @@ class DimseArchive:
         self._connection.expect(instance.sop_uid)
 
         def get(association: "Association") -> int | None:
+            require_service(association, GET)
             accepted = {context.abstract_syntax for context in association.accepted_contexts}
             if instance.sop_class and instance.sop_class not in accepted:
                 raise NotFetched(Failure.NOT_OFFERED)

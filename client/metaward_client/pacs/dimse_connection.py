@@ -199,8 +199,30 @@ def _no_host(error: socket.gaierror | UnicodeError) -> Exception:
     )
 
 
+def require_service(association: "Association", uid: str) -> None:
+    """Check that the PACS offers us C-FIND, or C-GET.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    if uid not in {context.abstract_syntax for context in association.accepted_contexts}:
+        raise _no_service("C-FIND" if uid == FIND else "C-GET")
+
+
+def _no_service(name: str) -> ConfigError:
+    return ConfigError(
+        f"the PACS offers us no {name} there",
+        expected="C-FIND and C-GET (Study Root)",
+        where="data.pacs.host, port, called_ae_title",
+        next_step="Have both allowed for our AE title in the PACS; where it has no C-GET, fetch "
+        "over DICOMweb.",
+    )
+
+
 def _not_connected(association: "Association", *, with_user: bool) -> Exception:
     """Return why there is no connection: the PACS refused us, or cannot be reached."""
+    if association.rejected_contexts and not association.accepted_contexts:
+        return _no_service("C-FIND and no C-GET")
     if not association.is_rejected:
         return PacsAway()
     answer = association.acceptor.primitive

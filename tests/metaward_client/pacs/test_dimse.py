@@ -65,6 +65,7 @@ class ScriptedPacs:
     search: Callable[[str, str], list[tuple[int, Dataset | None]]] | None = None
     n_connections: int = 0
     gets: list[str] = field(default_factory=list)
+    server: Any = None  # of pynetdicom, for what it offers
 
 
 def row(**keys: str) -> Dataset:
@@ -118,6 +119,7 @@ def pacs(tmp_path: Path) -> Iterator[ScriptedPacs]:
     handlers = [(evt.EVT_C_FIND, find), (evt.EVT_C_GET, get), (evt.EVT_ACCEPTED, connected)]
     server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
     assert server is not None
+    scripted.server = server
     scripted.port = server.socket.getsockname()[1]
     yield scripted
     server.shutdown()
@@ -236,6 +238,24 @@ def test_a_thread_of_somebody_else_that_ends_in_an_exception_is_shown(
         thread.start()
         thread.join()
     assert shown == [ValueError]
+
+
+@pytest.mark.parametrize(
+    ("lacking", "message"),
+    [
+        ([GET], "offers us no C-GET there"),
+        ([FIND], "offers us no C-FIND there"),
+        ([FIND, GET], "offers us no C-FIND and no C-GET there"),
+    ],
+    ids=["C-GET", "C-FIND", "both"],
+)
+def test_a_pacs_that_lacks_a_service_is_one_sentence_about_the_setting(
+    pacs: ScriptedPacs, tmp_path: Path, lacking: list[str], message: str
+) -> None:
+    for kind in lacking:
+        pacs.server.contexts = [c for c in pacs.server.contexts if c.abstract_syntax != kind]
+    with pytest.raises(ConfigError, match=message):
+        fetch(tmp_path, pacs.port)
 
 
 def test_a_kind_of_object_that_the_pacs_does_not_send_is_counted(
