@@ -33,7 +33,7 @@ class Reply:
     """One answer.
 
     Attributes:
-        headers: Content-Length is added unless one is here; one that is empty is not sent.
+        headers: Date and Content-Length are added unless here; one that is empty is not sent.
         cut: Bytes of the body that are sent, before the connection ends.
     """
 
@@ -103,8 +103,9 @@ def running_faulty_pacs(certificate: Path | None = None) -> Iterator[FaultyPacs]
             pacs.requests.append((self.command, parts.path))
             pacs.headers.append(dict(self.headers))
             reply = pacs.answer(parts.path.removeprefix("/root"), parse_qs(parts.query))
-            self.send_response(reply.status)
-            for name, value in {"Content-Length": str(len(reply.body)), **reply.headers}.items():
+            self.send_response_only(reply.status)
+            usual = {"Date": self.date_time_string(), "Content-Length": str(len(reply.body))}
+            for name, value in {**usual, **reply.headers}.items():
                 if value:
                     self.send_header(name, value)
             self.end_headers()

@@ -5,6 +5,7 @@ Both share one session, which paces, follows no redirect, and knows no method bu
 """
 
 from collections.abc import Callable
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import requests
@@ -221,12 +222,27 @@ def _of_status(response: requests.Response) -> Exception:
         case 404 | 410:
             return NotFetched(Failure.GONE)
         case 408 | 429 | 502 | 503 | 504:
-            wait = response.headers.get("Retry-After", "")
-            return PacsAway(
-                Failure.BUSY, min(float(wait), LONGEST_WAIT) if wait.isdecimal() else 0.0
-            )
+            return PacsAway(Failure.BUSY, _wait_of(response))
         case _:
             return NotFetched(Failure.PACS_ERROR)
+
+
+def _wait_of(response: requests.Response) -> float:
+    """Return the seconds that an answer asks to wait for, at most LONGEST_WAIT.
+
+    It gives them, or the moment to come back (RFC 9110, 10.2.3), which is compared with the clock
+    of whoever answered.
+    """
+    asked = response.headers.get("Retry-After", "").strip()
+    try:
+        if asked.isdecimal():
+            seconds = float(asked)
+        else:
+            now = parsedate_to_datetime(response.headers.get("Date", ""))
+            seconds = parsedate_to_datetime(asked).timestamp() - now.timestamp()
+    except (ValueError, OverflowError):  # no number, and no date
+        return 0.0
+    return min(max(seconds, 0.0), LONGEST_WAIT)
 
 
 def _given(filters: dict[str, str]) -> dict[str, str]:

@@ -36,6 +36,29 @@ def test_all_requests_keep_the_pace_further_attempts_included(
     assert report.failed == {Failure.BUSY: 1}
 
 
+@pytest.mark.parametrize(
+    ("asked", "waits"),
+    [
+        ("30", 30),
+        ("9" * 400, 300),
+        ("Tue, 01 Dec 2026 08:00:40 GMT", 40),
+        ("Tue, 01 Dec 2048 08:00:00 GMT", 300),
+        ("Tue, 01 Dec 1998 08:00:00 GMT", 1),
+        ("Tue, 99 Dec 99999 08:00:00 GMT", 1),
+        ("-5", 1),
+        ("soon", 1),
+    ],
+)
+def test_a_busy_pacs_is_left_alone_for_as_long_as_it_asks_or_until_when(
+    pacs: FaultyPacs, images: list[bytes], tmp_path: Path, asked: str, waits: int
+) -> None:
+    time = FakeClock()
+    now = "Tue, 01 Dec 2026 08:00:00 GMT"
+    pacs.answer = healthy(images, image=Reply(503, headers={"Retry-After": asked, "Date": now}))
+    fetch(tmp_path, pacs.url, time, requests_per_second=1000.0)
+    assert next(pause for pause in time.slept if pause >= 1) == waits
+
+
 def test_only_get_requests_are_sent_with_the_port_in_their_host(
     pacs: FaultyPacs, tmp_path: Path
 ) -> None:
