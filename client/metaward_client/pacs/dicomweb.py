@@ -43,6 +43,9 @@ with more may have been cut short without a word."""
 CHUNK = 2**20
 """Bytes read at once."""
 
+PARTIAL = 206
+"""Status of an answer that holds a part of what was asked for."""
+
 LONGEST_WAIT = 300.0
 """Seconds that a PACS may ask us to wait."""
 
@@ -160,8 +163,16 @@ class DicomwebArchive:
                 return list(found)
 
     def _look_at(self, answer: requests.Response, *_: object, **__: object) -> None:
-        """Take what the head of an answer says about its body."""
+        """Take what the head of an answer says about its body.
+
+        Raises:
+            NotFetched: It is neither an answer nor an error, such as a redirect to nowhere.
+        """
         self._holds_back = _holds_back(answer)
+        is_told = answer.status_code >= 400 or answer.is_redirect  # and turned into a reason later
+        if not is_told and answer.status_code not in (200, 204, PARTIAL):
+            answer.close()
+            raise NotFetched(Failure.NOT_UNDERSTOOD)
 
     def _ask(self, request: Callable[[], ResultT]) -> ResultT:
         """Send one request; whatever goes wrong comes out without a word of what was said."""
@@ -198,13 +209,17 @@ def _tls_error() -> ConfigError:
 
 
 def _shows_its_end(answer: requests.Response) -> bool:
-    """Say whether the body has a length or chunks, so that urllib3 raises where it breaks off."""
-    return answer.raw.chunked or answer.raw.length_remaining is not None
+    """Say whether the body is all there is, and has a length or chunks.
+
+    Then urllib3 raises where it breaks off.
+    """
+    has_end = answer.raw.chunked or answer.raw.length_remaining is not None
+    return has_end and answer.status_code != PARTIAL
 
 
 def _holds_back(answer: requests.Response) -> bool:
     """Say whether there may be results beyond those of a page (PS3.18, 8.3.4.4: a warning)."""
-    return answer.status_code == 206 or answer.headers.get("Warning", "").startswith("299")
+    return answer.status_code == PARTIAL or answer.headers.get("Warning", "").startswith("299")
 
 
 def _of_status(response: requests.Response) -> Exception:

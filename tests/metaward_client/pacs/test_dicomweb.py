@@ -113,6 +113,14 @@ def test_an_image_whose_end_nothing_shows_is_not_taken_for_whole(
     assert fetch(tmp_path, pacs.url).n_fetched == 1
 
 
+def test_a_bare_image_that_is_said_to_be_a_part_is_not_taken_for_whole(
+    pacs: FaultyPacs, images: list[bytes], tmp_path: Path
+) -> None:
+    part = bare(images[1][: len(images[1]) * 3 // 4])
+    pacs.answer = healthy(images, image=Reply(206, part.body, part.headers))
+    assert fetch(tmp_path, pacs.url).failed == {Failure.INCOMPLETE: 1}
+
+
 def test_a_bare_image_is_taken_if_all_its_bytes_or_chunks_came(
     pacs: FaultyPacs, images: list[bytes], tmp_path: Path
 ) -> None:

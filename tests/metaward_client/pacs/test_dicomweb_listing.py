@@ -23,8 +23,10 @@ from metaward_client.pacs.settings import DicomwebSettings
         Reply(200, b'"text"'),
         rows({"0020000E": PLANTED, "00080018": "../1"}),
         Reply(200, b'[{"00080018": 7, "0020000E": {"Value": 3}}]'),
+        Reply(202),
+        Reply(302),
     ],
-    ids=["cut", "numbers", "text", "no UIDs", "other types"],
+    ids=["cut", "numbers", "text", "no UIDs", "other types", "accepted", "moved to nowhere"],
 )
 def test_a_listing_that_makes_no_sense_is_counted(
     pacs: FaultyPacs, images: list[bytes], tmp_path: Path, listing: Reply
