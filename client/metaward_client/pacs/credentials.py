@@ -28,7 +28,7 @@ def read_credentials(path: Path) -> Credentials:
 
     Raises:
         ConfigError: The file is missing, belongs to somebody else, can be read or written by
-            others, or does not hold these keys. Nothing of its content is quoted.
+            others, or does not hold these keys, or no token. Nothing of its content is quoted.
     """
     where = f"data.pacs.credentials ({path})"
     try:
@@ -53,6 +53,13 @@ def read_credentials(path: Path) -> Credentials:
             where=where,
             next_step="Correct the file.",
         )
+    if not _is_token(keys.get("token", "")):
+        raise ConfigError(
+            "a token with a blank, a line end, or a letter that is not ASCII",
+            expected="the token alone, as it was given out, on the line `token: …`",
+            where=where,
+            next_step="Correct the file.",
+        )
     return Credentials(**keys)
 
 
@@ -69,6 +76,11 @@ def _require_private(status: os.stat_result, path: Path, where: str) -> None:
         return
     expected = "a file of mode 0600 that belongs to the user who runs this"
     raise ConfigError(problem, expected=expected, where=where, next_step=step)
+
+
+def _is_token(text: str) -> bool:
+    """Say whether a text can stand in a header as a token (RFC 6750, 2.1: printable, no blanks)."""
+    return text.isascii() and text.isprintable() and " " not in text
 
 
 def _mapping(content: bytes) -> dict[str, str]:

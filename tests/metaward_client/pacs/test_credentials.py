@@ -62,6 +62,15 @@ def test_what_a_wrong_file_holds_is_not_quoted(tmp_path: Path, text: str) -> Non
     assert SECRET not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "text", [f"|\n  {SECRET}\n", f"Bearer {SECRET}", f'"{SECRET}\u201d"', f'"{SECRET}\\t"']
+)
+def test_what_can_be_no_token_is_refused_here_and_not_quoted(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match="a token with a blank, a line end") as caught:
+        read_credentials(write(tmp_path / "c", f"token: {text}"))
+    assert SECRET not in str(caught.value)
+
+
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot be opened.*No such file"):
         read_credentials(tmp_path / "gone")
