@@ -1,7 +1,10 @@
 """How we speak to a PACS over DICOMweb: its URL, and the session that all requests go through."""
 
+import os
+import ssl
 from base64 import b64encode
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -82,7 +85,7 @@ def session_with(
     """Return what all requests to a PACS go through.
 
     Raises:
-        ConfigError: There is no such certificate.
+        ConfigError: There is no such certificate, or it cannot be read.
     """
     session = requests.Session()
     session.trust_env = False  # neither ~/.netrc nor a proxy: a PACS is in the house
@@ -90,17 +93,29 @@ def session_with(
     session.mount("https://", _PacedGets(pace))
     session.mount("http://", _PacedGets(pace))
     if settings.ca is not None:
-        if not settings.ca.is_file():
-            raise ConfigError(
-                "no such file",
-                expected="a certificate (PEM)",
-                where=f"data.pacs.ca ({settings.ca})",
-                next_step="Correct data.pacs.ca.",
-            )
+        _require_certificate(settings.ca)
         session.verify = str(settings.ca)
     if credentials is not None:
         session.auth = _Authorization(credentials)
     return session
+
+
+def _require_certificate(path: Path) -> None:
+    try:
+        ssl.create_default_context(cafile=path)
+    except FileNotFoundError:
+        found = "no such file"
+    except OSError as error:  # of ssl too
+        is_ssl = isinstance(error, ssl.SSLError)
+        found = "no certificate in the file" if is_ssl else os.strerror(error.errno or 0)
+    else:
+        return
+    raise ConfigError(
+        found,
+        expected="a certificate (PEM, which begins with -----BEGIN CERTIFICATE-----)",
+        where=f"data.pacs.ca ({path})",
+        next_step="Correct data.pacs.ca; from DER: openssl x509 -inform der -in FILE -out FILE.pem",
+    )
 
 
 def checked_url(url: str) -> str:

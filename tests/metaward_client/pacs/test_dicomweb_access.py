@@ -127,6 +127,20 @@ def test_a_certificate_that_is_missing_is_one_sentence(pacs: FaultyPacs, tmp_pat
         fetch(tmp_path, pacs.url, ca="gone.pem")
 
 
+def test_a_certificate_that_cannot_be_read_is_one_sentence_about_its_setting(
+    pacs: FaultyPacs, tmp_path: Path
+) -> None:
+    pem = self_signed(tmp_path / "localhost.pem", "localhost").read_bytes()
+    certificate = x509.load_pem_x509_certificate(pem)
+    der = certificate.public_bytes(serialization.Encoding.DER)
+    for content in (der, b"", b"-----BEGIN CERTIFICATE-----\n"):
+        (tmp_path / "ca.cer").write_bytes(content)
+        with pytest.raises(ConfigError, match=r"data\.pacs\.ca \(.*no certificate in the file"):
+            fetch(tmp_path, pacs.url, ca="ca.cer")
+    with pytest.raises(ConfigError, match=r"data\.pacs\.ca \(.*Is a directory"):
+        fetch(tmp_path, pacs.url, ca=".")
+
+
 def test_without_the_extra_the_command_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
