@@ -90,6 +90,9 @@ class DimseConnection:
             if isinstance(error, PacsAway):
                 self.hang_up()
             raise
+        except KeyboardInterrupt:
+            self.hang_up()  # who releases a connection waits for the answer to the request first
+            raise
         except Exception:  # noqa: BLE001 (pydicom and pynetdicom raise anything about an answer)
             self.hang_up()
         raise NotFetched(Failure.NOT_UNDERSTOOD)

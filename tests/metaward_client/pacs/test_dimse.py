@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import signal
 import socket
 import threading
 import traceback
@@ -207,6 +208,22 @@ def test_a_pacs_that_falls_silent_in_the_middle_of_a_packet_is_asked_again(
     report = fetch(tmp_path, pacs.port, timeout_seconds=1.0)
     over.set()
     assert (report.n_fetched, waited_in_vain) == (1, [])
+
+
+def test_who_interrupts_a_fetch_does_not_wait_for_a_pacs_that_is_busy_with_a_request(
+    pacs: ScriptedPacs, tmp_path: Path
+) -> None:
+    over, waited_in_vain = threading.Event(), []
+
+    def be_busy(_: evt.Event) -> None:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        waited_in_vain.append(not over.wait(15))
+
+    pacs.spoils = be_busy
+    with pytest.raises(KeyboardInterrupt):
+        fetch(tmp_path, pacs.port, timeout_seconds=60.0)
+    over.set()
+    assert waited_in_vain == []
 
 
 def test_a_packet_that_makes_no_sense_ends_no_thread_on_the_screen(
