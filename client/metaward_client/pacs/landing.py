@@ -6,6 +6,7 @@ own, which the scan leaves out; what a killed fetch left there, the next one rem
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -86,7 +87,7 @@ def open_landing(root: Path) -> Iterator[Landing]:
 
     Raises:
         ConfigError: The folder cannot be written.
-        DataError: Another fetch is running.
+        DataError: Another fetch is running, or the disk is full.
     """
     incoming = incoming_folder(root)
     try:
@@ -95,6 +96,8 @@ def open_landing(root: Path) -> Iterator[Landing]:
         incoming.mkdir(mode=0o700, exist_ok=True)
         lock = os.open(incoming / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _not_written(root, error) from None
         raise ConfigError(
             f"images cannot be written there ({os.strerror(error.errno or 0)})",
             expected="a folder that this user may write",
@@ -163,11 +166,15 @@ def _disk_errors_told(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        problem = os.strerror(error.errno or 0)
+        told = _not_written(root, error)
     else:
         return
-    raise DataError(
-        f"the images cannot be written ({problem})",
+    raise told
+
+
+def _not_written(root: Path, error: OSError) -> DataError:
+    return DataError(
+        f"the images cannot be written ({os.strerror(error.errno or 0)})",
         expected="space for the images of the PACS",
         where=f"data.root ({root})",
         next_step="Free space on that disk and fetch again: what is there is not fetched twice.",

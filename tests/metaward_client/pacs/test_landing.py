@@ -168,6 +168,21 @@ def test_two_fetches_of_one_site_do_not_run_at_once(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_is_full_before_the_first_image_is_the_same_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(code, "text of the system", "secret")
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    with (
+        pytest.raises(DataError, match=r"cannot be written \(.*Free space"),
+        open_landing(tmp_path / "root"),
+    ):
+        pass
+
+
 def test_a_root_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ConfigError, match="cannot be written"), open_landing(tmp_path / "file"):
