@@ -114,6 +114,8 @@ class Fetch:
         self._clock = clock
         self._on_progress = on_progress
         self._lost_in_a_row = 0
+        self._seen: set[str] = set()
+        self._failed: dict[str, tuple[Failure, set[str]]] = {}  # why, and in which studies
         self.report = FetchReport()
 
     def run(self) -> FetchReport:
@@ -141,7 +143,6 @@ class Fetch:
         self._patiently(self._archive.check)
         studies = self._studies()
         report.n_studies = len(studies)
-        names: set[str] = set()
         senseless: set[str] = set()
         keys: set[str] = set()
         for number, study in enumerate(studies):
@@ -152,10 +153,9 @@ class Fetch:
                 keys.add(wanted.key_of(instance))
                 if not instance.is_sound():
                     senseless.add(instance.sop_uid)
-                elif instance.sop_uid not in names:
-                    names.add(instance.sop_uid)
+                elif self._is_due(instance):
                     self._bring(instance)
-        self._count_senseless(senseless - names)
+        self._count_senseless(senseless - self._seen)
         self._on_progress("studies", len(studies), len(studies))
         if not report.unlisted:
             report.n_not_wanted = len(self._landing.names) - report.n_available
@@ -195,26 +195,44 @@ class Fetch:
         if len(sop_uids) > n_there:
             self.report.failed[Failure.SENSELESS_UID] += len(sop_uids) - n_there
 
+    def _is_due(self, instance: Instance) -> bool:
+        """Say whether to bring an instance: it is new here, or failed in other studies only."""
+        uid = instance.sop_uid
+        if uid not in self._seen:
+            self._seen.add(uid)
+            self.report.n_wanted += 1
+            if self._landing.has(uid):
+                self.report.n_there += 1
+                return False
+            return True
+        failure, studies = self._failed.get(uid, (None, set()))
+        if failure is None or instance.study.uid in studies:
+            return False
+        self.report.failed -= Counter([failure])
+        return True
+
     def _bring(self, instance: Instance) -> None:
         report = self.report
-        report.n_wanted += 1
-        if self._landing.has(instance.sop_uid):
-            report.n_there += 1
-            return
         try:
             report.n_bytes += self._patiently(lambda: self._receive(instance))
             report.n_fetched += 1
+            self._failed.pop(instance.sop_uid, None)
             self._lost_in_a_row = 0
         except NotFetched as error:
-            report.failed[error.failure] += 1
+            self._count_failed(instance, error.failure)
             self._lost_in_a_row = 0
         except PacsAway as away:
-            report.failed[away.failure] += 1
+            self._count_failed(instance, away.failure)
             self._lost_in_a_row += 1
             if self._lost_in_a_row == LOST_IN_A_ROW:
                 raise
         done = report.n_fetched + report.failed.total()
         self._on_progress("images", done, report.n_wanted - report.n_there)
+
+    def _count_failed(self, instance: Instance, failure: Failure) -> None:
+        _, studies = self._failed.get(instance.sop_uid, (failure, set()))
+        self._failed[instance.sop_uid] = (failure, studies | {instance.study.uid})
+        self.report.failed[failure] += 1
 
     def _receive(self, instance: Instance) -> int:
         with self._landing.receive(instance.sop_uid) as sink:

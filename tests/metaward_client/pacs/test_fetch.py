@@ -180,6 +180,17 @@ def test_an_image_that_is_listed_twice_is_fetched_once(
     assert report.n_studies == 4
 
 
+def test_an_image_that_two_studies_list_is_fetched_from_the_one_that_has_it(
+    runs: Runs, archive: ScriptedArchive
+) -> None:
+    archive.content = {"s1": ["a", "a", "b"], "s2": ["c", "a"], "s3": ["a", "b"]}
+    archive.problems = {"a": [NotFetched(Failure.GONE)], "b": [NotFetched(Failure.GONE)] * 9}
+    report = runs.run(archive)
+    assert (report.n_wanted, report.n_fetched, report.failed) == (3, 2, {Failure.GONE: 1})
+    assert [name for name in archive.asked if name in "abc"] == ["a", "b", "c", "a", "b"]
+    assert runs.progress[-2:] == [("images", 3, 3), ("studies", 3, 3)]
+
+
 def test_uids_that_are_none_are_not_asked_for(
     runs: Runs, archive: ScriptedArchive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
