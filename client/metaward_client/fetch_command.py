@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -84,7 +85,7 @@ def _is_encrypted(config: "SiteConfig") -> bool:
         case pacs if pacs.protocol == "dimse":
             return pacs.tls
         case pacs:
-            return pacs.url.startswith("https:")
+            return urlsplit(pacs.url).scheme == "https"  # in whatever case it is written
 
 
 def _print_report(config: "SiteConfig", report: "FetchReport", console: "Console") -> None:

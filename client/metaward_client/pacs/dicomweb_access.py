@@ -131,7 +131,7 @@ def checked_url(url: str) -> str:
         raise wrong_url("a user or password in the URL, where everybody can read it")
     if parts.query or parts.fragment:
         raise wrong_url("something behind the path of the URL")
-    return url.rstrip("/")
+    return parts.geturl().rstrip("/ ")  # without blanks before it, and capitals in its scheme
 
 
 def wrong_url(found: str) -> ConfigError:

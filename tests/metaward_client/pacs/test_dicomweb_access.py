@@ -1,6 +1,7 @@
 """The way to a PACS over DICOMweb: the right one, with our credentials alone, or one sentence."""
 
 import datetime
+import json
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from dicomweb_site import N_IMAGES, PLANTED, fetch, healthy
+from dicomweb_site import N_IMAGES, PLANTED, fetch, healthy, site_at
 from faulty_pacs import FakeClock, FaultyPacs, Reply, running_faulty_pacs
+from metaward import cli
 from metaward.errors import ConfigError, DataError
 
 
@@ -107,6 +109,20 @@ def test_a_certificate_is_verified_against_the_authority_that_the_site_names(
             fetch(tmp_path, pacs.url)
         assert pacs.requests == []
         assert fetch(tmp_path, pacs.url, ca="localhost.pem").n_fetched == N_IMAGES
+
+
+@pytest.mark.parametrize("scheme", ["https", "HTTPS"])
+def test_an_encrypted_connection_is_told_as_one_however_its_url_is_written(
+    images: list[bytes], tmp_path: Path, scheme: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with running_faulty_pacs(self_signed(tmp_path / "localhost.pem", "localhost")) as pacs:
+        pacs.answer = healthy(images)
+        url = pacs.url.replace("https:", f"{scheme}:")
+        site = site_at(tmp_path, url, ca="localhost.pem", requests_per_second=1000.0)
+        assert cli.run(["site", "fetch", str(site), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["encrypted"] is True
+        assert cli.run(["site", "fetch", str(site)]) == 0
+        assert "not encrypted" not in capsys.readouterr().out
 
 
 def test_a_certificate_of_another_host_is_refused(images: list[bytes], tmp_path: Path) -> None:
