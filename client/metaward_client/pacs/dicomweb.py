@@ -24,7 +24,12 @@ from metaward_client.pacs.archive import (
     StudyQuery,
 )
 from metaward_client.pacs.credentials import Credentials
-from metaward_client.pacs.dicomweb_access import checked_url, session_with, wrong_url
+from metaward_client.pacs.dicomweb_access import (
+    checked_url,
+    is_unknown_host,
+    session_with,
+    wrong_url,
+)
 from metaward_client.pacs.failures import Failure
 from metaward_client.pacs.multipart import copy_only_part
 from metaward_client.pacs.pace import Pace
@@ -191,8 +196,9 @@ class DicomwebArchive:
             problem = wrong_url("not a URL")
         except (exceptions.ChunkedEncodingError, exceptions.ContentDecodingError):
             problem = PacsAway(Failure.INCOMPLETE)
-        except (exceptions.ConnectionError, exceptions.Timeout):
-            problem = PacsAway()
+        except (exceptions.ConnectionError, exceptions.Timeout) as error:
+            is_wrong = not self._was_let_in and is_unknown_host(error)
+            problem = wrong_url("no such host") if is_wrong else PacsAway()
         except Exception:  # noqa: BLE001 (an answer that is no JSON, or other JSON, raises anything)
             problem = NotFetched(Failure.NOT_UNDERSTOOD)
         raise problem

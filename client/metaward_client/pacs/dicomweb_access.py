@@ -1,6 +1,7 @@
 """How we speak to a PACS over DICOMweb: its URL, and the session that all requests go through."""
 
 import os
+import socket
 import ssl
 from base64 import b64encode
 from collections.abc import Iterator
@@ -132,6 +133,14 @@ def checked_url(url: str) -> str:
     if parts.query or parts.fragment:
         raise wrong_url("something behind the path of the URL")
     return parts.geturl().rstrip("/ ")  # without blanks before it, and capitals in its scheme
+
+
+def is_unknown_host(error: requests.RequestException) -> bool:
+    """Say whether there is no connection because nobody has an address for the host."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, socket.gaierror):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None and cause.errno != socket.EAI_AGAIN
 
 
 def wrong_url(found: str) -> ConfigError:

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from cryptography.x509.oid import NameOID
 from dicomweb_site import N_IMAGES, PLANTED, fetch, healthy, site_at
 from faulty_pacs import FakeClock, FaultyPacs, Reply, running_faulty_pacs
 from metaward import cli
-from metaward.errors import ConfigError, DataError
+from metaward.errors import ConfigError, DataError, MetawardError
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,29 @@ def test_a_pacs_that_does_not_answer_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"stayed away.*no_answer"):
         fetch(tmp_path, url, time, requests_per_second=1000.0)
     assert sum(time.slept) == pytest.approx(1 + 2 + 4 + 8)
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "message"),
+    [
+        (socket.EAI_NONAME, ConfigError, r"data\.pacs\.url: no such host"),
+        (socket.EAI_AGAIN, DataError, r"stayed away.*no_answer"),
+    ],
+    ids=["nobody knows it", "nobody can be asked"],
+)
+def test_a_host_without_address_is_wrong_only_if_whoever_knows_says_so(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+    error: type[MetawardError],
+    message: str,
+) -> None:
+    def getaddrinfo(*_: object, **__: object) -> None:
+        raise socket.gaierror(code, "no address")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with pytest.raises(error, match=message):
+        fetch(tmp_path, "https://pacs.invalid/dicom-web")
 
 
 @pytest.mark.parametrize(
