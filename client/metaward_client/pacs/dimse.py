@@ -44,7 +44,6 @@ class DimseArchive:
         self, settings: DimseSettings, credentials: Credentials | None, pace: Pace
     ) -> None:
         self._connection = DimseConnection(settings, credentials, pace)
-        self._pace = pace
 
     def check(self) -> None:
         """Connect; a PACS that does not know us, or has no C-FIND for us, says so."""
@@ -111,7 +110,7 @@ class DimseArchive:
             accepted = {context.abstract_syntax for context in association.accepted_contexts}
             if instance.sop_class and instance.sop_class not in accepted:
                 raise NotFetched(Failure.NOT_OFFERED)
-            self._pace.wait()
+            self._connection.wait_for_turn(association)
             answers = association.send_c_get(question, GET)
             return _last([status.get("Status") for status, _ in answers])
 
@@ -134,7 +133,7 @@ class DimseArchive:
         """C-FIND; return these elements of each answer."""
 
         def find(association: "Association") -> list[tuple[str, ...]]:
-            self._pace.wait()
+            self._connection.wait_for_turn(association)
             found: list[tuple[str, ...]] = []
             for answer, row in association.send_c_find(_identifier(level, keys), FIND):
                 status = answer.get("Status")

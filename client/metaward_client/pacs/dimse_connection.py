@@ -97,6 +97,16 @@ class DimseConnection:
             self.hang_up()
         raise NotFetched(Failure.NOT_UNDERSTOOD)
 
+    def wait_for_turn(self, association: "Association") -> None:
+        """Return when the next request may go out over a connection.
+
+        Raises:
+            PacsAway: It ended meanwhile, as a PACS does to one that is idle.
+        """
+        self._pace.wait()
+        if not association.is_established:
+            raise PacsAway()
+
     def offer(self, kind: str) -> None:
         """Connect anew where the connection does not offer to take objects of a class.
 

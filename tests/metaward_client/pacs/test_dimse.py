@@ -18,6 +18,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 from pynetdicom import AE, evt
+from pynetdicom.association import Association
 from pynetdicom.dsutils import encode
 
 from dicom_factory import uid_of, write_dicom
@@ -192,6 +193,24 @@ def test_a_connection_that_ends_is_made_again_and_then_counted(
     report = fetch(tmp_path, pacs.port)
     assert report.failed == {Failure.INCOMPLETE: 1}
     assert 2 <= len(pacs.gets) <= 5
+
+
+def test_a_connection_that_the_pacs_ends_while_it_is_idle_is_made_again(
+    pacs: ScriptedPacs, tmp_path: Path
+) -> None:
+    class Idle(FakeClock):
+        def sleep(self, seconds: float) -> None:
+            super().sleep(seconds)
+            if len(self.slept) in (1, 4):
+                for theirs in pacs.server.active_associations:
+                    theirs.abort()
+                for thread in threading.enumerate():
+                    if isinstance(thread, Association) and thread.is_requestor:
+                        thread.join(10)
+
+    report = fetch(tmp_path, pacs.port, Idle(), requests_per_second=1.0)
+    assert (report.n_fetched, report.failed, report.unlisted) == (1, {}, {})
+    assert pacs.n_connections == 2 + 2
 
 
 def test_a_pacs_that_falls_silent_in_the_middle_of_a_packet_is_asked_again(
