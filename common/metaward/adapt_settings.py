@@ -31,7 +31,7 @@ def refuse_blank_head(head: HeadStart, steps: int, key: str) -> None:
         raise ValueError(f"{key} 0 with head zeros tells no classes apart: take a step at least")
 
 
-def changing(default: AdaptSettings) -> BeforeValidator:
+def changing(default: Settings) -> BeforeValidator:
     """Let keys that a file leaves out keep the values of this place, not those of the class."""
 
     def merge(value: object) -> object:

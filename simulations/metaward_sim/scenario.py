@@ -5,7 +5,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
-from metaward.adapt_settings import TRAINING_ALONE, AloneSettings
+from metaward.adapt_settings import TRAINING_ALONE, AloneSettings, changing
 from metaward.config import Settings
 from metaward.device import ON_CPU, DeviceName, require_provable
 from metaward.errors import ConfigError
@@ -100,7 +100,9 @@ class FedAvgBaseline(Settings):
 class FedAdamBaseline(Settings):
     """The same with the server's Adam in the place of the plain average (Reddi et al. 2021)."""
 
-    outer: AdamSettings = Field(ADAM_FOR_SHORT, description="the server's step")
+    outer: Annotated[AdamSettings, changing(ADAM_FOR_SHORT)] = Field(
+        ADAM_FOR_SHORT, description="the server's step"
+    )
 
 
 class BaselineSettings(Settings):

@@ -21,7 +21,6 @@ from metaward.model_artefact import ModelCard, save_model
 from metaward.privacy_statement import PrivacyStatement
 from metaward.study import (
     ADAM_FOR_SHORT,
-    AdamSettings,
     MeanSettings,
     ModelSettings,
     MultiKrumSettings,
@@ -137,7 +136,7 @@ def test_fedadam_is_fedavg_but_for_the_servers_step(tmp_path: Path) -> None:
     scenario = read_scenario(tmp_path / "mine.yaml", {})
     plain, adam = scenario.fedavg_study(), scenario.fedadam_study()
     assert plain.outer == SgdSettings(step_size=1.0)
-    assert adam.outer == AdamSettings(step_size=0.1)
+    assert adam.outer == ADAM_FOR_SHORT.model_copy(update={"step_size": 0.1})
     assert (plain.name, adam.name, adam.rounds) == ("mine-fedavg", "mine-fedadam", 7)
     assert adam.model_copy(update={"name": plain.name, "outer": plain.outer}) == plain
     assert Scenario().fedadam_study().outer == ADAM_FOR_SHORT
