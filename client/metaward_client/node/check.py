@@ -5,7 +5,7 @@ an earlier thing is wrong is left out. Nothing is changed, nothing leaves but a 
 empty requests.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ from metaward_client.node.node_folder import (
     read_kit,
     require_own_kit,
 )
-from metaward_client.privacy.policy import NoPrivacy
+from metaward_client.privacy.policy import DpSgdPolicy, NoPrivacy
 from metaward_client.site_config import SiteConfig, read_site_config
 
 if TYPE_CHECKING:
@@ -96,7 +96,23 @@ def _data(site: Path, config: SiteConfig) -> Iterator[Finding]:
         yield Finding("labels", "warn", said, "They take part in no episode with 5 shots.")
     else:
         yield Finding("labels", "ok", said)
+    if isinstance(config.privacy, DpSgdPolicy):
+        yield from _public_list(config.privacy.labels, scan.label_names)
     yield _leakage(images, [image.patient for image in scan.images])
+
+
+def _public_list(listed: Sequence[str], there: Sequence[str]) -> Iterator[Finding]:
+    """Compare the policy's labels with those of the images: rounds are charged whether they fit."""
+    missing = [name for name in listed if name not in there]
+    if not missing:
+        return
+    step = "Is a label of privacy.labels spelt otherwise there? Each letter counts."
+    if len(missing) == len(listed):
+        said = f"no image has a label of privacy.labels; they have: {', '.join(there)}"
+        yield Finding("public list", "wrong", said, step, 2)
+    else:
+        said = f"no image has one of these labels of privacy.labels: {', '.join(missing)}"
+        yield Finding("public list", "warn", said, step)
 
 
 def _shared_identifiers(scan: "SiteScan") -> Iterator[Finding]:

@@ -188,6 +188,29 @@ def test_images_that_two_patients_claim_are_a_warning_under_a_mechanism(
         assert "as one group" in found["identifiers"].said
 
 
+@pytest.mark.parametrize(
+    ("listed", "state", "words"),
+    [
+        ("[a, b]", None, ""),
+        ("[a, b, B]", "warn", "no image has one of these labels of privacy.labels: B"),
+        ("[A, B]", "wrong", "no image has a label of privacy.labels; they have: a, b"),
+    ],
+)
+def test_a_label_of_the_policy_that_no_image_has_is_said_before_rounds_are_charged_for_it(
+    tmp_path: Path, listed: str, state: str | None, words: str
+) -> None:
+    for label in "ab":
+        write_dicom(path=tmp_path / "images" / label / "x.dcm", patient_id=label, instance=label)
+    policy = POLICY_YAML.replace("[a, b]", listed)
+    (tmp_path / "site.yaml").write_text("name: north\ndata: {root: images}\n" + policy)
+    found = {f.name: f for f in preflight._data(tmp_path, read_site_config(tmp_path / "site.yaml"))}
+    said = found.get("public list")
+    assert (said and said.state) == state
+    if said is not None:
+        assert said.said == words
+        assert "spelt otherwise" in said.next_step
+
+
 def test_a_site_without_policy_node_or_data_gets_a_line_for_each(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "site.yaml").write_text("name: north\ndata: {root: images}\n")
