@@ -42,6 +42,15 @@ class DataSettings(Settings):
         None, description="where `metaward site fetch` gets the images from"
     )
 
+    @model_validator(mode="after")
+    def _only_a_table_has_columns(self) -> "DataSettings":
+        if self.labels is not None or self.pacs is not None:
+            return self
+        for name in ("key", "label"):
+            if (value := getattr(self, name)) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} ({value}) is a column of a table, and labels names none")
+        return self
+
 
 class WindowSettings(Settings):
     """A window for grey images, in modality units (HU for CT)."""

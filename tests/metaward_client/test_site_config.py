@@ -56,6 +56,11 @@ def test_a_folder_without_a_table_has_folders_as_labels(tmp_path: Path) -> None:
             r"greater than 0",
         ),
         ("name: north\ndata: {root: 5}\n", r"data\.root"),
+        (
+            "name: north\ndata: {root: images, label: finding}\n",
+            r"line 2, data: label \(finding\) is a column of a table, and labels names none",
+        ),
+        ("name: north\ndata: {root: images, key: path}\n", r"key \(path\) is a column"),
     ],
 )
 def test_a_wrong_key_or_value_is_named(tmp_path: Path, text: str, message: str) -> None:
