@@ -42,7 +42,8 @@ def problem_in_words(
             near = _near(tag, re.findall(r"'([^']*)'", tags))
             return f"{place}: there is no '{tag}'{near}; there are {tags}"
         case "extra_forbidden":
-            near = _near(str(location[-1]), _all_field_names(model))
+            name, names = str(location[-1]), _all_field_names(model)
+            near = " here" if name in names else _near(name, names)
             return f"{place}: there is no such key{near}"
     said = f"{place}: {_said(problem)}"
     if not (problem["type"] == "value_error" and isinstance(problem["input"], dict)):

@@ -86,6 +86,7 @@ def test_other_slips_are_named(tmp_path: Path, text: str, words: str) -> None:
         ("start_sha256: a\n", "start_sha256: must be 64 characters of 0-9 and a-f, or nothing"),
         ("name: no\n", r"name: must be text \(found False\); put it in quotes"),
         ("name: 12\n", r"name: must be text \(found 12\); put it in quotes"),
+        ("outer: {name: sgd, tau: 1.0}\n", "outer.tau: there is no such key here;"),
         ("outer: {name: adam, tau: 1e-5}\n", r"tau: .* \(found '1e-5'\); write 1\.0e-5"),
         ("outer: {name: adam, tau: 1.5E5}\n", r"\(found '1\.5E5'\); write 1\.5e\+5"),
         ("model: []\n", r"model: must be keys with values \(found \[\]\)"),
