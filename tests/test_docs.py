@@ -17,9 +17,11 @@ from metaward.cli import build_app
 from metaward.meta.compose import initial_parameters
 from metaward.model_artefact import ModelCard, save_model
 from metaward.privacy_statement import PrivacyStatement
+from metaward.report.schema import Report
 from metaward.study import Study
 from pages import FENCE, PAGE_NAMES, ROOT
 
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 INLINE_COMMAND = re.compile(r"`metaward ([a-z][a-z -]*)")
 DOTTED = re.compile(r"`(metaward(?:_\w+)?(?:\.\w+)+)(?:\(\))?`")
@@ -93,6 +95,38 @@ def test_every_link_to_a_file_leads_to_one(name: str) -> None:
         if not re.match(r"[a-z]+:|#", target):
             path = (page.parent / target.split("#")[0]).resolve()
             assert path.exists(), f"{name}: {target}"
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    found: list[str] = []
+    for title in HEADING.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
+        words = re.sub(r"\[([^\]]+)\]\([^)]*\)", r"\1", title).lower()
+        found.append(re.sub(r"[^\w\- ]", "", words).replace(" ", "-"))
+    return {
+        anchor if (before := found[:number].count(anchor)) == 0 else f"{anchor}-{before}"
+        for number, anchor in enumerate(found)
+    }
+
+
+@pytest.mark.parametrize("name", PAGE_NAMES)
+def test_every_link_to_a_heading_leads_to_one(name: str) -> None:
+    page = ROOT / name
+    for target in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
+        path, _, anchor = target.partition("#")
+        if not anchor or re.match(r"[a-z]+:", target):
+            continue
+        there = (page.parent / path).resolve() if path else page
+        if there.suffix == ".md":
+            assert anchor in anchors(there), f"{name}: {target}"
+
+
+def test_every_key_of_a_report_is_documented() -> None:
+    page = (ROOT / "docs/evaluation.md").read_text(encoding="utf-8")
+    table = page.split("## report.json")[1]
+    rows = re.findall(r"^\| (`.*?`) \|", table, re.MULTILINE)
+    documented = [key for row in rows for key in re.findall(r"`(\w+)`", row)]
+    assert sorted(documented) == sorted(Report.model_fields)
 
 
 @pytest.mark.parametrize("name", PAGE_NAMES)
