@@ -146,7 +146,7 @@ def demo(
     hospitals: Annotated[int, typer.Option(help="Number of hospitals.")] = 10,
     seed: Annotated[int, typer.Option(help="Equal seeds give equal files.")] = 0,
     patients: Annotated[
-        int | None, typer.Option(help="Mean number of patients per finding.")
+        int | None, typer.Option(help="Mean patients per finding; 24 by default.")
     ] = None,
     force: Force = False,
     as_json: AsJson = False,
