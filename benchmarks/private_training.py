@@ -37,9 +37,9 @@ from metaward_client.site_work import site_seed
 from metaward_server.aggregation.compose import aggregate
 from metaward_server.outer_optimizers import initial_state, outer_step
 from metaward_server.study_run import initial_theta
+from metaward_sim.privacy_choice import PrivacyChoice
 from metaward_sim.privacy_of_run import policies_of, set_up, statements, weakest
 from metaward_sim.recommended import recommended_outer
-from metaward_sim.scenario import PrivacyChoice
 
 NEAREST_MEAN = AdaptSettings(head="prototypes", steps=0)
 SHOTS = 5

@@ -28,8 +28,8 @@ from metaward_client.privacy.policy import (
     read_policy_file,
 )
 from metaward_client.privacy.terms import Relation
+from metaward_sim.privacy_choice import PrivacyChoice
 from metaward_sim.recommended import recommended_blocks
-from metaward_sim.scenario import PrivacyChoice
 
 POLICIES_FOLDER = "policies"
 LEDGERS_FOLDER = "ledgers"

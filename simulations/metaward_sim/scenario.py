@@ -31,15 +31,8 @@ from metaward.study import (
     Study,
     check_enough_updates,
 )
-from metaward_client.privacy.policy import (
-    CLIP_NORM,
-    MOST_BLOCKS,
-    MOST_POPULATION,
-    MOST_STEPS,
-    ClipNorm,
-    NoiseMultiplier,
-)
-from metaward_sim.recommended import recommended_outer, recommended_sums
+from metaward_sim.privacy_choice import PrivacyChoice
+from metaward_sim.recommended import recommended_outer
 
 BaselineName: TypeAlias = Literal[
     "fedavg", "fedadam", "local", "random", "pooled", "noise-only", "start"
@@ -123,47 +116,6 @@ class BaselineSettings(Settings):
         if twice:
             raise ValueError(f"{', '.join(twice)} more than once: each is measured once")
         return value
-
-
-class PrivacyChoice(Settings):
-    """What the policies of the simulated hospitals say."""
-
-    mechanism: Literal["dp-sgd", "block"] = "dp-sgd"
-    target_epsilon: float = Field(gt=0, le=100, description="what a patient may lose in all rounds")
-    target_delta: float | None = Field(
-        None, gt=0, lt=1, description="left out: 1 / (10 population) of the largest hospital"
-    )
-    population: int | None = Field(
-        None,
-        ge=10,
-        le=MOST_POPULATION,
-        description="left out: each hospital's patients, rounded up",
-    )
-    noise_multiplier: NoiseMultiplier | None = Field(
-        None, description="sigma; left out: what spends the budget in the scenario's rounds"
-    )
-    sample_rate: float = Field(0.3, gt=0, le=1, description="q: chance to enter one noised sum")
-    max_grad_norm: ClipNorm | None = Field(
-        None, description=f"{CLIP_NORM}; left out: as in a policy"
-    )
-    adaptive_clipping: bool = False
-    steps_per_round: int | None = Field(
-        None,
-        ge=1,
-        le=MOST_STEPS,
-        description="k: noised sums per round (dp-sgd); left out: 2, FOMAML 1, prototypical 3",
-    )
-    images_per_patient: int = Field(4, ge=1, description="images of one patient, at most (dp-sgd)")
-    blocks: int | None = Field(
-        None,
-        ge=2,
-        le=MOST_BLOCKS,
-        description="B: blocks of patients (block); left out: as the learner's episodes",
-    )
-
-    def sums_for(self, learner: LearnerSettings) -> int:
-        """Return k for a learner: what the file says, or what suits this one."""
-        return self.steps_per_round or recommended_sums(learner)
 
 
 class Scenario(Settings):

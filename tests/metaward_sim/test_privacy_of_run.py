@@ -28,6 +28,7 @@ from metaward_client.privacy.terms import Relation
 from metaward_server.study_run import initial_theta
 from metaward_sim.demo_data import write_demo
 from metaward_sim.federation import run_federation
+from metaward_sim.privacy_choice import PrivacyChoice
 from metaward_sim.privacy_of_run import (
     policies_of,
     round_up,
@@ -35,7 +36,6 @@ from metaward_sim.privacy_of_run import (
     statements,
     weakest,
 )
-from metaward_sim.scenario import PrivacyChoice
 
 STUDY = Study(
     seed=3,

@@ -27,10 +27,10 @@ from metaward.study import (
     SgdSettings,
     Study,
 )
+from metaward_sim.privacy_choice import PrivacyChoice
 from metaward_sim.recommended import recommended_outer
 from metaward_sim.scenario import (
     BaselineSettings,
-    PrivacyChoice,
     Scenario,
 )
 from metaward_sim.simulate_command import read_scenario
@@ -246,6 +246,18 @@ def test_epsilon_on_the_command_line_makes_a_run_private() -> None:
         (
             {"privacy.target_epsilon": 8.0, "privacy.steps_per_round": 10_001},
             "privacy.steps_per_round.*10000",
+        ),
+        (
+            {"privacy.target_epsilon": 8.0, "privacy.blocks": 40},
+            "privacy: blocks is for mechanism block, not dp-sgd",
+        ),
+        (
+            {
+                "privacy.target_epsilon": 8.0,
+                "privacy.mechanism": "block",
+                "privacy.images_per_patient": 9,
+            },
+            "privacy: images_per_patient is for mechanism dp-sgd, not block",
         ),
         (
             {"privacy.target_epsilon": 8.0, "device": "cuda"},
