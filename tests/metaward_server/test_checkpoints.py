@@ -1,5 +1,7 @@
 """Checkpoints: whole or nothing, verified, of this study only."""
 
+import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +89,34 @@ def test_a_torn_checkpoint_is_replaced_when_its_round_is_played_again(
     store.save(progress_at(2, theta))
     assert_same(store.load_newest(), progress_at(2, theta))
     assert len(list(store.folder.iterdir())) == 2
+
+
+def test_a_checkpoint_gets_its_name_when_all_of_it_is_on_the_disk(
+    store: CheckpointStore, theta: Arrays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a machine that loses power may keep the name, and not what stands in the files."""
+    done: list[os.stat_result | str] = []
+    rename = Path.rename
+
+    def noted_rename(path: Path, target: Path) -> Path:
+        done.append("named")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", lambda descriptor: done.append(os.fstat(descriptor)))
+    monkeypatch.setattr(Path, "rename", noted_rename)
+    store.save(progress_at(1, theta))
+    places = {path.stat().st_ino: path for path in (store.folder, *store.folder.rglob("*"))}
+    assert [one if isinstance(one, str) else places[one.st_ino].name for one in done] == [
+        "theta.safetensors",
+        "outer.safetensors",
+        "checkpoint.json",
+        "round-000001",
+        "named",
+        "checkpoints",
+    ]
+    for seen in done:
+        if not isinstance(seen, str) and stat.S_ISREG(seen.st_mode):
+            assert seen.st_size == places[seen.st_ino].stat().st_size
 
 
 def test_when_none_is_whole_the_study_cannot_go_on(store: CheckpointStore, theta: Arrays) -> None:

@@ -17,7 +17,7 @@ from metaward.progress import RoundEvent
 from metaward.study import AdamSettings, ModelSettings, RoundSettings, Study
 from metaward_server import study_run
 from metaward_server.app import app
-from metaward_server.checkpoints import CheckpointStore
+from metaward_server.checkpoints import CheckpointStore, Progress
 from metaward_server.failure_note import read_failure
 from metaward_server.study_run import initial_theta, run_study
 
@@ -74,6 +74,23 @@ def test_a_resumed_study_ends_at_the_same_bits(run: Any, tmp_path: Path, last_ro
         n: a.tobytes() for n, a in whole.items()
     }
     assert rounds_in(tmp_path / "cut") == list(range(6))
+
+
+def test_a_round_is_logged_before_a_checkpoint_counts_it(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a study that is killed between the two resumes after a round that no log has."""
+    logged: dict[int, list[int]] = {}
+    save = CheckpointStore.save
+
+    def noted_save(store: CheckpointStore, progress: Progress) -> None:
+        if progress.next_round:  # not what stands before the first round
+            logged[progress.next_round] = rounds_in(tmp_path / "run")
+        save(store, progress)
+
+    monkeypatch.setattr(CheckpointStore, "save", noted_save)
+    run("run")
+    assert logged == {closed: list(range(closed)) for closed in range(1, 7)}
 
 
 def test_a_round_logged_but_not_checkpointed_is_played_again_and_logged_once(
