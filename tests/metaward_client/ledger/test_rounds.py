@@ -121,6 +121,15 @@ def test_one_block_release_makes_the_whole_ledger_replace_one(place: Place) -> N
         ledger.reserve(RoundId(B, 1), BLOCK, BUDGET)
 
 
+def test_patient_steps_after_a_block_release_leave_the_ledger_replace_one(place: Place) -> None:
+    place.play([RoundId(B, 0)], BLOCK)
+    place.play([FIRST])
+    with place.open() as ledger:
+        assert ledger.state.relation is Relation.REPLACE_ONE
+        with pytest.raises(BudgetExceeded, match="replace one patient"):
+            ledger.reserve(RoundId(A, 1), TERMS, BUDGET)
+
+
 def test_a_block_release_is_refused_where_the_past_does_not_fit_as_replace_one(
     place: Place,
 ) -> None:
@@ -245,6 +254,13 @@ def test_memory_is_what_the_studys_last_committed_round_left(place: Place) -> No
         assert reserved(ledger.reserve(RoundId(A, 3), TERMS, BUDGET)).memory is None
 
 
+def test_the_last_committed_round_is_the_last_in_time_whatever_its_number(place: Place) -> None:
+    place.play([RoundId(A, 1), RoundId(A, 0)])
+    with place.open() as ledger:
+        left = reserved(ledger.reserve(RoundId(A, 2), TERMS, BUDGET)).memory
+    assert left == memory_of(RoundId(A, 0))
+
+
 def test_memory_is_not_shown_where_a_reservation_is_printed(place: Place) -> None:
     place.play([FIRST])
     with place.open() as ledger:
@@ -267,10 +283,11 @@ def test_answers_of_long_ago_are_removed_and_refused(place: Place) -> None:
             ledger.reserve(rounds[1], cheap, BUDGET)
 
 
-def test_a_file_of_another_kind_is_left_alone(place: Place) -> None:
-    (place.ledger / "replies" / "notes.txt").write_text("mine")
+@pytest.mark.parametrize("name", ["notes.txt", f"{C}.0.reply.copy", f"copy of {C}.0.reply"])
+def test_a_file_of_another_kind_is_left_alone(place: Place, name: str) -> None:
+    (place.ledger / "replies" / name).write_text("mine")
     place.play([FIRST])
-    assert (place.ledger / "replies" / "notes.txt").read_text() == "mine"
+    assert (place.ledger / "replies" / name).read_text() == "mine"
 
 
 def test_an_entry_holds_what_was_released_and_nothing_of_the_patients(place: Place) -> None:
