@@ -14,7 +14,7 @@ from metaward.privacy_promise import PrivacyPromise
 from metaward.wire import SiteRefusal, Update, encode_update
 from metaward.wire_arrays import RAW_FLOAT32, layout, spec_of
 from metaward_server.admission import UNREADABLE_REPLY, Refusal
-from played_studies import STUDY, Node, bits, changed, with_delta
+from played_studies import STUDY, Node, bits, changed, study_with, with_delta
 
 
 def first_number(value: float) -> Callable[[Arrays], Arrays]:
@@ -121,6 +121,30 @@ def test_the_text_of_an_error_reply_is_not_logged(
         play(scripted_grid({1: honest_node, 2: lambda _: Error(8, "/home/patients/DOE^JOHN")}))
     assert "node-error" in caplog.text
     assert "DOE" not in caplog.text
+
+
+def test_a_delta_as_long_as_the_study_allows_is_admitted_and_a_longer_one_is_not(
+    play: Any, scripted_grid: Any, honest_update_of: Callable[[Message], Update]
+) -> None:
+    def of_length_5(last: float) -> Node:
+        leaves = {"w": np.float32([3, 0, last]), "b": np.float32([[4, 0], [0, 0]])}
+        return with_delta(honest_update_of, lambda _: leaves)
+
+    grid = scripted_grid({1: of_length_5(0.0), 2: of_length_5(0.01)})
+    _, events = play(grid, study_with(rounds=1, max_delta_norm=5.0))
+    assert (events[0].admitted, events[0].refused_nodes) == (1, {"norm": [2]})
+
+
+def test_the_nodes_refused_for_a_reason_ascend_however_their_replies_come(
+    play: Any, scripted_grid: Any, honest_node: Node
+) -> None:
+    def claim(replies: list[Message]) -> list[Message]:
+        for reply, number in zip(replies, (9, 4), strict=False):
+            reply.metadata.__dict__["_src_node_id"] = number
+        return replies
+
+    _, events = play(scripted_grid(dict.fromkeys((1, 2, 3), honest_node), reorder=claim))
+    assert events[0].refused_nodes == {"no-reply": [1, 2], "unknown-node": [4, 9]}
 
 
 def test_a_node_that_answers_twice_counts_not_at_all(

@@ -14,9 +14,11 @@ from ledger_faults import BUDGET, TERMS, TOY, A, FaultyDisk, Place, new_place, r
 
 from metaward.errors import ConfigError, PrivacyError
 from metaward_client.privacy.ledger import Ledger, RoundId, read_ledger
+from metaward_client.privacy.ledger.by_a_person import raise_budget
 from metaward_client.privacy.ledger.durable import Disk
 from metaward_client.privacy.ledger.snapshot import verify_ledger
 from metaward_client.privacy.ledger.witness import default_witness
+from metaward_client.privacy.terms import Budget
 
 PARTS = [
     "ledger",
@@ -252,6 +254,27 @@ def test_a_ledger_that_was_deleted_is_not_made_anew_beside_the_default_witness(
     shutil.rmtree(folder)
     with pytest.raises(PrivacyError, match="the witness of a ledger that is gone"):
         Ledger.create(folder, None, BUDGET)
+
+
+def test_a_ledger_of_which_only_the_budget_was_raised_is_not_made_anew_either(place: Place) -> None:
+    more = Budget(9.0, BUDGET.target_delta)
+    raise_budget(place.ledger, place.witness, more, "the board agreed", clock=place.clock)
+    shutil.rmtree(place.ledger)
+    with pytest.raises(PrivacyError, match="the witness of a ledger that is gone"):
+        place.create()
+
+
+def test_a_derived_key_is_of_one_ledger_and_purpose_and_stays(tmp_path: Path) -> None:
+    """Which block a patient is in hangs on it."""
+    keys = set()
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        place = new_place(tmp_path / name)
+        for _ in range(2):
+            with place.open() as ledger:
+                keys |= {ledger.derived_key(b"blocks"), ledger.derived_key(b"another")}
+    assert len(keys) == 4
+    assert {len(key) for key in keys} == {32}
 
 
 @pytest.mark.parametrize("part", ["ledger", "witness"])
