@@ -294,6 +294,13 @@ def test_the_smaller_budget_holds(ready: Path, capsys: Printed) -> None:
         assert found["rounds_remaining"] == remain
 
 
+def test_the_smaller_delta_holds(ready: Path, capsys: Printed) -> None:
+    for delta in (1e-6, 5e-5):
+        (ready / "site.yaml").write_text(POLICY.replace("1.0e-5", f"{delta:.1e}"))
+        assert cli.run(["site", "budget", str(ready), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["target_delta"] == min(delta, 1e-5)
+
+
 def test_a_block_release_that_comes_next_is_accounted_as_it_would_be(
     ready: Path, capsys: Printed
 ) -> None:
@@ -343,6 +350,17 @@ def test_the_curve_goes_from_nothing_to_what_is_spent(ready: Path) -> None:
     place = ledger_of(ready)
     summary = summaries.summarise(state, place.budget, place.terms, toy)
     assert summaries.forecast(state, summary, toy) == [(3, 3.75), (4, 5.0), (5, 6.25), (6, 7.5)]
+
+
+def test_the_curve_rises_by_what_each_release_costs_in_their_order(ready: Path) -> None:
+    answer(ready, A, 1)
+    cheaper = POLICY.replace("noise_multiplier: 1.0", "noise_multiplier: 2.0")
+    (ready / "site.yaml").write_text(cheaper)
+    answer(ready, B, 2)
+    state = read_ledger(ready / "ledger", ready / "witness")
+    toy = summaries.accounting_of_record()
+    curve = summaries.epsilon_curve(state, 1e-5, state.relation, toy)
+    assert curve == [(0, 0.0), (1, 1.25), (2, 1.875), (3, 2.5)]
 
 
 def test_the_budget_is_shown_while_a_round_runs(ready: Path) -> None:
