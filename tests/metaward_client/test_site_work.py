@@ -10,6 +10,7 @@ from metaward.errors import ConfigError, DataError, PrivacyError, ProtocolError
 from metaward.learner_settings import FomamlSettings
 from metaward.wire import RoundOrder, SiteRefusal, decode_update, encode_order
 from metaward.wire_arrays import spec_of
+from metaward_client.node.approval import ApprovalError
 from metaward_client.privacy.ledger import BudgetExceeded
 from metaward_client.site_work import SiteAtWork, answer_message, answer_order, site_seed
 from site_orders import STUDY, THETA, a_message, an_order, delta_bytes, log_of, raising
@@ -84,6 +85,23 @@ def test_a_site_that_cannot_be_opened_refuses_too(caplog: pytest.LogCaptureFixtu
     assert (reply.error.code, reply.error.reason) == (SiteRefusal.INTERNAL.value, None)
     assert "OSError" in caplog.text
     assert "DOE" not in caplog.text
+
+
+def test_a_site_that_cannot_be_opened_says_nothing_of_its_data() -> None:
+    def broken() -> SiteAtWork:
+        raise DataError("2 patients with label 'a'")
+
+    reply = answer_message(a_message(an_order()), broken)
+    assert reply.error.code == SiteRefusal.INTERNAL.value
+
+
+def test_nothing_is_built_for_a_study_that_nobody_agreed_to(
+    site_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = raising(AssertionError("a network was built"))
+    monkeypatch.setattr("metaward_client.site_work.model_spec", built)
+    site = site_of(consent=raising(ApprovalError("not approved")))
+    assert answer_order(an_order(), site) is SiteRefusal.APPROVAL
 
 
 def test_too_few_patients_for_an_episode_is_a_refusal_for_data(site_of: Any) -> None:
