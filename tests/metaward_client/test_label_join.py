@@ -159,12 +159,20 @@ def test_patient_ids_with_and_without_an_issuer_are_counted() -> None:
     assert len({image.patient for image in join.images}) == 8
 
 
-def test_one_patient_id_of_two_issuers_is_two_patients_and_labels_neither() -> None:
-    files = [_file("a", patient="7", issuer="N"), _file("b", patient="7", issuer="S")]
+@pytest.mark.parametrize("other", ["S", ""])
+def test_one_patient_id_of_two_issuers_or_none_is_two_patients_and_labels_neither(
+    other: str,
+) -> None:
+    files = [_file("a", patient="7", issuer="N"), _file("b", patient="7", issuer=other)]
     by_image = join_labels(files, _table(("a", "x"), ("b", "y")), key="sop_instance_uid")
     assert len({image.patient for image in by_image.images}) == 2
     by_patient = join_labels(files, _table(("7", "x")), key="patient_id")
     assert by_patient.refused == {RefusalReason.NO_LABEL: 2}
+
+
+def test_a_path_that_reads_like_a_patient_id_of_two_issuers_labels_its_image() -> None:
+    files = [_file("7", patient="7", issuer="N"), _file("8", patient="7", issuer="S")]
+    assert _labels(join_labels(files, _table(("7", "x")), key="path")) == {"7": "x"}
 
 
 def test_the_order_is_that_of_instance_uids_whatever_the_files_are_called() -> None:

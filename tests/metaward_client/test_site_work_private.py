@@ -57,6 +57,9 @@ def test_the_round_log_holds_what_it_says_and_no_more(
     assert sent.keys() == both | {"loss", "delta_norm", "mechanism"}
     assert refused.keys() == both | {"reason"}
     assert "patients" not in refused["reason"]
+    assert (
+        sent["loss"] is None or sent["loss"] > 0
+    )  # where it is not known: no NaN, which no JSON has
 
 
 @MECHANISMS

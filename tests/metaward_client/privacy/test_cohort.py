@@ -92,6 +92,8 @@ def test_which_images_and_views_are_chosen_depends_on_a_patients_own_seed_alone(
     p_else, q_same = images(before, [0, 1], [0.3, 0.7])
     np.testing.assert_array_equal(q_same, q)
     assert not np.array_equal(p_else, p)
+    (q_alone,) = images(before, [1], [0.2, 0.7])  # and not on who else is drawn
+    np.testing.assert_array_equal(q_alone, q)
 
 
 @pytest.mark.parametrize("side", [SIDE, 64])
@@ -106,6 +108,14 @@ def test_no_patient_is_cut_in_two_and_memory_is_bounded(side: int) -> None:
     small, large = [[20, 20, 20, 20, 90, 3], [20]], [[20, 20], [20, 20], [90], [3, 20]]
     assert batches == (small if side == SIDE else large)
     assert all(len(own) == 1 or sum(own) <= room for own in batches)
+
+
+def test_images_of_which_one_is_more_than_there_is_room_for_come_patient_by_patient() -> None:
+    side = 448
+    assert side**2 > PIXELS_AT_ONCE
+    task = with_side(task_of({"p": [0, 0], "q": [0]}), side)
+    which = sample([0, 1], [0.5, 0.5])
+    assert [own for _, own in which.batches(Cohort.of(task, LABELS), (0,))] == [[2], [1]]
 
 
 def with_side(task: Task, side: int) -> Task:
