@@ -181,3 +181,18 @@ def test_a_norm_that_adapts_pays_with_more_noise_on_the_vectors() -> None:
     more = NoisedSums(terms, loud, 4.0).release(empty, SHAPES)["body"]
     less = NoisedSums(TERMS, plain, 4.0).release(empty, SHAPES)["body"]
     np.testing.assert_allclose(more, 1.05 * less)
+
+
+@pytest.mark.parametrize("length", [0.0, 99.0])
+def test_once_a_norm_has_moved_the_noise_is_made_for_where_it_stands(length: float) -> None:
+    """A longer bound under the noise of the shorter one would cost more than was charged."""
+    terms = replace(TERMS, adaptive_clipping=True)
+    source = KnownSource(scale=1.0)
+    round_ = NoisedSums(terms, source, 4.0)
+    round_.release(total(*[(length, 0, 0)] * 40), SHAPES)
+    source.rng = np.random.default_rng(0)
+    moved = round_.max_grad_norm
+    assert (moved > 4.1) if length else (moved < 3.9)
+    noise = round_.release(ClippedSum.empty(SHAPES, moved), SHAPES)["body"]
+    std = 1.05 * terms.noise_multiplier * moved / terms.divisor
+    np.testing.assert_allclose(noise, std * np.random.default_rng(0).standard_normal(2))
