@@ -297,8 +297,11 @@ def test_a_block_has_a_stream_of_its_own() -> None:
     assert run({name: [0] for name in in_block(2, 1)}) == three[2:]
 
 
-def test_a_task_that_does_not_tell_its_patients_is_refused() -> None:
-    task = replace(task_of(EVERYBODY), patient_tokens=())
+@pytest.mark.parametrize("told", [0, -1])
+def test_a_task_that_does_not_tell_its_patients_is_refused(told: int) -> None:
+    """Nor is one left out of whom alone there is no token."""
+    everybody = task_of(EVERYBODY)
+    task = replace(everybody, patient_tokens=everybody.patient_tokens[:told])
     with pytest.raises(PrivacyError, match="does not tell its patients apart"):
         released(task, lambda _: [0.0, 0.0, 0.0])
 

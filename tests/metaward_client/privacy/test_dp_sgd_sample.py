@@ -72,6 +72,9 @@ def test_a_patient_without_an_image_of_the_classes_adds_nothing_and_is_in_the_dr
 
     site(task, source=Counting()).gradient(AT, (0,))
     assert counted == [3, 3]  # all patients: once to draw them, once for their streams
+    counted.clear()
+    site(task, source=Counting(uniform=0.999)).gradient(AT, (0,))
+    assert counted == [3, 3]  # also where nobody is drawn
 
 
 def test_an_empty_sample_gives_noise_and_is_counted() -> None:
