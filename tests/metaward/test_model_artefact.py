@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,6 +101,24 @@ def test_a_failed_save_leaves_the_old_model_and_no_litter(folder, theta, monkeyp
     assert np.array_equal(load_model(folder).theta[name], theta[name])
 
 
+def test_a_model_gets_its_name_when_both_files_are_on_the_disk(tmp_path, theta, monkeypatch):
+    done, rename = [], Path.rename
+
+    def place_and_size(status):
+        return status.st_ino, status.st_size
+
+    def noted_rename(path, target):
+        assert {place_and_size(file.stat()) for file in path.iterdir()} == set(done)
+        done.append("named")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", lambda file: done.append(place_and_size(os.fstat(file))))
+    monkeypatch.setattr(Path, "rename", noted_rename)
+    save_model(tmp_path / "model", card(), theta)
+    assert len(done) == 3
+    assert done[-1] == "named"
+
+
 def test_shapes_of_every_architecture_are_known_without_weights():
     for model in (MODEL, ModelSettings(name="resnet", filters=8), ModelSettings(channels=3)):
         built = to_arrays(build_body(model, 0).initial_parameters())
@@ -126,6 +145,13 @@ def test_changed_parameters_are_noticed(folder):
     content[-1] ^= 1
     (folder / "meta.safetensors").write_bytes(content)
     with pytest.raises(ConfigError, match="SHA-256"):
+        load_model(folder)
+
+
+def test_a_card_without_the_hash_of_its_parameters_is_not_taken(folder):
+    fields = yaml.safe_load((folder / "model.yaml").read_text())
+    (folder / "model.yaml").write_text(yaml.safe_dump(fields | {"parameters_sha256": ""}))
+    with pytest.raises(ConfigError, match=r"expected \(none\)"):
         load_model(folder)
 
 
