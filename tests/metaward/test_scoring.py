@@ -55,3 +55,14 @@ def test_variance_of_the_area_is_that_of_delong():
 def test_a_tie_for_the_most_probable_class_is_an_error():
     probabilities = np.array([[0.5, 0.5, 0.0], [0.2, 0.5, 0.3], [0.4, 0.3, 0.3]])
     assert is_correct(probabilities, np.array([0, 1, 2])).tolist() == [0, 1, 0]
+
+
+def test_a_query_among_fewer_counts_for_more_of_the_area() -> None:
+    """Three classes of two queries: an area has 2 positives and 4 negatives."""
+    ranking = np.eye(3).repeat(2, axis=0)
+    ranking[1:3, 0] = 0.5, 0.7  # a negative above one positive: 7/8 of the pairs are right
+    scores = auroc_scores(ranking, np.arange(3).repeat(2))
+    positives = (np.array([1, 3 / 4]) - 7 / 8) * 6 / 2
+    negatives = (np.array([1 / 2, 1, 1, 1]) - 7 / 8) * 6 / 4
+    expected = (7 / 8 + 2 + np.concatenate([positives, negatives])) / 3
+    np.testing.assert_allclose(scores, expected, rtol=1e-6)

@@ -93,3 +93,12 @@ def assert_equal_state(left: OuterState, right: OuterState) -> None:
     for slot, arrays in left.items():
         for name, array in arrays.items():
             np.testing.assert_array_equal(array, right[slot][name])
+
+
+@pytest.mark.parametrize("settings", [AdamSettings(tau=0.25), YogiSettings(tau=0.25)])
+def test_the_second_moment_starts_at_the_square_of_tau(
+    settings: AdamSettings | YogiSettings,
+) -> None:
+    state = initial_state(settings, {"w": np.ones(2, np.float32)})
+    assert state["second"]["w"].tolist() == [0.0625, 0.0625]
+    assert not state["first"]["w"].any()

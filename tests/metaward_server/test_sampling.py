@@ -41,3 +41,9 @@ def test_over_many_rounds_every_node_has_its_turn_equally_often() -> None:
         node for r in range(2000) for node in sample_nodes(range(8), count=2, seed=0, round_index=r)
     )
     assert all(430 < turns[node] < 570 for node in range(8))  # 500, sd 19
+
+
+def test_no_node_is_asked_twice_in_a_round() -> None:
+    for round_index in range(50):
+        asked = sample_nodes(range(10), count=6, seed=1, round_index=round_index)
+        assert len(set(asked)) == 6
