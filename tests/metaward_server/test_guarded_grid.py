@@ -21,16 +21,20 @@ from metaward_server.guarded_grid import GuardedGrid
 from superlink_of_one_run import THETA, Bytes, orders, outcomes
 
 
-def as_if_of_node_1(content: bytes) -> bytes:
-    """Change the sender that a message's own bytes name."""
+def saying(**metadata: Any) -> Bytes:
+    """Return what changes what a message's own bytes say of it."""
     from flwr.proto.message_pb2 import Message as ProtoMessage
 
-    head, body = content.split(b"\0", 1)
-    message = ProtoMessage.FromString(body)
-    message.metadata.src_node_id = 1
-    changed = message.SerializeToString()
-    words = head.split(b" ")
-    return b" ".join([*words[:-1], str(len(changed)).encode()]) + b"\0" + changed
+    def change(content: bytes) -> bytes:
+        head, body = content.split(b"\0", 1)
+        message = ProtoMessage.FromString(body)
+        for name, value in metadata.items():
+            setattr(message.metadata, name, value)
+        changed = message.SerializeToString()
+        words = head.split(b" ")
+        return b" ".join([*words[:-1], str(len(changed)).encode()]) + b"\0" + changed
+
+    return change
 
 
 HOSTILE: dict[str, dict[str, Bytes]] = {
@@ -41,7 +45,8 @@ HOSTILE: dict[str, dict[str, Bytes]] = {
     "a kind that Flower has not": {"RecordDict": lambda c: b"Evil" + c},
     "no header": {"Message": lambda _: b"\0"},
     "another kind of object than a message": {"Message": lambda _: b"ConfigRecord  0\0"},
-    "the name of another node": {"Message": as_if_of_node_1},
+    "the name of another node": {"Message": saying(src_node_id=1)},
+    "an answer to another order": {"Message": saying(reply_to_message_id="0" * 64)},
 }
 
 
