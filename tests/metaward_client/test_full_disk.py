@@ -28,7 +28,7 @@ Fault = Callable[[SmallDisk], None]
 FAULTS: dict[str, tuple[Fault, Fault, str]] = {
     "full": (lambda disk: disk.fill(), lambda disk: disk.free(), "the disk is full"),
     "one page left": (lambda disk: disk.fill(1), lambda disk: disk.free(), "the disk is full"),
-    "three pages left": (lambda disk: disk.fill(3), lambda disk: disk.free(), "the disk is full"),
+    "two pages left": (lambda disk: disk.fill(2), lambda disk: disk.free(), "the disk is full"),
     "read-only": (lambda disk: disk.mount("ro"), lambda disk: disk.mount("rw"), "read-only"),
 }
 

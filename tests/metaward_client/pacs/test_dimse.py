@@ -229,6 +229,15 @@ def test_a_pacs_that_falls_silent_in_the_middle_of_a_packet_is_asked_again(
     assert (report.n_fetched, waited_in_vain) == (1, [])
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let SIGINT interrupt, which a shell's background jobs ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_who_interrupts_a_fetch_does_not_wait_for_a_pacs_that_is_busy_with_a_request(
     pacs: ScriptedPacs, tmp_path: Path
 ) -> None:
