@@ -1,4 +1,4 @@
-"""The tables of docs/privacy-accuracy.md, from `benchmarks/bench_privacy.py`'s figures."""
+"""The tables of docs/privacy.md and privacy-accuracy.md, from `bench_privacy.py`'s figures."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -18,20 +18,14 @@ def privacy_table(content: dict[str, Any]) -> str:
     """Return accuracy against epsilon as a Markdown table, then where the figures come from."""
     runs = content["results"]["runs"]
     accuracies = _accuracies(runs)
-    mean = {cell: fmean(found) for cell, found in accuracies.items()}
-    budgets = sorted({cell[2] for cell in mean if cell[2] is not None}, reverse=True)
+    budgets = _budgets(accuracies)
     heads = [f"epsilon {budget:g} (noise alone)" for budget in budgets]
     lines = [
         f"| learner | mechanism | not private | {' | '.join(heads)} | lost at {budgets[0]:g} |",
         "| --- " * (4 + len(heads)) + "|",
     ]
-    for learner, mechanism in dict.fromkeys(cell[:2] for cell in mean):
-        plain = accuracies[learner, mechanism, None, False]
-        cells = [f"{fmean(plain):.1f}"]
-        for budget in budgets:
-            private, control = (mean[learner, mechanism, budget, only] for only in (False, True))
-            cells.append(f"{private:.1f} ({control:.1f})")
-        cells.append(lost(plain, accuracies[learner, mechanism, budgets[0], False]))
+    for learner, mechanism in dict.fromkeys(cell[:2] for cell in accuracies):
+        cells = _cells(accuracies, learner, mechanism, budgets)
         lines.append(f"| {learner} | {mechanism} | {' | '.join(cells)} |")
     untrained = [100 * run["accuracy"] for run in runs if not run["rounds"]]
     trained = next(run for run in runs if run["rounds"])
@@ -47,6 +41,53 @@ def privacy_table(content: dict[str, Any]) -> str:
             f"`{content['commit'][:12]}`, {content['machine']}.",
         ]
     )
+
+
+HOSPITALS = {
+    "privacy-demo": "synthetic, 2,000 patients",
+    "privacy-demo-large": "synthetic, 9,000 patients",
+    "privacy-real": "real data sets",
+}
+"""By the beginning of a file's name; the longest that fits."""
+BUDGETS = (8.0, 3.0, 1.0)
+
+
+def privacy_summary(contents: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a row for each learner and mechanism of several files, by name, as one table."""
+    heads = [f"epsilon {budget:g} (noise alone)" for budget in BUDGETS]
+    lines = [
+        f"| hospitals | learner | mechanism | seeds | not private | {' | '.join(heads)} "
+        f"| lost at {BUDGETS[0]:g} |",
+        "| --- " * (6 + len(heads)) + "|",
+    ]
+    for name, content in contents.items():
+        hospitals = HOSPITALS[max(filter(name.startswith, HOSPITALS), key=len)]
+        accuracies = _accuracies(content["results"]["runs"])
+        for learner, mechanism in dict.fromkeys(cell[:2] for cell in accuracies):
+            n_seeds = len(accuracies[learner, mechanism, None, False])
+            cells = _cells(accuracies, learner, mechanism, BUDGETS)
+            lines.append(
+                f"| {hospitals} | {learner} | {mechanism} | {n_seeds} | {' | '.join(cells)} |"
+            )
+    return "\n".join(lines)
+
+
+def _cells(
+    accuracies: Mapping[Cell, list[float]], learner: str, mechanism: str, budgets: Sequence[float]
+) -> list[str]:
+    """Return a row's figures: not private, at each budget beside its control, and what is lost."""
+    plain = accuracies[learner, mechanism, None, False]
+    cells = [f"{fmean(plain):.1f}"]
+    for budget in budgets:
+        both = [accuracies.get((learner, mechanism, budget, only)) for only in (False, True)]
+        means = [fmean(found) for found in both if found]
+        cells.append("{:.1f} ({:.1f})".format(*means) if len(means) == len(both) else "")
+    cells.append(lost(plain, accuracies[learner, mechanism, budgets[0], False]))
+    return cells
+
+
+def _budgets(accuracies: Mapping[Cell, list[float]]) -> list[float]:
+    return sorted({cell[2] for cell in accuracies if cell[2] is not None}, reverse=True)
 
 
 def lost(plain: Sequence[float], private: Sequence[float]) -> str:

@@ -4,7 +4,8 @@ Usage: python scripts/update_readme.py [--check]
 
 Each block between `<!-- results: NAME -->` and `<!-- end -->` is made from docs/results/NAME.json,
 a report.json as `metaward simulate` wrote it; a block that begins with `<!-- privacy: NAME -->`
-from the figures of `benchmarks/bench_privacy.py`, with `<!-- papers: NAME -->` from those of
+from the figures of `benchmarks/bench_privacy.py` (`privacy-short`: of several files, with blanks
+between their names), with `<!-- papers: NAME -->` from those of
 `benchmarks/paper_tables.py` (`papers-short`: a row for each learner), with `<!-- clients: NAME -->`
 from `benchmarks/federated_table.py`, and with `<!-- medical: NAME -->` from
 `benchmarks/bench_medical.py`.
@@ -14,7 +15,7 @@ With --check nothing is written, and the exit code is 1 when a page is not what 
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,12 @@ from medical_table import medical_table
 from metaward.report.answer import answer
 from metaward.report.schema import Report, read_report_json
 from paper_table import paper_table, short_table
-from privacy_table import privacy_table
+from privacy_table import privacy_summary, privacy_table
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/privacy-accuracy.md", "docs/paper-tables.md")
+PAGES = ("README.md", "docs/privacy.md", "docs/privacy-accuracy.md", "docs/paper-tables.md")
 BLOCK = re.compile(
-    r"(<!-- (?P<kind>[a-z-]+): (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)",
+    r"(<!-- (?P<kind>[a-z-]+): (?P<names>[a-z0-9 -]+?) -->\n).*?(<!-- end -->)",
     re.DOTALL,
 )
 
@@ -76,13 +77,26 @@ def _content(path: Path) -> dict[str, Any]:
     return content
 
 
-TABLES: dict[str, Callable[[Path], str]] = {
-    "results": lambda path: table(read_report_json(path)),
-    "privacy": lambda path: privacy_table(_content(path)),
-    "papers": lambda path: paper_table(_content(path)),
-    "papers-short": lambda path: short_table(_content(path)),
-    "clients": lambda path: clients_table(_content(path)),
-    "medical": lambda path: medical_table(_content(path)),
+def _summary(paths: Sequence[Path]) -> str:
+    return privacy_summary({path.stem: _content(path) for path in paths})
+
+
+def _of_one(table_of: Callable[[Path], str]) -> Callable[[Sequence[Path]], str]:
+    def of_the_only_one(paths: Sequence[Path]) -> str:
+        [path] = paths
+        return table_of(path)
+
+    return of_the_only_one
+
+
+TABLES: dict[str, Callable[[Sequence[Path]], str]] = {
+    "results": _of_one(lambda path: table(read_report_json(path))),
+    "privacy": _of_one(lambda path: privacy_table(_content(path))),
+    "privacy-short": _summary,
+    "papers": _of_one(lambda path: paper_table(_content(path))),
+    "papers-short": _of_one(lambda path: short_table(_content(path))),
+    "clients": _of_one(lambda path: clients_table(_content(path))),
+    "medical": _of_one(lambda path: medical_table(_content(path))),
 }
 
 
@@ -91,8 +105,8 @@ def updated(text: str) -> str:
     results = ROOT / "docs" / "results"
 
     def block(match: re.Match[str]) -> str:
-        path = results / f"{match['name']}.json"
-        return f"{match[1]}\n{TABLES[match['kind']](path)}\n\n{match[4]}"
+        paths = [results / f"{name}.json" for name in match["names"].split()]
+        return f"{match[1]}\n{TABLES[match['kind']](paths)}\n\n{match[4]}"
 
     return BLOCK.sub(block, text)
 

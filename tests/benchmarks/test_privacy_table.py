@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from privacy_table import lost, privacy_table
+from privacy_table import lost, privacy_summary, privacy_table
 
 OWN, CLIPPED = {"name": "sgd"}, {"name": "adam"}
 
@@ -70,3 +70,24 @@ def test_without_privacy_the_better_outer_step_counts_and_the_control_stands_in_
     )
     assert row_of(page)[2:] == ["61.0", "55.0 (30.0)", "6.0 (3.5 to 8.5) |"]
     assert "untrained: 20.0. Mean of 3 seeds" in page
+
+
+def test_a_summary_has_the_rows_of_all_files_with_their_hospitals() -> None:
+    few = figures(
+        training(None, 0, 0.60),
+        training(8.0, 0, 0.55),
+        training(8.0, 0, 0.30, noise_only=True),
+        training(1.0, 0, 0.35),
+        training(1.0, 0, 0.25, noise_only=True),
+    )
+    many = figures(
+        *(training(None, seed, 0.70, learner="fedavg") for seed in range(3)),
+        *(training(8.0, seed, 0.68, learner="fedavg") for seed in range(3)),
+        *(training(8.0, seed, 0.20, learner="fedavg", noise_only=True) for seed in range(3)),
+    )
+    lines = privacy_summary({"privacy-demo-large-2": few, "privacy-real": many}).splitlines()
+    assert lines[2:] == [
+        "| synthetic, 9,000 patients | reptile | dp-sgd | 1 | 60.0 | 55.0 (30.0) |  | 35.0 (25.0) "
+        "| 5.0 |",
+        "| real data sets | fedavg | dp-sgd | 3 | 70.0 | 68.0 (20.0) |  |  | 2.0 (2.0 to 2.0) |",
+    ]
