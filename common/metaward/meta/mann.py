@@ -26,7 +26,7 @@ network learns to name the class that is still due, which is worth nothing at a 
 
 Each time a site draws episodes, they have K support images of a class, K at random from 1 to
 ``n_shot``. So one theta reads supports of all these lengths, as the paper's reads its sequence from
-any beginning, and learns long ones from short ones.
+any beginning.
 
 A new site reads its support once, in an order that depends on the images alone, and asks about each
 query image as above. A delta is a direction to add.
