@@ -6,6 +6,9 @@ import pytest
 sys.path.append(str(Path(__file__).parent))  # for ledger_faults
 
 from ledger_faults import Place, new_place
+from ledger_site import new_site, only_these_commands
+
+from metaward import cli
 
 
 @pytest.fixture
@@ -17,3 +20,18 @@ def place(tmp_path: Path) -> Place:
 @pytest.fixture(autouse=True)
 def _state_stays_in_the_test(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg-state"))
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A hospital that has no ledger yet, and whose commands are the site's alone."""
+    only_these_commands(monkeypatch)
+    return new_site(tmp_path / "north")
+
+
+@pytest.fixture
+def ready(site: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A hospital with an empty ledger."""
+    assert cli.run(["site", "ledger", "create", str(site)]) == 0
+    capsys.readouterr()
+    return site
