@@ -92,9 +92,12 @@ def test_a_dead_worker_fails_its_own_job_only_and_is_replaced(pool: WorkerPool) 
 
 def test_a_worker_killed_while_idle_fails_no_job(pool: WorkerPool) -> None:
     pool.submit(divmod, 1, 1).result()
-    for pid in pool.process_ids():
-        os.kill(pid, signal.SIGKILL)
-        psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=2)
+    workers = [psutil.Process(pid) for pid in pool.process_ids()]
+    for worker in workers:
+        worker.kill()
+    _, alive = psutil.wait_procs(workers, timeout=5)
+    assert len(workers) == 2
+    assert not alive
     assert [pool.submit(divmod, n, 2).result() for n in range(4)] == [
         divmod(n, 2) for n in range(4)
     ]
@@ -136,14 +139,12 @@ def test_workers_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     workers = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
-    family = {child.pid for child in psutil.Process(parent.pid).children(recursive=True)}
-    assert {worker.pid for worker in workers} <= family
+    family = psutil.Process(parent.pid).children(recursive=True)
+    assert set(workers) <= set(family)
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    _, alive = psutil.wait_procs(
-        [psutil.Process(pid) for pid in family if psutil.pid_exists(pid)], timeout=5
-    )
+    _, alive = psutil.wait_procs(family, timeout=5)
     assert not alive
 
 
