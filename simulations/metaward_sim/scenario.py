@@ -191,6 +191,14 @@ class Scenario(Settings):
         return self
 
     @model_validator(mode="after")
+    def _what_suits_the_learner(self) -> "Scenario":
+        """Fill in the outer step where the file leaves it open."""
+        if self.outer is None:
+            clipped = self.privacy is not None
+            self._fill("outer", recommended_outer(self.learner, clipped=clipped))
+        return self
+
+    @model_validator(mode="after")
     def _what_it_is_compared_with(self) -> "Scenario":
         """Fill in the baselines where the file leaves them open."""
         if "methods" in self.baselines.model_fields_set:
@@ -217,6 +225,7 @@ class Scenario(Settings):
 
     def study(self) -> Study:
         """Return the study that the method is trained in."""
+        assert self.outer is not None  # filled in
         return Study(
             name=self.name,
             seed=self.seed,
@@ -224,7 +233,7 @@ class Scenario(Settings):
             model=self.model,
             learner=self.learner,
             aggregation=self.aggregation,
-            outer=self.outer or recommended_outer(self.learner, clipped=self.privacy is not None),
+            outer=self.outer,
             round=self.round,
             start_sha256=self.start_sha256,
         )

@@ -139,6 +139,7 @@ def read_scenario(path: Path | None, given: dict[str, Any]) -> "Scenario":
         ConfigError: The file or an option is wrong; all problems are listed.
     """
     from metaward.config import load_settings, read_mapping, validate_settings
+    from metaward.errors import ConfigError
     from metaward.model_artefact import load_card
     from metaward.run_directory import model_folder
     from metaward_sim.scenario import Scenario
@@ -166,6 +167,13 @@ def read_scenario(path: Path | None, given: dict[str, Any]) -> "Scenario":
         content["model"] = card.model.model_dump(mode="json")
     options = ", ".join(f"--{_option(key)}" for key in given)
     where = [text for text in ("" if path is None else str(path), options) if text]
+    if "privacy.mechanism" in given and "target_epsilon" not in content["privacy"]:
+        raise ConfigError(
+            "--mechanism for a run that is not private",
+            expected="--epsilon with it: what a patient may lose in all rounds",
+            where=" with ".join(where),
+            next_step="Add --epsilon 8, or leave --mechanism out.",
+        )
     scenario = validate_settings(content, Scenario, where=" with ".join(where))
     if scenario.hospitals.root is not None:
         _refuse_with_folder(given, where=" with ".join(where))

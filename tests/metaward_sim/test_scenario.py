@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from metaward.arrays import to_arrays
+from metaward.config import validate_settings
 from metaward.errors import ConfigError
 from metaward.learner_settings import (
     FedAvgSettings,
@@ -147,6 +148,13 @@ def test_an_outer_optimiser_that_is_chosen_is_used() -> None:
     assert Scenario(outer=chosen).study().outer == chosen
 
 
+def test_a_scenario_that_is_written_down_names_the_outer_step_that_it_left_out() -> None:
+    scenario = Scenario(learner=ReptileSettings())
+    written = scenario.model_dump(mode="json")
+    assert written["outer"] == {"name": "sgd", "step_size": 1.0}
+    assert validate_settings(written, Scenario, where="config.yaml") == scenario
+
+
 def test_the_plan_measures_what_the_scenario_says() -> None:
     plan = Scenario().evaluation.plan(seed=4)
     wanted = Scenario().evaluation
@@ -203,6 +211,12 @@ def test_block_release_is_for_learners_without_a_noised_form_too() -> None:
     assert scenario.learner == MamlSettings()
 
 
+def test_a_mechanism_alone_is_told_that_it_needs_an_epsilon() -> None:
+    with pytest.raises(ConfigError, match="--mechanism for a run that is not private") as caught:
+        read_scenario(None, {"privacy.mechanism": "block"})
+    assert caught.value.next_step == "Add --epsilon 8, or leave --mechanism out."
+
+
 def test_epsilon_on_the_command_line_makes_a_run_private() -> None:
     scenario = read_scenario(None, {"privacy.target_epsilon": 3.0})
     assert scenario.privacy is not None
@@ -241,7 +255,6 @@ def test_epsilon_on_the_command_line_makes_a_run_private() -> None:
             "learner mann with mechanism dp-sgd; expected a learner that works from noised sums",
         ),
         ({"baselines": {"methods": ["noise-only"]}}, "control for runs with `privacy`"),
-        ({"privacy.mechanism": "block"}, "privacy.target_epsilon"),
         ({"privacy.target_epsilon": 8.0, "privacy.blocks": 100_001}, "privacy.blocks.*100000"),
         (
             {"privacy.target_epsilon": 8.0, "privacy.steps_per_round": 10_001},
