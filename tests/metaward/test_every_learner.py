@@ -216,6 +216,26 @@ def test_adapting_leaves_theta_as_it_was_and_tracks_no_gradients(learner: Learne
         assert not leaf.requires_grad
 
 
+@pytest.mark.parametrize(
+    "learner",
+    [*LEARNERS, PrototypicalSettings(distance="cosine", **EPISODES)],
+    ids=lambda learner: learner.name,
+)
+def test_what_a_classifier_keeps_makes_it_anew_and_holds_no_image(
+    learner: LearnerSettings,
+) -> None:
+    built, body = build_learner(learner), build_body(MODEL, 1)
+    theta, task = initial_parameters(MODEL, learner, seed=1), striped_task()
+    episode = sample_episode(task, n_way=3, n_shot=2, n_query=4, rng=np.random.default_rng(8))
+    classify = built.adapt(body, theta, episode.support)
+    stored = to_tensors(to_arrays(classify.kept))
+    again = built.classifier(body, theta, stored)
+    assert torch.equal(again(episode.query.images), classify(episode.query.images))
+    pixels = {image.tobytes() for image in episode.support.images.numpy()}
+    rows = [row for leaf in classify.kept.values() for row in leaf.numpy().reshape(len(leaf), -1)]
+    assert pixels.isdisjoint(row.tobytes() for row in rows)
+
+
 def equal(one: Arrays, other: Arrays) -> bool:
     return list(one) == list(other) and all(np.array_equal(one[k], other[k]) for k in one)
 

@@ -19,13 +19,12 @@ import torch
 from metaward.arrays import Tensors
 from metaward.episodes import Episode, Examples
 from metaward.learner_settings import AnilSettings
+from metaward.meta.classifier import Classifier, kept_head
 from metaward.meta.episodic import draw_episodes, require_episodes
-from metaward.meta.inner_loop import Adapted, adapt_on_support, episode_loss
+from metaward.meta.inner_loop import adapt_on_support, episode_loss
 from metaward.meta.learner import (
-    Classifier,
     Learner,
     LocalResult,
-    classifier_of,
     downhill,
     mean_result,
     tracked,
@@ -87,4 +86,4 @@ class Anil(Learner):
         with torch.no_grad():
             (features,) = features_of(body, theta, support)
         adapted = adapt_on_support(OnFeatures(body.features), {}, features, self.settings.adapt)
-        return classifier_of(body, Adapted(theta, adapted.head, adapted.loss))
+        return self.classifier(body, theta, kept_head(adapted.head))

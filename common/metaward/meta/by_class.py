@@ -1,7 +1,25 @@
-"""Scores against single support images, gathered by the class of the image."""
+"""Single support images, as a classifier keeps them, and scores against them by their class."""
 
 import torch
 from torch.nn import functional as F
+
+from metaward.arrays import Tensors
+
+
+def kept_features(features: torch.Tensor, labels: torch.Tensor, n_way: int) -> Tensors:
+    """Return what a classifier keeps that compares with each support image.
+
+    Args:
+        features: (n_support, n_features).
+        labels: (n_support,) in 0..n_way-1.
+        n_way: Number of classes.
+    """
+    return {"features": features, "classes": F.one_hot(labels, n_way).to(features)}
+
+
+def features_and_labels(kept: Tensors) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Return what was given to :func:`kept_features`."""
+    return kept["features"], kept["classes"].argmax(dim=1), kept["classes"].shape[1]
 
 
 def by_class(scores: torch.Tensor, labels: torch.Tensor, n_way: int) -> torch.Tensor:

@@ -19,9 +19,10 @@ from metaward.arrays import Tensors
 from metaward.augmentation import augmented
 from metaward.episodes import Examples, ways_within
 from metaward.learner_settings import FedAvgSettings
+from metaward.meta.classifier import Classifier, kept_of
 from metaward.meta.head import prototype_head
 from metaward.meta.inner_loop import adapt_on_support, inner_loop
-from metaward.meta.learner import Classifier, Learner, LocalResult, classifier_of
+from metaward.meta.learner import Learner, LocalResult
 from metaward.meta.minibatches import batch_indices
 from metaward.meta.noised import NoisedWork, descend
 from metaward.models.body import Body
@@ -68,7 +69,8 @@ class FedAvg(Learner):
 
     def adapt(self, body: Body, theta: Tensors, support: Examples) -> Classifier:
         """Fine-tune on the support set; see :class:`metaward.meta.learner.Learner`."""
-        return classifier_of(body, adapt_on_support(body, theta, support, self.settings.adapt))
+        adapted = adapt_on_support(body, theta, support, self.settings.adapt)
+        return self.classifier(body, theta, kept_of(adapted))
 
 
 def _balanced_rows(task: Task, rng: np.random.Generator) -> NDArray[np.int64]:

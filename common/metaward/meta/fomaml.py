@@ -20,9 +20,10 @@ import numpy as np
 from metaward.arrays import Tensors
 from metaward.episodes import Episode, Examples
 from metaward.learner_settings import FomamlSettings
+from metaward.meta.classifier import Classifier, kept_of
 from metaward.meta.episodic import draw_episodes, require_episodes
 from metaward.meta.inner_loop import adapt_on_support, inner_loop, loss_and_gradient
-from metaward.meta.learner import Classifier, Learner, LocalResult, classifier_of, tracked
+from metaward.meta.learner import Learner, LocalResult, tracked
 from metaward.meta.meta_batch import mean_over_episodes
 from metaward.meta.meta_gradient import back_to_theta, minus, start_of
 from metaward.meta.noised import NoisedWork, descend, drawn_classes
@@ -80,4 +81,5 @@ class Fomaml(Learner):
 
     def adapt(self, body: Body, theta: Tensors, support: Examples) -> Classifier:
         """Fine-tune on the support set; see :class:`metaward.meta.learner.Learner`."""
-        return classifier_of(body, adapt_on_support(body, theta, support, self.settings.adapt))
+        adapted = adapt_on_support(body, theta, support, self.settings.adapt)
+        return self.classifier(body, theta, kept_of(adapted))

@@ -37,9 +37,10 @@ from torch.nn import functional as F
 from metaward.arrays import Tensors
 from metaward.episodes import Episode, Examples
 from metaward.learner_settings import HallucinationSettings
+from metaward.meta.classifier import Classifier, kept_head
 from metaward.meta.episodic import draw_episodes, require_episodes
 from metaward.meta.head import Head, prototype_head, prototypes
-from metaward.meta.learner import Classifier, Learner, LocalResult, mean_result, tracked
+from metaward.meta.learner import Learner, LocalResult, mean_result, tracked
 from metaward.models.body import Body, seeded
 from metaward.tasks import Task
 from metaward.theta import OWN, own_leaves, own_of_module
@@ -232,12 +233,7 @@ class Hallucination(Learner):
         with torch.no_grad():
             real = body.apply_with(theta, support.images)
             head = hallucinated_head(real, hallucinate(theta, real, noise.to(real), s), support)
-
-        def classify(images: torch.Tensor) -> torch.Tensor:
-            with torch.no_grad():
-                return head(body.apply_with(theta, images))
-
-        return classify
+        return self.classifier(body, theta, kept_head(head))
 
 
 def _says_real(

@@ -1,22 +1,17 @@
 """What every learner gives: a delta from a site's task, and a classifier from a support set."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from metaward.arrays import Tensors
 from metaward.episodes import Examples
+from metaward.meta.classifier import Classifier, linear_classifier
 from metaward.models.body import Body
 from metaward.tasks import Task
-
-if TYPE_CHECKING:
-    from metaward.meta.inner_loop import Adapted
-
-Classifier = Callable[[torch.Tensor], torch.Tensor]
-"""Standardised images (n, channels, height, width) -> logits (n, n_way)."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +63,13 @@ class Learner(Protocol):
         """
         ...
 
+    def classifier(self, body: Body, theta: Tensors, kept: Tensors) -> Classifier:
+        """Return again the classifier that :meth:`adapt` returned, from what it kept.
+
+        Most learners keep a linear head, and the leaves of the body that they adapted.
+        """
+        return linear_classifier(body, theta, kept)
+
 
 def tracked(theta: Tensors) -> Tensors:
     """Return theta as leaves that gradients can be taken with respect to; memory is shared."""
@@ -92,13 +94,3 @@ def mean_result(results: Iterable[LocalResult]) -> LocalResult:
             total[name] += leaf
         n, loss = n + 1, loss + result.loss
     return LocalResult({name: leaf / n for name, leaf in total.items()}, loss / n)
-
-
-def classifier_of(body: Body, adapted: "Adapted") -> Classifier:
-    """Return the classifier that adapted body and head make; it tracks no gradients."""
-
-    def classify(images: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            return adapted.head(body.apply_with(adapted.phi, images))
-
-    return classify

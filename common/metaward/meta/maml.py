@@ -24,13 +24,12 @@ import torch
 from metaward.arrays import Tensors
 from metaward.episodes import Episode, Examples
 from metaward.learner_settings import MamlSettings
+from metaward.meta.classifier import Classifier, kept_of
 from metaward.meta.episodic import draw_episodes, require_episodes
 from metaward.meta.inner_loop import adapt_on_support, episode_loss, loss_and_gradient
 from metaward.meta.learner import (
-    Classifier,
     Learner,
     LocalResult,
-    classifier_of,
     tracked,
 )
 from metaward.meta.meta_batch import mean_over_episodes
@@ -106,4 +105,5 @@ class Maml(Learner):
 
     def adapt(self, body: Body, theta: Tensors, support: Examples) -> Classifier:
         """Fine-tune on the support set; see :class:`metaward.meta.learner.Learner`."""
-        return classifier_of(body, adapt_on_support(body, theta, support, self.settings.adapt))
+        adapted = adapt_on_support(body, theta, support, self.settings.adapt)
+        return self.classifier(body, theta, kept_of(adapted))

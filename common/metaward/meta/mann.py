@@ -34,7 +34,7 @@ query image as above. A delta is a direction to add.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -45,9 +45,10 @@ from metaward.arrays import Tensors
 from metaward.episodes import Episode, Examples
 from metaward.errors import DataError
 from metaward.learner_settings import MannSettings
+from metaward.meta.classifier import Classifier
 from metaward.meta.episodic import draw_episodes, require_episodes
 from metaward.meta.head import prototype_head
-from metaward.meta.learner import Classifier, Learner, LocalResult, downhill, tracked
+from metaward.meta.learner import Learner, LocalResult, downhill, tracked
 from metaward.models.body import Body, seeded
 from metaward.models.memory import MemoryNetwork, MemoryState
 from metaward.tasks import Task
@@ -208,14 +209,21 @@ class Mann(Learner):
         with torch.no_grad():
             in_order = _reordered(support, reading_order(support))
             _, read = read_sequences(body, theta, [in_order], self.settings)
+        told = F.one_hot(read.last, read.n_way)
+        return self.classifier(body, theta, asdict(read.state) | {"told": told.to(read.state.cell)})
 
-        def classify(images: torch.Tensor) -> torch.Tensor:
-            with torch.no_grad():
-                parts = torch.split(images, QUERIES_AT_ONCE)
-                named = [name_next(body, theta, read, p[None], self.settings)[0] for p in parts]
-                return torch.cat(named)
+    def classifier(self, body: Body, theta: Tensors, kept: Tensors) -> Classifier:
+        """Return the classifier of a kept memory; see :class:`metaward.meta.learner.Learner`."""
+        state = MemoryState(**{field.name: kept[field.name] for field in fields(MemoryState)})
+        read = Read(state, kept["told"].argmax(dim=1), kept["told"].shape[1])
 
-        return classify
+        def answer(images: torch.Tensor) -> torch.Tensor:
+            parts = torch.split(images, QUERIES_AT_ONCE)
+            return torch.cat(
+                [name_next(body, theta, read, p[None], self.settings)[0] for p in parts]
+            )
+
+        return Classifier(kept, answer)
 
 
 def _reordered(examples: Examples, order: torch.Tensor) -> Examples:

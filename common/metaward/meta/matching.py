@@ -25,11 +25,12 @@ from torch.nn import functional as F
 from metaward.arrays import Tensors
 from metaward.episodes import Episode, Examples
 from metaward.learner_settings import MatchingSettings
-from metaward.meta.by_class import by_class
+from metaward.meta.by_class import by_class, features_and_labels, kept_features
+from metaward.meta.classifier import Classifier
 from metaward.meta.episodic import draw_episodes, require_episodes
 from metaward.meta.full_context import build_context, embedded, in_canonical_order
 from metaward.meta.head import CosineHead, directions_of
-from metaward.meta.learner import Classifier, Learner, LocalResult, downhill, mean_result, tracked
+from metaward.meta.learner import Learner, LocalResult, downhill, mean_result, tracked
 from metaward.models.body import Body
 from metaward.tasks import Task
 from metaward.theta import own_leaves, own_of_module
@@ -43,7 +44,7 @@ def task_delta(
     support = in_canonical_order(episode.support)
     features = body.apply_with(leaves, torch.cat([support.images, episode.query.images]))
     seen, asked = features.tensor_split([len(support.labels)])
-    logits = class_logits(leaves, seen, asked, support, settings)
+    logits = class_logits(leaves, seen, asked, support.labels, support.n_way, settings)
     return downhill(leaves, F.cross_entropy(logits, episode.query.labels))
 
 
@@ -51,7 +52,8 @@ def class_logits(
     theta: Tensors,
     seen: torch.Tensor,
     asked: torch.Tensor,
-    support: Examples,
+    labels: torch.Tensor,
+    n_way: int,
     settings: MatchingSettings,
 ) -> torch.Tensor:
     """Return log p(y = k | x) up to a constant of x, (n_query, n_way).
@@ -60,13 +62,14 @@ def class_logits(
         theta: Meta-parameters, for the learner's own leaves.
         seen: (n_support, d) features of the support set, in its canonical order.
         asked: (n_query, d) features.
-        support: For the labels.
+        labels: (n_support,) of the support set, in the same order.
+        n_way: Number of classes.
         settings: Of the learner.
     """
     if settings.full_context:
         seen, asked = embedded(own_leaves(theta), seen, asked, settings.processing_steps)
     attention = CosineHead(directions_of(seen), settings.temperature)(asked)
-    return by_class(attention, support.labels, support.n_way).logsumexp(dim=2)
+    return by_class(attention, labels, n_way).logsumexp(dim=2)
 
 
 @dataclass(frozen=True)
@@ -98,10 +101,14 @@ class Matching(Learner):
         support = in_canonical_order(support)
         with torch.no_grad():
             seen = body.apply_with(theta, support.images)
+        return self.classifier(body, theta, kept_features(seen, support.labels, support.n_way))
 
-        def classify(images: torch.Tensor) -> torch.Tensor:
-            with torch.no_grad():
-                asked = body.apply_with(theta, images)
-                return class_logits(theta, seen, asked, support, self.settings)
+    def classifier(self, body: Body, theta: Tensors, kept: Tensors) -> Classifier:
+        """Return the classifier of kept features; see :class:`metaward.meta.learner.Learner`."""
+        seen, labels, n_way = features_and_labels(kept)
 
-        return classify
+        def answer(images: torch.Tensor) -> torch.Tensor:
+            asked = body.apply_with(theta, images)
+            return class_logits(theta, seen, asked, labels, n_way, self.settings)
+
+        return Classifier(kept, answer)

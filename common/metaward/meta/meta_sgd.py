@@ -22,14 +22,13 @@ import torch
 from metaward.arrays import Tensors
 from metaward.episodes import Episode, Examples
 from metaward.learner_settings import MetaSgdSettings
+from metaward.meta.classifier import Classifier, kept_of
 from metaward.meta.episodic import draw_episodes, require_episodes
 from metaward.meta.head import Head
 from metaward.meta.inner_loop import episode_loss, inner_loop
 from metaward.meta.learner import (
-    Classifier,
     Learner,
     LocalResult,
-    classifier_of,
     downhill,
     mean_result,
     tracked,
@@ -102,4 +101,4 @@ class MetaSgd(Learner):
         start = start_of(body, shared, support, self.settings.head)
         batches = [support] * self.settings.inner_steps
         adapted = inner_loop(body, shared, start.head, batches, lr=rates_of(theta))
-        return classifier_of(body, adapted)
+        return self.classifier(body, theta, kept_of(adapted))

@@ -34,6 +34,7 @@ from torch.nn import functional as F
 from metaward.arrays import Tensors
 from metaward.episodes import Episode, Examples
 from metaward.learner_settings import PrototypicalSettings
+from metaward.meta.classifier import Classifier, kept_head, linear_classifier
 from metaward.meta.episodic import draw_episodes, require_episodes
 from metaward.meta.head import (
     CosineHead,
@@ -44,7 +45,7 @@ from metaward.meta.head import (
     prototypes,
 )
 from metaward.meta.inner_loop import cross_entropy
-from metaward.meta.learner import Classifier, Learner, LocalResult, downhill, tracked
+from metaward.meta.learner import Learner, LocalResult, downhill, tracked
 from metaward.meta.meta_batch import mean_over_episodes
 from metaward.meta.noised import ClassSums, NoisedWork
 from metaward.meta.parameters import Parameters
@@ -52,6 +53,8 @@ from metaward.models.body import Body
 from metaward.tasks import Task
 
 AS_IN_THE_PAPER = PrototypicalSettings()
+DIRECTIONS = "directions"
+"""What a classifier by cosines keeps: (n_way, n_features), see :class:`CosineHead`."""
 
 
 def task_delta(
@@ -165,9 +168,12 @@ class Prototypical(Learner):
         with torch.no_grad():
             features = body.apply_with(theta, support.images)
             head = class_head(features, support, self.settings)
+        kept = kept_head(head) if isinstance(head, Head) else {DIRECTIONS: head.directions}
+        return self.classifier(body, theta, kept)
 
-        def classify(images: torch.Tensor) -> torch.Tensor:
-            with torch.no_grad():
-                return head(body.apply_with(theta, images))
-
-        return classify
+    def classifier(self, body: Body, theta: Tensors, kept: Tensors) -> Classifier:
+        """Return the classifier of kept class means; see :class:`metaward.meta.learner.Learner`."""
+        if self.settings.distance == "squared-euclidean":
+            return linear_classifier(body, theta, kept)
+        head = CosineHead(kept[DIRECTIONS], self.settings.temperature)
+        return Classifier(kept, lambda images: head(body.apply_with(theta, images)))

@@ -44,8 +44,9 @@ from torch.nn import functional as F
 from metaward.arrays import Tensors
 from metaward.episodes import Episode, Examples
 from metaward.learner_settings import RelationSettings
+from metaward.meta.classifier import Classifier
 from metaward.meta.episodic import draw_episodes, require_episodes
-from metaward.meta.learner import Classifier, Learner, LocalResult, downhill, mean_result, tracked
+from metaward.meta.learner import Learner, LocalResult, downhill, mean_result, tracked
 from metaward.models.body import Body, seeded
 from metaward.tasks import Task
 from metaward.theta import own_leaves, own_of_module
@@ -170,9 +171,12 @@ class Relation(Learner):
         """Make the map of each class; see :class:`metaward.meta.learner.Learner`."""
         with torch.no_grad():
             classes = class_maps(body.maps_with(theta, support.images), support, self.settings)
+        return self.classifier(body, theta, {"classes": classes})
 
-        def classify(images: torch.Tensor) -> torch.Tensor:
-            with torch.no_grad():
-                return logits(theta, classes, body.maps_with(theta, images), self.settings)
+    def classifier(self, body: Body, theta: Tensors, kept: Tensors) -> Classifier:
+        """Return the classifier of kept class maps; see :class:`metaward.meta.learner.Learner`."""
 
-        return classify
+        def answer(images: torch.Tensor) -> torch.Tensor:
+            return logits(theta, kept["classes"], body.maps_with(theta, images), self.settings)
+
+        return Classifier(kept, answer)

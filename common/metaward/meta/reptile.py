@@ -23,8 +23,9 @@ from metaward.augmentation import augmented
 from metaward.episodes import Examples, sample_support, ways_within
 from metaward.learner_settings import ReptileSettings
 from metaward.meta.adam_steps import AdamSteps
+from metaward.meta.classifier import Classifier, kept_of
 from metaward.meta.inner_loop import adapt_on_support, inner_loop
-from metaward.meta.learner import Classifier, Learner, LocalResult, classifier_of, mean_result
+from metaward.meta.learner import Learner, LocalResult, mean_result
 from metaward.meta.meta_batch import mean_over_tasks
 from metaward.meta.meta_gradient import start_of
 from metaward.meta.minibatches import minibatches
@@ -121,7 +122,7 @@ class Reptile(Learner):
         adapted = adapt_on_support(
             body, theta, support, self.settings.adapt, adam=self._fresh_adam()
         )
-        return classifier_of(body, adapted)
+        return self.classifier(body, theta, kept_of(adapted))
 
     def _fresh_adam(self) -> AdamSteps | None:
         return AdamSteps() if self.settings.inner_optimizer == "adam" else None

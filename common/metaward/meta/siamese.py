@@ -36,9 +36,10 @@ from torch.nn import functional as F
 from metaward.arrays import Tensors
 from metaward.episodes import Episode, Examples
 from metaward.learner_settings import SiameseSettings
-from metaward.meta.by_class import by_class
+from metaward.meta.by_class import by_class, features_and_labels, kept_features
+from metaward.meta.classifier import Classifier
 from metaward.meta.episodic import draw_episodes, require_episodes
-from metaward.meta.learner import Classifier, Learner, LocalResult, downhill, mean_result, tracked
+from metaward.meta.learner import Learner, LocalResult, downhill, mean_result, tracked
 from metaward.models.body import Body
 from metaward.tasks import Task
 from metaward.theta import named_as_own, own_leaves
@@ -123,14 +124,17 @@ class Siamese(Learner):
         """Keep the support set's features; see :class:`metaward.meta.learner.Learner`."""
         with torch.no_grad():
             seen = body.apply_with(theta, support.images)
+        return self.classifier(body, theta, kept_features(seen, support.labels, support.n_way))
 
-        def classify(images: torch.Tensor) -> torch.Tensor:
-            with torch.no_grad():
-                apart = differences(seen, body.apply_with(theta, images))
-                scores = self._scores(theta, apart)
-                return by_class(scores, support.labels, support.n_way).amax(dim=2)
+    def classifier(self, body: Body, theta: Tensors, kept: Tensors) -> Classifier:
+        """Return the classifier of kept features; see :class:`metaward.meta.learner.Learner`."""
+        seen, labels, n_way = features_and_labels(kept)
 
-        return classify
+        def answer(images: torch.Tensor) -> torch.Tensor:
+            apart = differences(seen, body.apply_with(theta, images))
+            return by_class(self._scores(theta, apart), labels, n_way).amax(dim=2)
+
+        return Classifier(kept, answer)
 
     def _scores(self, theta: Tensors, apart: torch.Tensor) -> torch.Tensor:
         if self.settings.loss == "cross-entropy":
