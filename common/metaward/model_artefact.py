@@ -6,12 +6,7 @@ sizes, names, shapes and types are checked against the architecture that the car
 any parameter is read, nothing is unpickled, and the SHA-256 in the card must fit.
 """
 
-import contextlib
 import hashlib
-import os
-import secrets
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +17,13 @@ import yaml
 from pydantic import Field
 
 from metaward.arrays import Arrays
+from metaward.artefact_files import (
+    MAX_CARD_BYTES,
+    read_bounded,
+    refuse_tangled_yaml,
+    replacing,
+    write_durably,
+)
 from metaward.config import Settings, load_settings
 from metaward.errors import ConfigError
 from metaward.learner_settings import LearnerSettings
@@ -32,11 +34,6 @@ from metaward.study import ModelSettings, SeedInt, Study
 
 PARAMETERS_FILE = "meta.safetensors"
 CARD_FILE = "model.yaml"
-
-MAX_CARD_BYTES = 64 * 1024
-"""A card is about 1 KiB."""
-MAX_CARD_DEPTH = 16
-"""Nesting of a card's YAML; ours is 3."""
 
 
 class ModelCard(Settings):
@@ -99,10 +96,10 @@ def save_model(folder: Path, card: ModelCard, theta: Arrays) -> ModelCard:
     content = save({name: np.ascontiguousarray(leaf) for name, leaf in theta.items()})
     written = card.model_copy(update={"parameters_sha256": hashlib.sha256(content).hexdigest()})
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _replacing(folder) as fresh:
-        _write_durably(fresh / PARAMETERS_FILE, content)
+    with replacing(folder) as fresh:
+        write_durably(fresh / PARAMETERS_FILE, content)
         text = yaml.safe_dump(written.model_dump(mode="json"), sort_keys=False)
-        _write_durably(fresh / CARD_FILE, text.encode())
+        write_durably(fresh / CARD_FILE, text.encode())
     return written
 
 
@@ -117,7 +114,7 @@ def load_model(folder: Path) -> ModelArtefact:
     path = folder / PARAMETERS_FILE
     expected = expected_shapes(card.model, card.learner)
     n_values = sum(int(np.prod(shape)) for shape in expected.values())
-    content = _read_bounded(path, limit=4 * n_values + 8 + MAX_HEADER_BYTES)
+    content = _read(path, 4 * n_values + 8 + MAX_HEADER_BYTES)
     digest = hashlib.sha256(content).hexdigest()
     if digest != card.parameters_sha256:
         raise ConfigError(
@@ -132,8 +129,8 @@ def load_model(folder: Path) -> ModelArtefact:
 def load_card(folder: Path) -> ModelCard:
     """Read the card of a model artefact; see :func:`load_model` for what is raised."""
     path = folder / CARD_FILE
-    content = _read_bounded(path, limit=MAX_CARD_BYTES)
-    _refuse_tangled_yaml(content, path)
+    content = _read(path, MAX_CARD_BYTES)
+    refuse_tangled_yaml(content, path, next_step=ASK_AGAIN)
     return load_settings(path, ModelCard)
 
 
@@ -152,87 +149,11 @@ def _shapes(theta: Arrays) -> dict[str, tuple[int, ...]]:
     return {name: tuple(leaf.shape) for name, leaf in theta.items()}
 
 
-def _read_bounded(path: Path, *, limit: int) -> bytes:
-    found = ""
-    if not path.is_file():  # also refuses a pipe or a device, which a read would wait for
-        found = "no such file"
-    elif path.stat().st_size > limit:
-        found = f"{path.stat().st_size:,} bytes"
-    if not found:
-        try:
-            with path.open("rb") as file:
-                content = file.read(limit + 1)
-        except OSError as error:
-            found = f"the file cannot be read ({error.strerror})"
-        else:
-            if len(content) <= limit:
-                return content
-            found = f"more than {limit:,} bytes"
-    raise ConfigError(
-        found,
-        expected=f"a model artefact: a folder with {PARAMETERS_FILE} (for this model at most "
-        f"{limit:,} bytes) and {CARD_FILE}"
-        if path.name == PARAMETERS_FILE
-        else f"a model artefact: a folder with {PARAMETERS_FILE} and {CARD_FILE} (at most "
-        f"{limit:,} bytes)",
-        where=str(path),
+def _read(path: Path, limit: int) -> bytes:
+    return read_bounded(
+        path,
+        limit=limit,
+        expected=f"a model artefact: a folder with {PARAMETERS_FILE} and {CARD_FILE}, of which "
+        f"this has at most {limit:,} bytes",
         next_step="Name the folder that holds both: of a run, `model`.",
     )
-
-
-def _refuse_tangled_yaml(content: bytes, path: Path) -> None:
-    """Refuse aliases (which can expand without end) and deep nesting before they are built."""
-    depth = 0
-    problem = ""
-    try:
-        for token in yaml.scan(content.decode()):
-            if isinstance(token, yaml.AliasToken | yaml.AnchorToken):
-                problem = "YAML anchors or aliases"
-            elif isinstance(
-                token,
-                yaml.FlowSequenceStartToken
-                | yaml.FlowMappingStartToken
-                | yaml.BlockMappingStartToken
-                | yaml.BlockSequenceStartToken,
-            ):
-                depth += 1
-            elif isinstance(
-                token, yaml.FlowSequenceEndToken | yaml.FlowMappingEndToken | yaml.BlockEndToken
-            ):
-                depth -= 1
-            if depth > MAX_CARD_DEPTH:
-                problem = f"YAML nested more than {MAX_CARD_DEPTH} deep"
-            if problem:
-                break
-    except (yaml.YAMLError, UnicodeDecodeError):
-        return  # load_settings says where and what
-    if problem:
-        raise ConfigError(
-            problem, expected="a plain model card", where=str(path), next_step=ASK_AGAIN
-        )
-
-
-@contextlib.contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
-    """Give an empty sibling folder that takes the place of ``folder`` when all went well."""
-    token = secrets.token_hex(4)
-    fresh = folder.with_name(f".{folder.name}.{token}.new")
-    fresh.mkdir()
-    try:
-        yield fresh
-        old = folder.with_name(f".{folder.name}.{token}.old")
-        if folder.exists():
-            folder.rename(old)
-        fresh.rename(folder)
-        if old.exists():
-            shutil.rmtree(old)
-    finally:
-        if fresh.exists():
-            shutil.rmtree(fresh)
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())

@@ -92,7 +92,7 @@ def test_a_failed_save_leaves_the_old_model_and_no_litter(folder, theta, monkeyp
     def full_disk(path, content):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(model_artefact, "_write_durably", full_disk)
+    monkeypatch.setattr(model_artefact, "write_durably", full_disk)
     changed = {name: leaf + 1 for name, leaf in theta.items()}
     with pytest.raises(OSError, match="No space"):
         save_model(folder, card(), changed)
