@@ -4,15 +4,11 @@ import contextlib
 import re
 import shlex
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from metaward.run_directory import RunDirectory
 
 EXAMPLE = "Example:  metaward evaluate runs/demo-20260101-120000 --site /data/north --shots 1,5"
 DEFAULT_SHOTS = "1,5,10,20"
@@ -55,6 +51,7 @@ def evaluate(
     from metaward.report.html import write_report_html
     from metaward.report.schema import write_report_json
     from metaward.report.terminal import print_report
+    from metaward.run_directory import RunDirectory, fresh_folder
     from metaward.workers import WorkerPool
     from metaward_client.new_site import candidates, new_site_report, took_part
     from metaward_client.site import load_site
@@ -72,7 +69,7 @@ def evaluate(
         )
     model = chosen.artefact.card.model
     console = Console(stderr=as_json)
-    with _report_folder(out) as folder:
+    with contextlib.nullcontext() if out is None else fresh_folder(out) as folder:
         with console.status("Reading DICOM"):
             task = loaded.load_task(
                 image_size=model.image_size, channels=model.channels, workers=workers
@@ -88,31 +85,15 @@ def evaluate(
                 synthetic=loaded.config.synthetic,
             )
         if folder is not None:
-            write_report_json(report, folder.report_json)
-            write_report_html(report, folder.report_html)
+            written = RunDirectory(folder)
+            write_report_json(report, written.report_json)
+            write_report_html(report, written.report_html)
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
         return
     print_report(report, console)
     if folder is not None:
-        console.print(f"\nReport: {folder.report_html}", soft_wrap=True)
-
-
-@contextlib.contextmanager
-def _report_folder(out: Path | None) -> "Iterator[RunDirectory | None]":
-    """Make the folder for the reports at the start; take it away when nothing came to be."""
-    from metaward.run_directory import RunDirectory
-
-    if out is None:
-        yield None
-        return
-    folder = RunDirectory.create(out)
-    try:
-        yield folder
-    except BaseException:
-        with contextlib.suppress(OSError):  # it holds a report, or is a mount point
-            out.rmdir()
-        raise
+        console.print(f"\nReport: {RunDirectory(folder).report_html}", soft_wrap=True)
 
 
 def parse_shots(text: str) -> tuple[int, ...]:

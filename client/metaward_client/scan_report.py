@@ -4,6 +4,7 @@ Counts, label names, and names from closed lists; nothing else from the files.
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,15 +90,7 @@ def scan_as_json(scan: SiteScan) -> dict[str, Any]:
         ],
         "modalities": dict(_modalities(scan).most_common()),
         "transfer_syntaxes": dict(_transfer_syntaxes(scan).most_common()),
-        "refused": [
-            {
-                "reason": reason.value,
-                "files": n_files,
-                "what": EXPLANATIONS[reason].what,
-                "next_step": EXPLANATIONS[reason].next_step,
-            }
-            for reason, n_files in sorted(scan.refused.items(), key=lambda item: -item[1])
-        ],
+        "refused": refused_as_json(scan.refused),
         "join": {
             "rows": join.n_rows,
             "images_matched": join.images_matched,
@@ -115,6 +108,19 @@ def scan_as_json(scan: SiteScan) -> dict[str, Any]:
     }
 
 
+def refused_as_json(refused: Mapping[RefusalReason, int]) -> list[dict[str, Any]]:
+    """Return files refused by reason, the most frequent first, as plain values."""
+    return [
+        {
+            "reason": reason.value,
+            "files": n_files,
+            "what": EXPLANATIONS[reason].what,
+            "next_step": EXPLANATIONS[reason].next_step,
+        }
+        for reason, n_files in sorted(refused.items(), key=lambda item: -item[1])
+    ]
+
+
 def what_to_do(scan: SiteScan) -> str:
     """Return the next step for whoever has read the report of a scan without a usable image."""
     if not scan.refused:
@@ -124,6 +130,18 @@ def what_to_do(scan: SiteScan) -> str:
     if scan.join.n_rows:
         return "Compare the keys of the label table, and data.key, with what the images have."
     return "Put the images into one folder per label, or name a label table in data.labels."
+
+
+def refusal_table(refused: Mapping[RefusalReason, int]) -> Table:
+    """Return files refused by reason, the most frequent first, as a table."""
+    table = Table(Column("not used, because", no_wrap=True))  # to be looked up as it stands
+    table.add_column("files", justify="right")
+    table.add_column("what it means")
+    table.add_column("next step")
+    for reason, n_files in sorted(refused.items(), key=lambda item: -item[1]):
+        explanation = EXPLANATIONS[reason]
+        table.add_row(reason.value, str(n_files), explanation.what, explanation.next_step)
+    return table
 
 
 def print_scan(scan: SiteScan, console: Console) -> None:
@@ -148,7 +166,7 @@ def print_scan(scan: SiteScan, console: Console) -> None:
         console.print(_two_column_table("modality", _modalities(scan)))
         console.print(_two_column_table("transfer syntax", _transfer_syntaxes(scan)))
     if scan.refused:
-        console.print(_refusal_table(scan))
+        console.print(refusal_table(scan.refused))
     _print_join(scan, console)
     if labels:
         _print_few_shot(labels, console)
@@ -170,17 +188,6 @@ def _two_column_table(heading: str, counts: Counter[str]) -> Table:
     table.add_column("images", justify="right")
     for name, n_images in counts.most_common():
         table.add_row(name, str(n_images))
-    return table
-
-
-def _refusal_table(scan: SiteScan) -> Table:
-    table = Table(Column("not used, because", no_wrap=True))  # to be looked up as it stands
-    table.add_column("files", justify="right")
-    table.add_column("what it means")
-    table.add_column("next step")
-    for reason, n_files in sorted(scan.refused.items(), key=lambda item: -item[1]):
-        explanation = EXPLANATIONS[reason]
-        table.add_row(reason.value, str(n_files), explanation.what, explanation.next_step)
     return table
 
 

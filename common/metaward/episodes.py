@@ -94,7 +94,7 @@ def sample_support(task: Task, *, n_way: int, n_shot: int, rng: np.random.Genera
         raise _too_few_labels(task, enough, n_way=n_way, n_shot=n_shot, n_query=0)
     chosen = rng.permutation(enough)[:n_way]
     rows = [
-        _take_in_turns(
+        take_in_turns(
             images_of[c], [int(p) for p in rng.permutation(list(images_of[c]))], n_shot, rng
         )
         for c in chosen.tolist()
@@ -199,8 +199,8 @@ def _draw_patients(
         sides = two_sides(counts, bound_support, free, bound_query, n_shot, n_query)
         if sides is None:
             return None
-        support.append(_take_in_turns(images_of, sides[0], n_shot, rng))
-        query.append(_take_in_turns(images_of, sides[1], n_query, rng))
+        support.append(take_in_turns(images_of, sides[0], n_shot, rng))
+        query.append(take_in_turns(images_of, sides[1], n_query, rng))
         support_patients.update(int(patient) for patient in task.patients[support[-1]])
         query_patients.update(int(patient) for patient in task.patients[query[-1]])
     return support, query
@@ -210,7 +210,7 @@ def _n_images(images_of_patient: dict[int, NDArray[np.int64]]) -> int:
     return sum(len(rows) for rows in images_of_patient.values())
 
 
-def _take_in_turns(
+def take_in_turns(
     images_of: dict[int, NDArray[np.int64]], patients: list[int], n: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
     """Take ``n`` images: one of each patient in turn, then a second of each, and so on."""

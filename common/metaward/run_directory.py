@@ -11,8 +11,9 @@ report.html      the same, for people
 lock             held by the process that trains
 """
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -186,6 +187,22 @@ class RunDirectory:
                     next_step="Put the line right from a copy, or delete it.",
                 ) from error
         return tuple(events)
+
+
+@contextlib.contextmanager
+def fresh_folder(path: Path) -> Iterator[Path]:
+    """Make an empty folder, and take it away again where nothing came to be in it.
+
+    Raises:
+        ConfigError: See :meth:`RunDirectory.create`.
+    """
+    RunDirectory.create(path)
+    try:
+        yield path
+    except BaseException:
+        with contextlib.suppress(OSError):  # something stands in it, or it is a mount point
+            path.rmdir()
+        raise
 
 
 def model_folder(path: Path) -> Path:

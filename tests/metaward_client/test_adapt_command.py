@@ -1,0 +1,128 @@
+"""`metaward adapt`: from a shared model and a few labelled images to one that can be used."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from metaward_sim.demo_data import write_demo
+from tiny_run import Finished, TinyRun, everything_in, metaward
+
+
+@pytest.fixture(scope="module")
+def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hospital that took no part."""
+    return write_demo(tmp_path_factory.mktemp("new"), hospitals=3, patients=4, seed=77)[2].path
+
+
+def adapted(tiny_run: TinyRun, site: Path, out: Path, *options: str | Path) -> Finished:
+    return metaward("adapt", tiny_run.path, "--site", site, "--out", out, *options)
+
+
+def assert_refused(done: Finished, code: int, *words: str) -> None:
+    assert done.code == code, done.err
+    for word in words:
+        assert word in done.err
+    assert "next step" in done.err
+    assert done.out == ""
+
+
+def test_a_hospital_gets_a_model_of_its_own_findings_and_how_often_it_is_right(
+    tiny_run: TinyRun, newcomer: Path, tmp_path: Path
+) -> None:
+    done = adapted(tiny_run, newcomer, tmp_path / "adapted")
+    assert done.code == 0, done.err
+    card = yaml.safe_load((tmp_path / "adapted" / "adapted.yaml").read_text())
+    labels = sorted({row.split(",")[1] for row in _rows_of(newcomer)})
+    assert card["labels"] == labels
+    asked = card["check"]["findings"]
+    assert [row["label"] for row in asked] == labels
+    assert sum(row["images"] for row in asked) == len(_rows_of(newcomer))
+    assert "Mean over findings" in done.out
+    assert "it stays at the hospital" in done.out
+    for label in labels:
+        assert label.split()[0] in done.out
+
+
+def _rows_of(site: Path) -> list[str]:
+    return (site / "labels.csv").read_text().split("\n")[1:-1]
+
+
+def test_shots_bound_what_is_adapted_on_and_the_seed_says_which_images(
+    tiny_run: TinyRun, newcomer: Path, tmp_path: Path
+) -> None:
+    cards = []
+    for number, options in enumerate((("0",), ("0",), ("1",))):
+        done = adapted(
+            tiny_run, newcomer, tmp_path / str(number), "--shots", "1", "--seed", *options, "--json"
+        )
+        assert done.code == 0, done.err
+        cards.append(json.loads(done.out))
+    assert set(cards[0]["adapted_on"]) == {1}
+    assert cards[0] == cards[1]
+    assert cards[0]["kept_sha256"] != cards[2]["kept_sha256"]
+
+
+def test_no_patient_is_in_the_files_or_in_what_is_printed(
+    tiny_run: TinyRun, newcomer: Path, tmp_path: Path
+) -> None:
+    site = tmp_path / "site"
+    shutil.copytree(newcomer, site, ignore=shutil.ignore_patterns("cache"))
+    done = adapted(tiny_run, site, tmp_path / "adapted")
+    assert done.code == 0, done.err
+    uids = {row.split(",")[0] for row in _rows_of(site)}
+    written = b"".join(everything_in(tmp_path / "adapted").values())
+    for uid in uids:
+        assert uid not in done.out + done.err
+        assert uid.encode() not in written
+
+
+def test_a_finding_of_one_patient_is_adapted_to_and_said_not_to_be_checked(
+    tiny_run: TinyRun, newcomer: Path, tmp_path: Path
+) -> None:
+    site, label = tmp_path / "site", _rows_of(newcomer)[0].split(",")[1]
+    shutil.copytree(newcomer, site, ignore=shutil.ignore_patterns("cache"))
+    others = [row for row in _rows_of(newcomer) if row.split(",")[1] != label]
+    header = (newcomer / "labels.csv").read_text().split("\n")[0]
+    (site / "labels.csv").write_text("\n".join([header, _rows_of(newcomer)[0], *others, ""]))
+    done = adapted(tiny_run, site, tmp_path / "adapted")
+    assert done.code == 0, done.err
+    assert "Not checked" in done.out
+    card = yaml.safe_load((tmp_path / "adapted" / "adapted.yaml").read_text())
+    assert card["check"] is None
+    assert 1 in card["adapted_on"]
+
+
+def test_a_window_of_the_sites_settings_is_that_of_the_model(
+    tiny_run: TinyRun, newcomer: Path, tmp_path: Path
+) -> None:
+    settings = yaml.safe_load((newcomer / "site.yaml").read_text())
+    settings["data"] |= {"root": str(newcomer), "labels": str(newcomer / "labels.csv")}
+    settings["cache"] = str(tmp_path / "cache")
+    settings["preprocess"] = {"window": {"center": 40.0, "width": 400.0}}
+    (tmp_path / "site.yaml").write_text(yaml.safe_dump(settings))
+    done = adapted(tiny_run, tmp_path / "site.yaml", tmp_path / "adapted", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["window"] == [40.0, 400.0]
+
+
+def test_what_cannot_be_adapted_leaves_no_folder(tiny_run: TinyRun, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = adapted(tiny_run, tmp_path / "empty", tmp_path / "adapted")
+    assert_refused(done, 3, "no usable image")
+    assert not (tmp_path / "adapted").exists()
+
+
+def test_a_folder_in_which_something_stands_is_left_as_it_was(
+    tiny_run: TinyRun, newcomer: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    assert_refused(adapted(tiny_run, newcomer, tmp_path), 2, "a folder that holds other files")
+    assert everything_in(tmp_path) == {"notes.txt": b"mine"}
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path, newcomer: Path) -> None:
+    done = metaward("adapt", tmp_path, "--site", newcomer, "--out", tmp_path / "adapted")
+    assert_refused(done, 2, "a model artefact")

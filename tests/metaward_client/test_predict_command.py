@@ -1,0 +1,165 @@
+"""`metaward predict`: a finding and scores for each image, and nothing for what is no image."""
+
+import csv
+import json
+import os
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+
+from metaward.adapted_model import load_adapted
+from metaward_client.site import load_site
+from metaward_sim.demo_data import write_demo
+from tiny_run import Finished, TinyRun, metaward
+
+
+@pytest.fixture(scope="module")
+def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hospital that took no part."""
+    return write_demo(tmp_path_factory.mktemp("new"), hospitals=3, patients=4, seed=77)[2].path
+
+
+@pytest.fixture(scope="module")
+def model(tiny_run: TinyRun, newcomer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("adapted") / "model"
+    done = metaward("adapt", tiny_run.path, "--site", newcomer, "--out", out)
+    assert done.code == 0, done.err
+    return out
+
+
+def usable(site: Path) -> list[Path]:
+    loaded = load_site(site)
+    return [loaded.config.data.root / image.file.path for image in loaded.scan().images]
+
+
+@pytest.fixture
+def images(newcomer: Path, tmp_path: Path) -> Path:
+    """Five images, and a text."""
+    folder = tmp_path / "new"
+    folder.mkdir()
+    for number, path in enumerate(usable(newcomer)[:5]):
+        shutil.copy(path, folder / f"{number}.dcm")
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def assert_refused(done: Finished, code: int, *words: str) -> None:
+    assert done.code == code, done.err
+    for word in words:
+        assert word in done.err
+    assert "next step" in done.err
+
+
+def test_each_image_gets_a_finding_and_the_scores_of_all(model: Path, images: Path) -> None:
+    done = metaward("predict", model, images, "--json")
+    assert done.code == 0, done.err
+    said = json.loads(done.out)
+    assert [Path(row["path"]).name for row in said["predictions"]] == [
+        f"{number}.dcm" for number in range(5)
+    ]
+    for row in said["predictions"]:
+        assert list(row["scores"]) == said["labels"]
+        assert sum(row["scores"].values()) == pytest.approx(1.0)
+        assert row["finding"] == max(row["scores"], key=lambda label: row["scores"][label])
+        assert row["sop_instance_uid"].startswith("2.25.")
+    assert [(row["reason"], row["files"]) for row in said["refused"]] == [("not_dicom", 1)]
+
+
+def test_an_image_is_prepared_as_the_hospitals_own_are(model: Path, newcomer: Path) -> None:
+    """The scores are those of the arrays that the site's task holds of the same files."""
+    site, loaded = load_site(newcomer), load_adapted(model)
+    body = loaded.artefact.card.model
+    _, pixels = site.decode(site.scan(), image_size=body.image_size, channels=body.channels)
+    scores = loaded.scores(pixels)
+    done = metaward("predict", model, *usable(newcomer)[:7], "--json")
+    said = [list(row["scores"].values()) for row in json.loads(done.out)["predictions"]]
+    assert said == [pytest.approx(list(row), rel=1e-5) for row in scores[:7]]
+
+
+def test_the_table_holds_a_row_for_each_image_and_is_closed_to_others(
+    model: Path, images: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "predictions.csv"
+    done = metaward("predict", model, images, "--out", out)
+    assert done.code == 0, done.err
+    rows = list(csv.DictReader(out.read_text().splitlines()))
+    labels = load_adapted(model).card.labels
+    assert list(rows[0]) == [
+        "path", "sop_instance_uid", "finding", *(f"score of {label}" for label in labels)
+    ]  # fmt: skip
+    assert [row["path"] for row in rows] == [str(images / f"{n}.dcm") for n in range(5)]
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    assert "5 images" in done.out
+    assert "not_dicom" in done.out
+
+
+def test_a_name_that_is_no_text_keeps_its_bytes_in_the_table_and_orders_the_terminal_nothing(
+    model: Path, images: Path, tmp_path: Path
+) -> None:
+    name = os.fsencode(images) + b"/\x1b[31m\xff.dcm"
+    shutil.copy(images / "0.dcm", os.fsdecode(name))
+    done = metaward("predict", model, os.fsdecode(name))
+    assert done.code == 0, done.err
+    assert "\x1b[31m" not in done.out
+    out = tmp_path / "predictions.csv"
+    assert metaward("predict", model, os.fsdecode(name), "--out", out).code == 0
+    assert name in out.read_bytes()
+
+
+def test_many_images_are_counted_and_the_first_are_shown(model: Path, newcomer: Path) -> None:
+    paths = usable(newcomer)
+    assert len(paths) > 20
+    done = metaward("predict", model, newcomer / "images")
+    assert done.code == 0, done.err
+    assert f"{len(paths)} images: " in done.out
+    assert f"and {len(paths) - 20} more images: take --out or --json" in done.out
+
+
+def test_where_no_image_is_usable_nothing_is_written(
+    model: Path, images: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "predictions.csv"
+    done = metaward("predict", model, images / "notes.txt", "--out", out)
+    assert_refused(done, 3, "no usable image among 1 file", "1 not_dicom")
+    assert not out.exists()
+
+
+def test_a_damaged_image_costs_itself_alone(model: Path, images: Path) -> None:
+    content = (images / "2.dcm").read_bytes()
+    (images / "2.dcm").write_bytes(content[: len(content) // 2])
+    done = metaward("predict", model, images, "--json")
+    assert done.code == 0, done.err
+    said = json.loads(done.out)
+    assert [Path(row["path"]).name for row in said["predictions"]] == [
+        "0.dcm", "1.dcm", "3.dcm", "4.dcm"
+    ]  # fmt: skip
+    assert {row["reason"] for row in said["refused"]} == {"not_dicom", "truncated_pixels"}
+
+
+def test_a_file_that_stands_there_is_not_written_over(
+    model: Path, images: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.csv").write_text("mine")
+    done = metaward("predict", model, images, "--out", tmp_path / "mine.csv")
+    assert_refused(done, 2, "something stands there")
+    assert (tmp_path / "mine.csv").read_text() == "mine"
+    assert_refused(
+        metaward("predict", model, images, "--out", tmp_path / "gone" / "new.csv"), 2, "no folder"
+    )
+
+
+def test_an_image_that_is_not_there_is_refused_before_any_is_read(
+    model: Path, images: Path, tmp_path: Path
+) -> None:
+    done = metaward("predict", model, images, tmp_path / "gone")
+    assert_refused(done, 2, "no such file or folder", "gone")
+    assert done.out == ""
+    os.mkfifo(tmp_path / "pipe")
+    assert_refused(metaward("predict", model, tmp_path / "pipe"), 2, "neither a file nor a folder")
+
+
+def test_a_run_is_no_adapted_model(tiny_run: TinyRun, images: Path) -> None:
+    done = metaward("predict", tiny_run.path, images)
+    assert_refused(done, 2, "an adapted model", "metaward adapt --out")
