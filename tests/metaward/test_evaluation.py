@@ -13,7 +13,7 @@ from metaward.clustered_variance import support_role, variance_of_mean
 from metaward.episode_scores import Method, score_episodes
 from metaward.errors import ConfigError, DataError
 from metaward.evaluation import evaluate_site
-from metaward.evaluation_design import EvaluationPlan, design_for
+from metaward.evaluation_design import EvaluationPlan, design_for, episode_rng
 from metaward.learner_settings import FomamlSettings, SiameseSettings
 from metaward.models.body import build_body
 from metaward.study import ModelSettings
@@ -89,6 +89,13 @@ def test_who_was_adapted_on_is_kept_for_each_episode_and_was_not_asked(evaluatio
         assert not set(evaluation.scores.support[episode].flat) & set(asked)
 
 
+def test_support_patients_stand_in_the_order_of_the_classes_that_are_asked_about(evaluation):
+    findings = np.arange(48) // 12  # of the striped task's patients
+    asked = evaluation.scores.label.reshape(7, 3, 4)
+    assert np.array_equal(findings[evaluation.scores.patient.reshape(7, 3, 4)], asked)
+    assert np.array_equal(findings[evaluation.scores.support], asked[:, :, :3])
+
+
 def test_the_interval_at_fewer_shots_knows_of_fewer_support_patients(evaluation):
     one, three = (evaluation.draws(shots).supports for shots in (1, 3))
     assert (one.shape, three.shape) == ((7, 3), (7, 9))
@@ -111,6 +118,35 @@ def test_what_support_patients_do_is_taken_from_episodes_that_adapt_on_few_of_th
     assert found == pytest.approx(error(threes[0], ones[0]), rel=1e-12)
     found = few.difference("first", "other", 3).standard_error
     assert found == pytest.approx(error(threes[0] - threes[1], ones[0] - ones[1]), rel=1e-12)
+
+
+def test_what_support_patients_do_is_taken_from_the_most_shots_that_still_tell():
+    plan = EvaluationPlan(shots=(1, 2, 6), n_way=3, n_query=3, episodes=40, seed=5)
+    site = evaluate_site(striped_task(), (method("first", 0),), plan)
+    shares = [site.draws(k).support_share.max() for k in plan.shots]
+    assert shares[1] <= 1 / 3 < shares[2]
+
+    def error(shots, told_by):
+        values, told = (
+            site.scores.correct[0, plan.shots.index(k)].astype(float) for k in (shots, told_by)
+        )
+        role = support_role(told - told.mean(), site.draws(told_by))
+        return variance_of_mean(values - values.mean(), site.draws(shots), role) ** 0.5
+
+    assert error(6, 2) != pytest.approx(error(6, 1), rel=1e-3)
+    for shots in (2, 6):
+        found = site.estimate("first", shots).standard_error
+        assert found == pytest.approx(error(shots, 2), rel=1e-12)
+
+
+def test_where_no_shots_tell_the_fewest_do():
+    plan = EvaluationPlan(shots=(1, 2), n_way=3, n_query=2, episodes=40, seed=5)
+    small = evaluate_site(striped_task(n_labels=3, patients=3), (method("first", 0),), plan)
+    assert small.draws(1).support_share.max() > 1 / 3
+    ones, twos = small.scores.correct[0].astype(float)
+    role = support_role(ones - ones.mean(), small.draws(1))
+    expected = variance_of_mean(twos - twos.mean(), small.draws(2), role) ** 0.5
+    assert small.estimate("first", 2).standard_error == pytest.approx(expected, rel=1e-12)
 
 
 def test_an_area_may_fall_as_far_as_two_patients_of_an_unseen_kind_take_it(evaluation):
@@ -155,6 +191,25 @@ def test_another_seed_draws_other_episodes(evaluation):
     plan = EvaluationPlan(shots=(1, 3), n_way=3, n_query=4, episodes=7, seed=6)
     other = evaluate_site(striped_task(), (method("first", 0), method("second", 1)), plan)
     assert not np.array_equal(evaluation.scores.patient, other.scores.patient)
+
+
+def test_neighbouring_seeds_share_no_episode():
+    """Else the mean over seeds would count most episodes several times."""
+    drawn = {
+        tuple(episode_rng(seed, site, episode).random(2))
+        for seed in range(6)
+        for site in ("north", "south")
+        for episode in range(6)
+    }
+    assert len(drawn) == 6 * 2 * 6
+
+
+def test_an_episode_is_the_same_in_every_process_and_on_every_machine():
+    """The numbers are those of this release: others would change all published figures."""
+    assert episode_rng(5, "north", 3).bit_generator.random_raw(2).tolist() == [
+        4386179364653198644,
+        11765172953176777715,
+    ]
 
 
 def test_no_two_episodes_ask_about_the_same_patients(evaluation):
@@ -228,6 +283,11 @@ def test_answers_that_are_not_finite_count_as_wrong(monkeypatch):
 
 def test_time_to_adapt_is_the_median_over_episodes(evaluation):
     assert 0.0 < evaluation.seconds_to_adapt("first", 1) < 5.0
+    seconds = np.zeros((2, 2, 7))
+    seconds[1, 0] = 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 60.0
+    timed = replace(evaluation, scores=replace(evaluation.scores, adapt_seconds=seconds))
+    assert timed.seconds_to_adapt("second", 1) == 0.4
+    assert timed.seconds_to_adapt("second", 3) == 0.0
 
 
 def test_progress_counts_finished_episodes():
@@ -278,6 +338,13 @@ def test_patients_with_several_labels_that_are_in_each_others_way_are_the_reason
     design = design_for(task, EvaluationPlan(shots=(1, 2), n_way=3, n_query=2, episodes=2))
     assert design.shots == (1,)
     assert design.left_out[0].reason.startswith("patients with several labels are needed on both")
+
+
+def test_shots_are_measured_in_ascending_order_and_once(evaluation):
+    plan = replace(PLAN, shots=(3, 1, 3))
+    assert design_for(striped_task(), plan).shots == (1, 3)
+    again = evaluate_site(striped_task(), (method("first", 0), method("second", 1)), plan)
+    assert same_scores(evaluation, again)
 
 
 def test_ways_are_the_usable_labels_where_the_plan_asks_for_more():
