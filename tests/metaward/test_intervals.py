@@ -85,6 +85,24 @@ def test_one_query_per_patient_and_episode_is_the_ordinary_t_interval():
     assert (estimate.low, estimate.high) == pytest.approx((low, high))
 
 
+def test_few_episodes_leave_as_little_freedom_as_few_patients():
+    # 30 patients are asked once, 10 in each of 3 episodes; or 3 patients in 30 episodes.
+    values = np.random.default_rng(4).normal(size=30) / 9
+    many, few = np.arange(30), np.arange(30) % 3
+    for who in (draws(many, few), draws(few, many)):
+        estimate = clustered_mean(values, who, scale=DIFFERENCE_SCALE)
+        reach = stats.t.ppf(0.975, 2) * estimate.standard_error
+        assert estimate.high - estimate.mean == pytest.approx(reach)
+
+
+def test_one_patient_with_nearly_all_the_weight_leaves_the_whole_scale():
+    # The other answers one of 200 questions; what they differ by is known of two patients alone.
+    patients, values = np.repeat([0, 1], [199, 1]), np.tile([0.3, 0.31], 100)
+    estimate = clustered_mean(values, draws(patients, np.arange(200)), scale=DIFFERENCE_SCALE)
+    assert estimate.standard_error < 0.01
+    assert (estimate.low, estimate.high) == (-1.0, 1.0)
+
+
 def test_standard_error_equals_the_double_sum_over_pairs():
     rng = np.random.default_rng(3)
     for _ in range(20):
@@ -190,6 +208,13 @@ def test_findings_with_few_patients_weigh_as_much_as_others_and_widen_the_interv
     assert clustered_mean(values, who).low == 0.0
 
 
+def test_a_finding_weighs_as_much_as_it_is_asked_about():
+    patients, labels = np.arange(100) % 20, np.repeat([0, 1], [90, 10])
+    patients[90:] = 20, 21, 20, 21, 20, 21, 20, 21, 20, 21
+    perfect = clustered_mean(np.ones(100), draws(patients, np.arange(100) % 5, labels))
+    assert perfect.low == pytest.approx(1 - unseen_fraction([20, 2], [0.9, 0.1]))
+
+
 @pytest.mark.parametrize("patients", [[3, 40, 400], [7, 7, 9], [1, 1, 1000]])
 def test_no_kinds_that_all_patients_can_miss_stand_for_more(patients):
     shares = [0.2, 0.3, 0.5]
@@ -221,6 +246,11 @@ def test_mean_over_sites_weighs_sites_equally_and_adds_variances():
     assert (pooled.low, pooled.high) == pytest.approx((0.65, 0.75))
     assert pooled.standard_error == pytest.approx(0.025)
     assert (pooled.patients, pooled.episodes) == (5050, 400)
+
+
+def test_an_interval_that_ends_at_zero_does_not_exclude_it():
+    for low, high, excludes in ((0.0, 0.2, False), (-0.2, 0.0, False), (0.1, 0.2, True)):
+        assert Estimate(0.1, low, high, 0.05, 12, 200).excludes_zero == excludes
 
 
 def test_mean_over_one_site_is_that_site():

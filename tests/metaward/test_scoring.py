@@ -19,6 +19,13 @@ def test_area_under_the_curve_agrees_with_scikit_learn():
     assert auroc_scores(probabilities, truth).mean() == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_rare_class_counts_for_as_much_of_the_area_as_a_frequent_one():
+    truth = np.repeat(np.arange(3), [30, 6, 2])
+    probabilities = np.random.default_rng(2).dirichlet(np.ones(3), 38)
+    expected = roc_auc_score(truth, probabilities, multi_class="ovr", average="macro")
+    assert auroc_scores(probabilities, truth).mean() == pytest.approx(expected, abs=1e-6)
+
+
 def test_what_has_become_certain_is_still_ranked():
     """Differences of 40 and more round a probability to 1; they still say which image is surer."""
     logits = torch.tensor([[60.0, 0.0], [50.0, 0.0], [45.0, 0.0], [40.0, 0.0]])

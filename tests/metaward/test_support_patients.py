@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from metaward.clustered_variance import Draws, variance_of_mean
+from metaward.clustered_variance import Draws, SupportRole, support_role, variance_of_mean
 from metaward.intervals import Estimate, clustered_mean
 
 WAYS, PATIENTS, FEATURES, EPISODES, QUERIES = 3, 20, 4, 60, 5
@@ -65,6 +65,32 @@ def test_who_is_in_every_support_shows_no_difference_and_leaves_no_freedom():
     estimate = clustered_mean(np.tile([1.0, 0.0], 20), draws)
     assert draws.effective_patients == pytest.approx(1.0)
     assert (estimate.low, estimate.high) == (0.0, 1.0)
+
+
+def test_who_is_in_every_support_adds_nothing_to_what_the_others_do():
+    rng = np.random.default_rng(2)
+    patients, episodes = np.tile(np.arange(10), 6), np.repeat(np.arange(6), 10)
+    others, residuals = rng.integers(20, 24, (6, 2)), rng.normal(size=60)
+    always = np.column_stack([np.full(6, 99), others])
+    labels = np.zeros(60, int)
+    without = support_role(residuals, Draws(patients, episodes, labels, others))
+    with_one = support_role(residuals, Draws(patients, episodes, labels, always))
+    assert with_one.influence.tolist() == [*without.influence, 0.0]
+    assert with_one.luck == pytest.approx(without.luck, rel=1e-12)
+
+
+def test_roles_that_cancel_never_narrow_an_interval_below_that_of_queries_and_episodes():
+    """Who is hard to recognise and good to adapt on hardly moves the mean of these episodes."""
+    rng = np.random.default_rng(0)
+    patients, episodes = np.tile(np.arange(20), 30), np.repeat(np.arange(30), 20)
+    supports, hard = rng.integers(0, 20, (30, 2)), rng.normal(size=20)
+    values = hard[patients] - np.repeat(hard[supports].mean(axis=1), 20)
+    draws, residuals = (
+        Draws(patients, episodes, np.zeros(600, int), supports),
+        values - values.mean(),
+    )
+    nobody = SupportRole(np.arange(20), np.zeros(20), 0.0)
+    assert variance_of_mean(residuals, draws) == variance_of_mean(residuals, draws, nobody)
 
 
 def hospital(rng: np.random.Generator, shots: int) -> tuple[np.ndarray, Draws]:
