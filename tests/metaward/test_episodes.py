@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metaward.episodes import sample_episode, sample_indices, sample_support, usable_labels
+from metaward.episodes import (
+    sample_episode,
+    sample_indices,
+    sample_support,
+    usable_labels,
+    ways_within,
+)
 from metaward.errors import ConfigError, DataError
 from metaward.evaluation_design import EvaluationPlan, design_for
 from metaward.tasks import Task
@@ -177,6 +183,29 @@ def test_a_support_set_may_use_every_patient() -> None:
     assert support.labels.tolist() == [0, 0, 0, 1, 1, 1]
 
 
+def test_one_patient_with_enough_images_is_a_support_set_alone() -> None:
+    task = task_of({"a": {0: 3}, "b": {1: 3}, "c": {2: 2, 3: 1, 4: 1}, "short": {5: 2}})
+    assert ways_within(task, 9, n_shot=3, n_query=0) == 3
+    support = sample_support(task, n_way=3, n_shot=3, rng=np.random.default_rng(0))
+    assert support.images.shape == (9, 1, 4, 4)
+
+
+def test_every_class_and_image_has_its_turn_in_a_support_set_alone() -> None:
+    task = task_of({name: {10 * i + p: 2 for p in range(3)} for i, name in enumerate("abc")})
+    rng = np.random.default_rng(1)
+    drawn = [sample_support(task, n_way=2, n_shot=1, rng=rng).images for _ in range(100)]
+    seen = {image.numpy().tobytes() for images in drawn for image in images}
+    assert seen == {image.numpy().tobytes() for image in task.take(np.arange(18))}
+
+
+def test_a_draw_that_does_not_work_out_is_made_again() -> None:
+    """Each patient has two or three labels; two draws in three put somebody needed on the wrong side."""
+    chain = {"a": (0, 1, 2), "b": (1, 2, 3), "c": (2, 3, 0)}
+    task = task_of({name: dict.fromkeys(patients, 1) for name, patients in chain.items()})
+    for seed in range(20):
+        sample_indices(task, n_way=3, n_shot=2, n_query=1, rng=np.random.default_rng(seed))
+
+
 def test_every_class_and_patient_has_its_turn() -> None:
     task = task_of({name: {10 * i + p: 1 for p in range(4)} for i, name in enumerate("abcd")})
     rng = np.random.default_rng(1)
@@ -184,6 +213,30 @@ def test_every_class_and_patient_has_its_turn() -> None:
     for _ in range(100):
         seen |= set(sample_indices(task, n_way=2, n_shot=1, n_query=1, rng=rng).query.tolist())
     assert seen == set(range(16))
+
+
+def test_every_image_of_a_patient_has_its_turn() -> None:
+    task, rng = two_labels(n_patients=2, n_images=3), np.random.default_rng(1)
+    seen: set[int] = set()
+    for _ in range(50):
+        seen |= set(sample_indices(task, n_way=2, n_shot=1, n_query=1, rng=rng).support.tolist())
+    assert seen == set(range(12))
+
+
+def test_what_is_usable_is_known_for_each_number_of_shots_and_queries_by_itself() -> None:
+    task = task_of({"a": dict.fromkeys(range(2), 1), "b": dict.fromkeys(range(10, 13), 1)})
+    asked = [(1, 1), (1, 2), (2, 1), (2, 2), (1, 1)]
+    found = [len(usable_labels(task, n_shot=shot, n_query=query)) for shot, query in asked]
+    assert found == [2, 1, 1, 0, 2]
+
+
+def test_the_number_of_a_class_in_an_episode_says_nothing_of_its_label() -> None:
+    task, rng = two_labels(4), np.random.default_rng(0)
+    orders = {
+        tuple(sample_indices(task, n_way=2, n_shot=1, n_query=1, rng=rng).classes.tolist())
+        for _ in range(20)
+    }
+    assert orders == {(0, 1), (1, 0)}
 
 
 def test_images_are_standardised_one_by_one() -> None:

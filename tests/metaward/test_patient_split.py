@@ -23,8 +23,13 @@ def test_patients_are_shared_out_as_shots_are_to_queries(
 
 
 def test_who_is_bound_stays_on_that_side_and_the_rest_change_places_if_need_be() -> None:
-    images = {0: 1, 1: 1, 2: 9, 3: 1}
+    images = {0: 1, 1: 1, 2: 8, 3: 1}
     assert two_sides(images, [3], [2, 1], [0], n_shot=2, n_query=9) == ([3, 1], [2, 0])
+
+
+def test_as_many_images_as_are_asked_for_are_enough_on_either_side() -> None:
+    assert two_sides({0: 1, 1: 5, 2: 5}, [], [0, 1, 2], [], n_shot=1, n_query=5) == ([0], [1, 2])
+    assert two_sides({0: 5, 1: 5, 2: 1}, [], [0, 1, 2], [], n_shot=5, n_query=1) == ([0, 1], [2])
 
 
 @given(FEW, st.integers(1, 8), st.integers(1, 8))
