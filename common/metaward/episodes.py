@@ -38,6 +38,22 @@ class Examples:
         """Number of tasks; None for one without an axis of tasks."""
         return len(self.labels) if self.labels.ndim == 2 else None
 
+    def require_every_class(self) -> None:
+        """Check that a support set of one task has an image of each class.
+
+        Raises:
+            DataError: A class has none: nothing is known of it.
+        """
+        missing = sorted(set(range(self.n_way)) - set(self.labels.tolist()))
+        if missing:
+            raise DataError(
+                f"a support set without an image of {len(missing)} of its {self.n_way} classes "
+                f"(label {missing[0]})",
+                expected="an image of each class",
+                where="adapting to a support set",
+                next_step="Label an image of each, or number the classes that have one from 0.",
+            )
+
 
 @dataclass(frozen=True)
 class EpisodeIndices:

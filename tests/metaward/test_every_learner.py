@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from metaward.adapt_settings import AdaptSettings
 from metaward.arrays import Arrays, Tensors, to_arrays, to_tensors
 from metaward.config import Settings
-from metaward.episodes import sample_episode
+from metaward.episodes import Examples, sample_episode
+from metaward.errors import DataError
 from metaward.learner_settings import (
     AnilSettings,
     FedAvgSettings,
@@ -203,6 +204,19 @@ def test_an_answer_depends_on_no_other_query(learner: LearnerSettings) -> None:
     torch.testing.assert_close(classify(images.flip(0)).flip(0), together, rtol=1e-7, atol=1e-9)
     alone = torch.cat([classify(image[None]) for image in images])
     torch.testing.assert_close(alone, together, rtol=1e-7, atol=1e-9)
+
+
+@every_learner
+def test_a_class_without_an_image_is_a_sentence_and_not_answers_that_are_no_numbers(
+    learner: LearnerSettings,
+) -> None:
+    (body, _), theta, episode = conv_body(), float64_theta(learner), random_episode()
+    whole = episode.support
+    kept = whole.labels != 1
+    with_a_gap = Examples(whole.images[kept], whole.labels[kept], whole.n_way)
+    found = rf"without an image of 1 of its {WAYS} classes \(label 1\); expected an image of each"
+    with pytest.raises(DataError, match=found):
+        build_learner(learner).adapt(body, theta, with_a_gap)
 
 
 @every_learner

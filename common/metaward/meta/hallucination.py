@@ -228,6 +228,7 @@ class Hallucination(Learner):
 
     def adapt(self, body: Body, theta: Tensors, support: Examples) -> Classifier:
         """Take class means; see :class:`metaward.meta.learner.Learner`."""
+        support.require_every_class()
         s, generator = self.settings, torch.Generator().manual_seed(SEED_AT_A_NEW_SITE)
         noise = torch.randn(s.n_generated, s.latent_size, generator=generator)
         with torch.no_grad():

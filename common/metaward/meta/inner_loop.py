@@ -131,7 +131,11 @@ def adapt_on_support(
     """Make a head from the support set, then fine-tune body and head on it.
 
     Mini-batches come in an order that is always the same: equal supports give equal classifiers.
+
+    Raises:
+        DataError: A class has no image.
     """
+    support.require_every_class()
     with torch.no_grad():
         features = body.apply_with(theta, support.images)
         head = first_head(settings.head, features, support.labels, support.n_way)

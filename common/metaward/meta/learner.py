@@ -59,7 +59,8 @@ class Learner(Protocol):
     def adapt(self, body: Body, theta: Tensors, support: Examples) -> Classifier:
         """Return a classifier for the classes of ``support``; ``theta`` is left as it is.
 
-        Each of its ``n_way`` classes has an image: of one without, answers are no numbers.
+        Raises:
+            DataError: One of the ``n_way`` classes has no image.
         """
         ...
 

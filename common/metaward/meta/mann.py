@@ -197,7 +197,8 @@ class Mann(Learner):
         """Read the support set once; see :class:`metaward.meta.learner.Learner`.
 
         Raises:
-            DataError: The support set has more classes than theta has slots for labels.
+            DataError: The support set has more classes than theta has slots for labels, or none of
+                the images of one.
         """
         if support.n_way > self.settings.n_way:
             raise DataError(
@@ -206,6 +207,7 @@ class Mann(Learner):
                 where="learner mann",
                 next_step="Choose fewer classes, or a study with a greater learner.n_way.",
             )
+        support.require_every_class()
         with torch.no_grad():
             in_order = _reordered(support, reading_order(support))
             _, read = read_sequences(body, theta, [in_order], self.settings)

@@ -98,6 +98,7 @@ class Matching(Learner):
 
     def adapt(self, body: Body, theta: Tensors, support: Examples) -> Classifier:
         """Keep the support set's features; see :class:`metaward.meta.learner.Learner`."""
+        support.require_every_class()
         support = in_canonical_order(support)
         with torch.no_grad():
             seen = body.apply_with(theta, support.images)

@@ -97,6 +97,7 @@ class MetaSgd(Learner):
 
     def adapt(self, body: Body, theta: Tensors, support: Examples) -> Classifier:
         """Take ``inner_steps`` steps at the learned rates, as in training."""
+        support.require_every_class()
         shared = body_leaves(theta)
         start = start_of(body, shared, support, self.settings.head)
         batches = [support] * self.settings.inner_steps

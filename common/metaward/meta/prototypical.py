@@ -165,6 +165,7 @@ class Prototypical(Learner):
 
     def adapt(self, body: Body, theta: Tensors, support: Examples) -> Classifier:
         """Take the mean feature of each class; see :class:`metaward.meta.learner.Learner`."""
+        support.require_every_class()
         with torch.no_grad():
             features = body.apply_with(theta, support.images)
             head = class_head(features, support, self.settings)

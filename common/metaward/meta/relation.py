@@ -169,6 +169,7 @@ class Relation(Learner):
 
     def adapt(self, body: Body, theta: Tensors, support: Examples) -> Classifier:
         """Make the map of each class; see :class:`metaward.meta.learner.Learner`."""
+        support.require_every_class()
         with torch.no_grad():
             classes = class_maps(body.maps_with(theta, support.images), support, self.settings)
         return self.classifier(body, theta, {"classes": classes})

@@ -122,6 +122,7 @@ class Siamese(Learner):
 
     def adapt(self, body: Body, theta: Tensors, support: Examples) -> Classifier:
         """Keep the support set's features; see :class:`metaward.meta.learner.Learner`."""
+        support.require_every_class()
         with torch.no_grad():
             seen = body.apply_with(theta, support.images)
         return self.classifier(body, theta, kept_features(seen, support.labels, support.n_way))
