@@ -124,6 +124,12 @@ def test_one_image_in_two_label_folders_is_a_contradiction() -> None:
     assert join.summary.contradictions == (Contradiction((), ("sick", "well"), 1),)
 
 
+def test_a_contradiction_names_the_rows_of_every_copy() -> None:
+    files = [_file("a", instance="1"), _file("b", instance="1")]
+    join = join_labels(files, _table(("a", "x"), ("b", "x"), ("b", "y")), key="path")
+    assert join.summary.contradictions == (Contradiction((2, 3, 4), ("x", "y"), 1),)
+
+
 def test_a_copy_is_used_once() -> None:
     files = [_file("a", instance="1"), _file("b", instance="1")]
     join = join_labels(files, _table(("1", "x")), key="sop_instance_uid")

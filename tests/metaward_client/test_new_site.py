@@ -23,7 +23,7 @@ from metaward.learner_settings import (
     SiameseSettings,
 )
 from metaward.meta.compose import build_learner, initial_parameters
-from metaward.model_artefact import ModelCard, save_model
+from metaward.model_artefact import ModelCard, load_model, save_model
 from metaward.models.body import build_body
 from metaward.privacy_statement import PrivacyStatement
 from metaward.study import ModelSettings, Study
@@ -42,6 +42,17 @@ def test_a_run_is_compared_with_each_baseline_it_trained_and_two_untrained_ones(
     assert names == ["meta", "fedavg", "pooled", "local", "random"]
     assert [summary.name for summary in chosen.summaries] == names
     assert "prototypical network" in chosen.summaries[0].description
+
+
+def test_each_baseline_adapts_from_its_own_parameters_in_its_own_way(tiny_run: TinyRun) -> None:
+    chosen = {method.name: method for method in candidates(tiny_run.path).methods}
+    folders = {"meta": "model", "fedavg": "baselines/fedavg", "pooled": "baselines/pooled"}
+    for name, folder in folders.items():
+        trained = load_model(tiny_run.path / folder)
+        assert chosen[name].learner == trained.card.learner
+        assert trained.card.learner != FedAvgSettings()  # or this would say nothing
+        for leaf, values in trained.theta.items():
+            np.testing.assert_array_equal(chosen[name].theta[leaf], values)
 
 
 def test_a_model_alone_is_compared_with_the_two_untrained_ones(tiny_run: TinyRun) -> None:
@@ -135,6 +146,7 @@ def test_the_report_says_which_site_which_model_and_when(tiny_run: TinyRun) -> N
         "tiny at valley",
         False,
     )
+    assert (report.method, report.baseline) == ("meta", "local")
     assert report.provenance.seeds == {"evaluation": 8, "training": 3}
     assert report.provenance.started == "2026-01-02T00:00:00+00:00"
     assert report.provenance.model_sha256 == tiny_run.report["provenance"]["model_sha256"]
