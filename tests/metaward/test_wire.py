@@ -14,6 +14,7 @@ from metaward.errors import ProtocolError
 from metaward.privacy_promise import PrivacyPromise
 from metaward.study import Study
 from metaward.wire import (
+    MAX_STUDY_BYTES,
     RecordsError,
     RoundOrder,
     SiteRefusal,
@@ -187,6 +188,15 @@ def test_unknown_missing_or_mistyped_records_and_keys_are_refused(content: Recor
 def test_a_study_that_cannot_be_read_is_refused(text: object) -> None:
     with pytest.raises(RecordsError, match="study"):
         decode_order(with_config(an_order(), "order", study=text), lambda _: SPEC)
+
+
+def test_a_study_that_is_too_long_is_refused_also_where_it_could_be_read() -> None:
+    def padded(length: int) -> RecordDict:
+        return with_config(an_order(), "order", study=STUDY.model_dump_json().ljust(length))
+
+    assert decode_order(padded(MAX_STUDY_BYTES), lambda _: SPEC).study == STUDY
+    with pytest.raises(RecordsError, match="at most 65536 characters"):
+        decode_order(padded(MAX_STUDY_BYTES + 1), lambda _: SPEC)
 
 
 def raw(

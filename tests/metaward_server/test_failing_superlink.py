@@ -106,6 +106,19 @@ def test_a_superlink_that_cannot_say_who_is_there_is_asked_again(connected: Any)
     assert list(GuardedGrid(flowers_own, poll_s=0.01).get_node_ids()) == [1, 2, 3]
 
 
+def test_a_superlink_that_fails_again_later_is_said_again(
+    connected: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    flowers_own = connected({})
+    superlink = flowers_own.__dict__["_client"]
+    works, grid = superlink.GetNodes, GuardedGrid(flowers_own, poll_s=0.01)
+    for times_said in (1, 2):
+        superlink.__dict__["GetNodes"] = works
+        failing(superlink, "GetNodes", 500, times=2)
+        assert list(grid.get_node_ids()) == [1, 2, 3]
+        assert caplog.text.count("the SuperLink failed") == times_said
+
+
 def test_a_part_of_an_order_that_the_superlink_could_not_store_is_pushed_again(
     connected: Any,
 ) -> None:

@@ -1,9 +1,11 @@
 """Each reply is taken by itself: strangers' bytes end no study and spoil no other's reply."""
 
 import json
+import queue
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 
 from metaward.study import Study
 from metaward_server import app as server_app
-from metaward_server import study_run
+from metaward_server import bounded_replies, guarded_grid, study_run
 from metaward_server.admission import UNREADABLE_REPLY
 from metaward_server.app import app
 from metaward_server.guarded_grid import GuardedGrid
@@ -176,6 +178,28 @@ def test_the_wait_ends_at_the_deadline_or_when_all_have_answered(
     began = time.monotonic()
     assert len(grid.send_and_receive(orders(), timeout=600.0)) == 3
     assert time.monotonic() - began < 60
+
+
+def test_after_each_reply_what_is_left_of_the_time_is_waited_and_not_all_of_it_again(
+    scripted_grid: Any, honest_node: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, waited = [1000.0], []
+
+    class QueueOfAnHour(queue.SimpleQueue[Any]):
+        """An hour goes by with each reply."""
+
+        def get(self, block: bool = True, timeout: float | None = None) -> Any:
+            waited.append(timeout)
+            now[0] += 3600.0
+            return super().get(block, 60.0)
+
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep)
+    monkeypatch.setattr(guarded_grid, "time", clock)
+    monkeypatch.setattr(bounded_replies, "time", clock)
+    monkeypatch.setattr(guarded_grid, "queue", SimpleNamespace(SimpleQueue=QueueOfAnHour))
+    grid = GuardedGrid(scripted_grid(dict.fromkeys((1, 2, 3), honest_node)), poll_s=0.01)
+    assert len(grid.send_and_receive(orders(), timeout=9000.0)) == 3
+    assert waited == [9000.0, 5400.0, 1800.0]
 
 
 def test_a_late_reply_is_found_at_a_later_look(scripted_grid: Any, honest_node: Any) -> None:
