@@ -5,8 +5,15 @@ import pytest
 
 from metaward.errors import ConfigError
 from metaward.progress import RoundEvent
-from metaward.report.assemble import evaluation_rows, pooled_rows, training_round
+from metaward.report.assemble import (
+    comparison_rows,
+    evaluation_rows,
+    pooled_rows,
+    site_summary,
+    training_round,
+)
 from metaward.report.schema import PooledRow, read_report_json, write_report_json
+from metaward.tasks import Task
 from report_cases import synthetic_evaluation, synthetic_report
 
 
@@ -32,6 +39,52 @@ def test_the_mean_weighs_hospitals_equally(report):
     assert pooled.mean == pytest.approx(sum(both) / 2)
     assert pooled.worst_site == "st-anne-children"
     assert report.pooled_row("meta", 20).sites == ("riverside",)
+
+
+def test_an_area_is_compared_and_averaged_as_an_area():
+    sites = [synthetic_evaluation(name, seed=i) for i, name in enumerate(("north", "south"))]
+    areas = [site.estimate("meta", 5, "auroc").mean for site in sites]
+    gains = [site.difference("meta", "local", 5, "auroc").mean for site in sites]
+    assert abs(gains[0] - sites[0].difference("meta", "local", 5).mean) > 0.01
+    rows = comparison_rows(sites, method="meta", references=["local"])
+    found = {row.site: row.difference for row in rows if (row.shots, row.metric) == (5, "auroc")}
+    assert found == pytest.approx({"north": gains[0], "south": gains[1], None: sum(gains) / 2})
+    pooled = [
+        row for row in pooled_rows(sites, ["meta"]) if (row.shots, row.metric) == (5, "auroc")
+    ]
+    assert [row.mean for row in pooled] == pytest.approx([sum(areas) / 2])
+    assert pooled[0].worst_mean == pytest.approx(min(areas))
+
+
+def test_guessing_is_right_once_in_the_classes_and_gives_half_of_an_area(report):
+    chances = {(row.site, row.metric): row.chance for row in report.evaluation}
+    assert chances == {
+        ("riverside", "accuracy"): 1 / 5,
+        ("riverside", "auroc"): 1 / 2,
+        ("st-anne-children", "accuracy"): 1 / 3,
+        ("st-anne-children", "auroc"): 1 / 2,
+    }
+
+
+def test_a_hospital_is_summed_up_by_its_images_and_by_its_patients():
+    task = Task(
+        site="north",
+        images=np.zeros((6, 1, 4, 4), np.float32),
+        labels=np.array([0, 0, 0, 1, 1, 1]),
+        patients=np.array([1, 1, 2, 2, 2, 2]),
+        label_names=("a", "b"),
+    )
+    site = site_summary(task, held_out=True)
+    assert (site.images, site.patients) == (6, 2)
+    assert [(label.name, label.images, label.patients) for label in site.labels] == [
+        ("a", 3, 2),
+        ("b", 3, 1),
+    ]
+
+
+def test_updates_refused_in_a_round_are_counted_over_all_reasons():
+    event = RoundEvent(0, 1, 9, 5, {"norm": 3, "size": 1}, False, 0.5, 2.0)
+    assert training_round(event).refused == 4
 
 
 def test_json_comes_back_as_it_was_written(report, tmp_path):

@@ -9,6 +9,7 @@ from metaward.report.answer import answer
 from metaward.report.html import render_html
 from metaward.report.schema import TrainingRound
 from metaward.report.terminal import print_report
+from metaward.report.wording import percent, percent_interval
 from report_cases import handmade, synthetic_evaluation, synthetic_report
 
 
@@ -45,6 +46,11 @@ def test_a_difference_whose_interval_holds_zero_is_not_called_a_gain():
     assert said.sentence.endswith("a difference of +2 points (\u22123 to +7), which may be chance.")
 
 
+def test_an_interval_that_ends_at_zero_says_neither_gain_nor_loss():
+    for difference in ((2, 0, 4), (-2, -4, 0)):
+        assert answer(handmade((57, 52, 62), (55, 51, 59), difference)).verdict == "unclear"
+
+
 def test_a_baseline_that_wins_is_named_the_better_choice():
     extra = [("fedavg", (-3, -5, -1))]
     said = answer(handmade((71, 67, 75), (55, 51, 59), (16, 12, 20), extra=extra))
@@ -73,10 +79,38 @@ def test_one_image_is_singular_and_the_nearest_shot_count_speaks():
     assert said.sentence.startswith("With 1 labelled image per finding,")
 
 
+def test_of_two_shot_counts_as_near_the_smaller_one_speaks():
+    evaluation = synthetic_evaluation("riverside", shots=(3, 7))
+    assert answer(synthetic_report((evaluation,))).shots == 3
+
+
 def test_several_hospitals_are_averaged_and_the_worst_is_named(report):
     said = answer(report)
     assert "on average over the 2 hospitals that took no part in the training" in said.sentence
-    assert any(text.startswith("It did worst at st-anne-children: ") for text in said.more)
+    worst = report.row("st-anne-children", "meta", 5)
+    figures = f"{percent(worst.mean, 0)}% ({percent_interval(worst.ci95, 0)})"
+    assert f"It did worst at st-anne-children: {figures}." in said.more
+    assert (
+        "Each case is one of 3 to 5 findings, depending on the hospital; guessing would be right "
+        "in 20% to 33%." in said.more
+    )
+
+
+def test_the_slowest_hospital_says_how_long_a_model_takes(report):
+    took = {"riverside": 0.2, "st-anne-children": 3.0}
+    rows = tuple(
+        row.model_copy(update={"adapt_seconds": took[row.site]}) for row in report.evaluation
+    )
+    assert "took 3.0 s (median)" in answer(report.model_copy(update={"evaluation": rows})).more[-1]
+
+
+def test_each_other_method_is_compared_once(report):
+    said = answer(report)
+    compared = [text for text in said.more if text.startswith("Compared with ")]
+    assert [text.split(":")[0] for text in compared] == [
+        "Compared with FedAvg + fine-tune",
+        "Compared with Random start",
+    ]
 
 
 def test_rounds_that_did_not_count_are_said_beside_the_answer():
@@ -120,6 +154,23 @@ def test_the_terminal_starts_with_the_answer_and_fits_in_eighty_columns(report):
     assert "NOT PRIVATE" in text
     assert "synthetic" in text
     assert "Not measured: st-anne-children, 20 images" in text
+
+
+def test_the_terminal_gives_each_method_its_own_column(report):
+    text = printed(report, width=200)
+    head = next(line for line in text.splitlines() if line.startswith("hospital "))
+    line = next(line for line in text.splitlines() if line.split()[:2] == ["riverside", "1"])
+    for method in report.methods:
+        row = report.row("riverside", method.name, 1)
+        low, high = (percent(end, 0) for end in row.ci95)
+        at = line.index(f"{percent(row.mean, 0)} ({low}-{high})")
+        assert at == head.index(method.label)
+
+
+def test_the_terminal_says_where_a_mean_leaves_hospitals_out(report):
+    means = [line.split() for line in printed(report, width=200).splitlines() if "mean" in line]
+    assert ["mean", "(1", "of", "2)", "20"] in [words[:5] for words in means]
+    assert ["mean", "1"] in [words[:2] for words in means]
 
 
 def test_names_on_the_terminal_are_not_markup():

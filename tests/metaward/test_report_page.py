@@ -11,11 +11,16 @@ from rich.console import Console
 from metaward.privacy_statement import PrivacyStatement
 from metaward.progress import RoundEvent
 from metaward.report.assemble import training_round
-from metaward.report.html import render_html, write_report_html
+from metaward.report.html import difference_table, render_html, score_table, write_report_html
 from metaward.report.methods import BASELINES
 from metaward.report.svg import DASHES, MARKERS, SERIES
 from metaward.report.terminal import print_report
-from metaward.report.wording import percent, points
+from metaward.report.wording import (
+    percent,
+    percent_with_interval,
+    points,
+    points_with_interval,
+)
 from report_cases import METHODS, handmade, synthetic_evaluation, synthetic_report
 
 
@@ -94,6 +99,41 @@ def test_every_figure_of_the_report_is_on_the_page(report, page):
         assert site.name in text
     for fact in ("metaward simulate --seed 7", "0123abc", "ab" * 32, "torch 2.13.0", "1 min 35 s"):
         assert fact in text
+
+
+def test_each_cell_stands_under_its_method_and_the_best_of_a_row_is_marked(report):
+    of_label = {method.label: method.name for method in report.methods}
+    for metric in ("accuracy", "auroc"):
+        table = score_table(report, metric)
+        for row in table.rows:
+            found = [
+                report.pooled_row(of_label[label], row.shots, metric)
+                if row.is_mean
+                else report.row(row.site, of_label[label], row.shots, metric)
+                for label in table.columns
+            ]
+            means = [one.mean for one in found]
+            assert [cell.text for cell in row.cells] == [
+                percent_with_interval(one.mean, one.ci95) for one in found
+            ]
+            assert [cell.best for cell in row.cells] == [mean == max(means) for mean in means]
+
+
+def test_each_difference_stands_under_the_method_that_is_taken_off(report):
+    table = difference_table(report)
+    of_heading = {f"minus {method.label}": method.name for method in report.references}
+    for row in table.rows:
+        found = [
+            report.difference(None if row.is_mean else row.site, of_heading[heading], row.shots)
+            for heading in table.columns
+        ]
+        assert [cell.text for cell in row.cells] == [
+            points_with_interval(one.difference, one.ci95) for one in found
+        ]
+    assert [row.site for row in table.rows if row.is_mean] == [
+        *["Mean over 2 hospitals"] * 3,
+        "Only 1 of 2 hospitals",
+    ]
 
 
 def test_every_plot_says_in_words_what_it_shows(page):
