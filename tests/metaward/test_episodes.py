@@ -199,7 +199,7 @@ def test_every_class_and_image_has_its_turn_in_a_support_set_alone() -> None:
 
 
 def test_a_draw_that_does_not_work_out_is_made_again() -> None:
-    """Each patient has two or three labels; two draws in three put somebody needed on the wrong side."""
+    """Of these draws two in three put somebody on the wrong side who has another label too."""
     chain = {"a": (0, 1, 2), "b": (1, 2, 3), "c": (2, 3, 0)}
     task = task_of({name: dict.fromkeys(patients, 1) for name, patients in chain.items()})
     for seed in range(20):
