@@ -184,6 +184,12 @@ def test_unknown_missing_or_mistyped_records_and_keys_are_refused(content: Recor
         decode_update(content, SPEC)
 
 
+@pytest.mark.parametrize("changes", [{"more": 1}, {"round": None}, {"study": None}])
+def test_an_order_with_a_key_more_or_less_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(RecordsError, match="unknown or missing keys"):
+        decode_order(with_config(an_order(), "order", **changes), lambda _: SPEC)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"seeed": 1}', '{"rounds": 0}', "x" * 70_000, 7])
 def test_a_study_that_cannot_be_read_is_refused(text: object) -> None:
     with pytest.raises(RecordsError, match="study"):
