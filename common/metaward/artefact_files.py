@@ -99,7 +99,12 @@ def replacing(folder: Path) -> Iterator[Path]:
         old = folder.with_name(f".{folder.name}.{token}.old")
         if folder.exists():
             folder.rename(old)
-        fresh.rename(folder)
+        try:
+            fresh.rename(folder)
+        except BaseException:
+            if old.exists():
+                old.rename(folder)
+            raise
         if old.exists():
             shutil.rmtree(old)
     finally:
