@@ -55,6 +55,7 @@ def adapt(
     from metaward.model_artefact import load_model
     from metaward.private_file import whole_or_empty
     from metaward.run_directory import fresh_folder, model_folder
+    from metaward.terminal import printable
     from metaward_client.site import load_site
 
     artefact = load_model(model_folder(run_or_model))
@@ -80,7 +81,7 @@ def adapt(
             )
         card = AdaptedCard(
             site=loaded.name,
-            labels=task.label_names,
+            labels=tuple(map(printable, task.label_names)),
             adapted_on=tuple(np.bincount(support.labels.numpy()).tolist()),
             most=shots,
             seed=seed,
@@ -107,7 +108,6 @@ def _print_card(card: "AdaptedCard", out: Path, took_s: float, console: "Console
         percent_with_interval,
         seconds,
     )
-    from metaward.terminal import printable
 
     total = sum(card.adapted_on)
     console.print(
@@ -119,7 +119,7 @@ def _print_card(card: "AdaptedCard", out: Path, took_s: float, console: "Console
         table.add_column("right, of patients left out", justify="right")
         table.add_column("% (95% interval)", justify="right")
     for row, (label, images) in enumerate(zip(card.labels, card.adapted_on, strict=True)):
-        cells = [escape(printable(label)), str(images)]
+        cells = [escape(label), str(images)]
         if card.check is not None:
             found = card.check.findings[row]
             cells += [

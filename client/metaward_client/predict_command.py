@@ -1,6 +1,7 @@
 """`metaward predict`: what an adapted model says of images that nobody has labelled."""
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 EXAMPLE = "Example:  metaward predict adapted-north /data/new --out predictions.csv"
 ROWS_SHOWN = 20
+UNDECIDED = "(undecided)"
+"""Where several findings have the highest score."""
 
 
 def register(app: typer.Typer) -> None:
@@ -43,7 +46,6 @@ def predict(
     from rich.console import Console
 
     from metaward.adapted_model import load_adapted
-    from metaward.private_file import write_private
     from metaward_client import prediction
 
     model = load_adapted(adapted)
@@ -53,7 +55,7 @@ def predict(
     with showing_progress(Console(stderr=True), "Reading") as on_progress:
         said = prediction.predict_files(model, found, on_progress=on_progress, workers=workers)
     if out is not None and said.named:
-        write_private(out, prediction.as_csv(said))
+        _write_new(out, prediction.as_csv(said))
     if as_json:
         typer.echo(json.dumps(prediction.as_json(said), indent=2))
     else:
@@ -71,6 +73,17 @@ def _require_new(out: Path) -> None:
             where=str(out),
             next_step="Choose another name with --out.",
         )
+
+
+def _write_new(out: Path, content: bytes) -> None:
+    """Write a file that is closed to other users, and was not there; whole or not at all."""
+    descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+    except BaseException:
+        out.unlink(missing_ok=True)
+        raise
 
 
 def _require_some(said: "Predictions", inputs: list[Path]) -> None:
@@ -101,7 +114,7 @@ def _print(said: "Predictions", out: Path | None, console: "Console") -> None:
         table = Table(Column("image", overflow="fold"), Column("finding", overflow="fold"))
         table.add_column("score", justify="right")
         for row in said.named[:ROWS_SHOWN]:
-            cells = (printable(row.path), printable(said.finding(row)))
+            cells = (printable(row.path), said.finding(row) or UNDECIDED)
             table.add_row(*map(escape, cells), f"{row.scores.max():.2f}")
         console.print(table)
         if len(said.named) > ROWS_SHOWN:
@@ -109,7 +122,7 @@ def _print(said: "Predictions", out: Path | None, console: "Console") -> None:
             console.print(f"and {more}: take --out or --json")
     counts = Counter(said.finding(row) for row in said.named)
     if counts:
-        parts = [f"{printable(label)} {n:,}" for label, n in counts.most_common()]
+        parts = [f"{label or UNDECIDED} {n:,}" for label, n in counts.most_common()]
         console.print(
             f"{counted(len(said.named), 'image')}: {', '.join(parts)}", markup=False, soft_wrap=True
         )

@@ -57,8 +57,9 @@ class Predictions:
     refused: Counter[RefusalReason]
 
     def finding(self, prediction: Prediction) -> str:
-        """Return the label with the highest score."""
-        return self.labels[int(prediction.scores.argmax())]
+        """Return the label with the highest score; nothing where several have it."""
+        highest = np.flatnonzero(prediction.scores == prediction.scores.max())
+        return self.labels[int(highest[0])] if len(highest) == 1 else ""
 
 
 @dataclass(frozen=True)

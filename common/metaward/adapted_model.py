@@ -24,7 +24,7 @@ from pydantic import Field, model_validator
 from scipy.special import softmax
 
 from metaward.arrays import Arrays, to_arrays, to_tensors
-from metaward.artefact_files import MAX_CARD_BYTES, read_bounded, refuse_tangled_yaml
+from metaward.artefact_files import read_bounded, refuse_tangled_yaml, write_durably
 from metaward.config import Settings, load_settings
 from metaward.episodes import Examples
 from metaward.errors import ConfigError
@@ -35,7 +35,6 @@ from metaward.model_artefact import ModelArtefact, load_model, save_model
 from metaward.models.body import build_body
 from metaward.parameter_file import MAX_HEADER_BYTES, parse_parameters
 from metaward.patterns import NAME, SHA256_OR_NOTHING
-from metaward.private_file import write_private
 from metaward.scoring import class_scores
 from metaward.study import SeedInt
 from metaward.tasks import standardise
@@ -43,6 +42,8 @@ from metaward.tasks import standardise
 MODEL_FOLDER = "model"
 KEPT_FILE = "adapted.safetensors"
 ADAPTED_CARD_FILE = "adapted.yaml"
+MOST_CARD_BYTES = 4 * 2**20
+"""A finding takes some 250 bytes."""
 MOST_VALUES = 2**28
 """Of all that is kept; a network of 512 filters has some ten million."""
 ADAPT_AGAIN = "Make it anew with `metaward adapt`."
@@ -144,9 +145,9 @@ def save_adapted(
     )
     folder.chmod(0o700)
     save_model(folder / MODEL_FOLDER, artefact.card, artefact.theta)
-    write_private(folder / KEPT_FILE, content)
+    write_durably(folder / KEPT_FILE, content, mode=0o600)
     text = yaml.safe_dump(written.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    write_private(folder / ADAPTED_CARD_FILE, text.encode())
+    write_durably(folder / ADAPTED_CARD_FILE, text.encode(), mode=0o600)
     return written
 
 
@@ -157,7 +158,7 @@ def load_adapted(folder: Path) -> AdaptedModel:
         ConfigError: A file is missing, too large or damaged, or does not belong to the others.
     """
     card_path, kept_path = folder / ADAPTED_CARD_FILE, folder / KEPT_FILE
-    refuse_tangled_yaml(_read(card_path, MAX_CARD_BYTES), card_path, next_step=ADAPT_AGAIN)
+    refuse_tangled_yaml(_read(card_path, MOST_CARD_BYTES), card_path, next_step=ADAPT_AGAIN)
     card = load_settings(card_path, AdaptedCard)
     content = _read(kept_path, 4 * card.n_values() + 8 + MAX_HEADER_BYTES)
     if hashlib.sha256(content).hexdigest() != card.kept_sha256:

@@ -112,9 +112,15 @@ def replacing(folder: Path) -> Iterator[Path]:
             shutil.rmtree(fresh)
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a file that is on the disk when this returns."""
-    with path.open("wb") as file:
+def write_durably(path: Path, content: bytes, *, mode: int = 0o666) -> None:
+    """Write a file that is on the disk when this returns.
+
+    Args:
+        path: The file.
+        content: All of it.
+        mode: Of a new file; the user's umask takes from it.
+    """
+    with open(path, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

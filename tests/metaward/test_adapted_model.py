@@ -26,6 +26,7 @@ from metaward.learner_settings import (
     MatchingSettings,
     PrototypicalSettings,
 )
+from metaward.left_out_check import FindingCheck, LeftOutCheck
 from metaward.meta.classifier import Classifier
 from metaward.meta.compose import initial_parameters
 from metaward.model_artefact import ModelArtefact, ModelCard, load_model
@@ -113,6 +114,23 @@ def change(card: Path, key: str, value: object) -> None:
     fields = yaml.safe_load(card.read_text())
     fields[key] = value
     card.write_text(yaml.safe_dump(fields))
+
+
+def test_a_thousand_findings_fit_into_a_card(tmp_path: Path) -> None:
+    names = tuple(f"finding {number}" for number in range(1000))
+    of_each = tuple(
+        FindingCheck(label=name, right=1, images=3, patients=3, share=1 / 3, ci95=(0.1, 0.9))
+        for name in names
+    )
+    check = LeftOutCheck(folds=3, findings=of_each, share=1 / 3, ci95=(0.3, 0.4))
+    images = torch.rand(1000, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    artefact = shared(LEARNERS[0])
+    seen = Examples(standardise(images), torch.arange(1000), n_way=1000)
+    changes = {"labels": names, "adapted_on": (1,) * 1000, "check": check}
+    save_adapted(
+        tmp_path, CARD.model_copy(update=changes), artefact, adapted_classifier(artefact, seen)
+    )
+    assert load_adapted(tmp_path).card.check == check
 
 
 def test_a_byte_that_changed_is_found(tmp_path: Path) -> None:

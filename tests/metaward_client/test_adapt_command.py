@@ -1,12 +1,20 @@
 """`metaward adapt`: from a shared model and a few labelled images to one that can be used."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
+from metaward.arrays import to_arrays
+from metaward.learner_settings import MannSettings
+from metaward.meta.compose import initial_parameters
+from metaward.model_artefact import ModelCard, save_model
+from metaward.privacy_statement import PrivacyStatement
+from metaward.study import ModelSettings, Study
+from metaward_client.site import load_site
 from metaward_sim.demo_data import write_demo
 from tiny_run import Finished, TinyRun, everything_in, metaward
 
@@ -106,6 +114,39 @@ def test_a_window_of_the_sites_settings_is_that_of_the_model(
     done = adapted(tiny_run, tmp_path / "site.yaml", tmp_path / "adapted", "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)["window"] == [40.0, 400.0]
+
+
+def test_findings_that_are_no_text_are_written_as_one(
+    tiny_run: TinyRun, newcomer: Path, tmp_path: Path
+) -> None:
+    """Folders are labels, and their names any bytes: of a code page, or made to harm."""
+    loaded = load_site(newcomer)
+    for number, image in enumerate(loaded.scan().images):
+        folder = os.fsencode(tmp_path) + (b"/site/gr\xfcn", b"/site/\x1b[31mred")[number % 2]
+        Path(os.fsdecode(folder)).mkdir(parents=True, exist_ok=True)
+        shutil.copy(loaded.config.data.root / image.file.path, os.fsdecode(folder))
+    done = adapted(tiny_run, tmp_path / "site", tmp_path / "adapted", "--json")
+    assert done.code == 0, done.err
+    assert sorted(json.loads(done.out)["labels"]) == [r"\x1b[31mred", r"gr\xfcn"]
+    image = next((tmp_path / "site").rglob("*red/*"))
+    said = metaward("predict", tmp_path / "adapted", image)
+    assert said.code == 0, said.err
+    assert "\x1b[31m" not in said.out
+
+
+def test_more_findings_than_a_model_has_slots_for_are_refused_and_leave_no_folder(
+    newcomer: Path, tmp_path: Path
+) -> None:
+    study = Study(
+        model=ModelSettings(filters=8, image_size=16, groups=2),
+        learner=MannSettings(n_way=2, n_shot=1, n_query=1, hidden=8, memory_rows=8),
+    )
+    theta = to_arrays(initial_parameters(study.model, study.learner, seed=0))
+    save_model(tmp_path / "model", ModelCard.of_study(study, PrivacyStatement()), theta)
+    out = tmp_path / "adapted"
+    done = metaward("adapt", tmp_path / "model", "--site", newcomer, "--out", out)
+    assert_refused(done, 3, "at most 2, the label slots that this model has")
+    assert not out.exists()
 
 
 def test_what_cannot_be_adapted_leaves_no_folder(tiny_run: TinyRun, tmp_path: Path) -> None:

@@ -5,11 +5,14 @@ import json
 import os
 import shutil
 import stat
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from metaward.adapted_model import load_adapted
+from metaward_client.prediction import Prediction, Predictions, as_csv, as_json
 from metaward_client.site import load_site
 from metaward_sim.demo_data import write_demo
 from tiny_run import Finished, TinyRun, metaward
@@ -163,3 +166,11 @@ def test_an_image_that_is_not_there_is_refused_before_any_is_read(
 def test_a_run_is_no_adapted_model(tiny_run: TinyRun, images: Path) -> None:
     done = metaward("predict", tiny_run.path, images)
     assert_refused(done, 2, "an adapted model", "metaward adapt --out")
+
+
+def test_where_several_findings_have_the_highest_score_none_is_named() -> None:
+    scores = [np.array([0.2, 0.4, 0.4]), np.array([0.2, 0.5, 0.3])]
+    rows = tuple(Prediction(f"{number}.dcm", "", row) for number, row in enumerate(scores))
+    said = Predictions(("a", "b", "c"), rows, Counter())
+    assert [row["finding"] for row in as_json(said)["predictions"]] == ["", "b"]
+    assert [line.split(",")[2] for line in as_csv(said).decode().split()[-2:]] == ["", "b"]
