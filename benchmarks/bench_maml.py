@@ -28,7 +28,6 @@ N_WAY, N_SHOT, N_QUERY, SIZE = 5, 5, 15, 28
 
 def measure(method: str, steps: int, repeats: int) -> dict[str, Any]:
     """Return peak memory and time of an episode, in this process."""
-    import numpy as np
     import torch
 
     from metaward.episodes import Episode, Examples
@@ -46,7 +45,7 @@ def measure(method: str, steps: int, repeats: int) -> dict[str, Any]:
         images = torch.randn(N_WAY * per_class, 1, SIZE, SIZE, generator=generator)
         return Examples(images, torch.arange(N_WAY).repeat_interleave(per_class), N_WAY)
 
-    episode = Episode(draw(N_SHOT), draw(N_QUERY), np.arange(N_WAY * N_QUERY))
+    episode = Episode(draw(N_SHOT), draw(N_QUERY))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds = []
     for _ in range(repeats):

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 
 from metaward.episodes import Episode, Examples
@@ -29,8 +28,7 @@ def episodes_of(case: Case, meta_batch: int = META_BATCH, device: str = "cpu") -
         images = torch.randn(len(labels), 1, SIZE, SIZE, generator=generator)
         return Examples(images.to(device), labels.to(device), N_WAY)
 
-    queries = np.arange(N_WAY * N_QUERY)
-    return [Episode(examples(case.shots), examples(N_QUERY), queries) for _ in range(meta_batch)]
+    return [Episode(examples(case.shots), examples(N_QUERY)) for _ in range(meta_batch)]
 
 
 def in_float64(episodes: list[Episode]) -> list[Episode]:

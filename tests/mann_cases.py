@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 from metaward.arrays import Tensors
@@ -47,7 +46,7 @@ def random_sequence(labels: Sequence[int] = (0, 2, 1, 1, 0, 0, 2), seed: int = 1
 
 def random_episode(seed: int = 1) -> Episode:
     query = random_sequence((2, 0, 1), seed=seed + 100)
-    return Episode(random_sequence(seed=seed), query, np.arange(3))
+    return Episode(random_sequence(seed=seed), query)
 
 
 def followed_by(sequence: Examples, query: Examples, row: int) -> Examples:

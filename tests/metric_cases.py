@@ -47,7 +47,7 @@ def examples(rows: Sequence[Sequence[float]], labels: Sequence[int], n_way: int)
 
 
 def episode_of(support: Examples, query: Examples) -> Episode:
-    return Episode(support, query, np.arange(len(query.labels)))
+    return Episode(support, query)
 
 
 def at(w: float) -> Tensors:

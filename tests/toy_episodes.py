@@ -37,7 +37,7 @@ def pixels(values: Sequence[float], labels: Sequence[int]) -> Examples:
 
 def scalar_episode() -> Episode:
     """Return a support of 1 (class 0) and -1 (class 1), and a query of 1."""
-    return Episode(pixels([1.0, -1.0], [0, 1]), pixels([1.0], [0]), np.zeros(1, dtype=np.int64))
+    return Episode(pixels([1.0, -1.0], [0, 1]), pixels([1.0], [0]))
 
 
 def sigmoid(x: float) -> float:
@@ -85,7 +85,7 @@ def random_episode(seed: int = 5, side: int = 16) -> Episode:
         images = torch.randn(shape, generator=generator, dtype=torch.float64)
         return Examples(images, labels, WAYS)
 
-    return Episode(draw(), draw(), np.arange(WAYS * SHOTS))
+    return Episode(draw(), draw())
 
 
 def rearranged(examples: Examples, new_number: Sequence[int], order: Sequence[int]) -> Examples:

@@ -125,10 +125,7 @@ def episode_of(
     device: torch.device = CPU,
 ) -> Episode:
     """Return an episode of each class's drawings, in both as many of each; nobody drew twice."""
-    n_queries = len(query) * len(query[0])
-    return Episode(
-        _examples(support, device), _examples(query, device), query_patients=np.arange(n_queries)
-    )
+    return Episode(_examples(support, device), _examples(query, device))
 
 
 def _examples(drawings: list[NDArray[np.float32]], device: torch.device) -> Examples:

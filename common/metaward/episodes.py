@@ -72,15 +72,10 @@ class EpisodeIndices:
 
 @dataclass(frozen=True)
 class Episode:
-    """Support and query of one task, disjoint by patient.
-
-    Attributes:
-        query_patients: (n_way * n_query,) patient number of each query image, within the task.
-    """
+    """Support and query of one task, disjoint by patient."""
 
     support: Examples
     query: Examples
-    query_patients: NDArray[np.int64]
 
 
 def sample_episode(
@@ -94,7 +89,6 @@ def sample_episode(
     return Episode(
         support=_examples(task, drawn.support, n_way, n_shot),
         query=_examples(task, drawn.query, n_way, n_query),
-        query_patients=task.patients[drawn.query],
     )
 
 

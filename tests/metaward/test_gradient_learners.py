@@ -55,7 +55,7 @@ def sigmoid(x: float) -> float:
 
 def episode() -> Episode:
     query = pixels([1.0], [0])
-    return Episode(pixels(*SUPPORT), query, np.zeros(1, dtype=np.int64))
+    return Episode(pixels(*SUPPORT), query)
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def random_episode(seed: int) -> tuple[Body, dict[str, torch.Tensor], Episode]:
     def draw() -> Examples:
         return Examples(torch.randn(6, 1, 16, 16, generator=generator), labels, 3)
 
-    return body, body.initial_parameters(), Episode(draw(), draw(), np.arange(6))
+    return body, body.initial_parameters(), Episode(draw(), draw())
 
 
 @pytest.mark.usefixtures("float64")

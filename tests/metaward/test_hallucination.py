@@ -68,7 +68,7 @@ def random_episode(seed: int = 1) -> Episode:
         images = torch.rand(len(labels), 2, 1, 1, generator=generator, dtype=torch.float64)
         return Examples(images, labels, WAYS)
 
-    return Episode(draw(), draw(), np.arange(len(labels)))
+    return Episode(draw(), draw())
 
 
 def random_noise(seed: int = 2) -> torch.Tensor:
@@ -252,7 +252,7 @@ def test_neither_the_numbers_of_the_classes_nor_the_order_of_images_change_the_d
         labels = torch.tensor(new_number)[side.labels]
         return Examples(side.images[torch.tensor(order)], labels[torch.tensor(order)], WAYS)
 
-    changed = Episode(other(episode.support), other(episode.query), episode.query_patients)
+    changed = Episode(other(episode.support), other(episode.query))
     one, same = (hallucination.task_delta(BODY, theta, e, noise, SMALL) for e in (episode, changed))
     assert same.loss == pytest.approx(one.loss, rel=1e-9)
     for name in theta:

@@ -202,7 +202,6 @@ def test_neither_the_numbers_of_the_classes_nor_the_order_of_images_change_the_d
     other = Episode(
         rearranged(episode.support, new_number, order),
         rearranged(episode.query, new_number, order),
-        episode.query_patients,
     )
     given_settings = maml_of(inner_steps=2, inner_lr=0.3, checkpoint=checkpoint)
     one, same = (maml.task_delta(body, theta, e, given_settings) for e in (episode, other))

@@ -46,7 +46,7 @@ def task(n_labels: int = 3, per_label: int = 8, seed: int = 0) -> Task:
 def test_a_site_reads_each_support_in_an_order_drawn_by_its_own_generator() -> None:
     labels = torch.arange(3).repeat_interleave(2)
     side = Examples(torch.arange(6.0).view(6, 1, 1, 1), labels, 3)
-    episode = Episode(side, side, np.arange(6))
+    episode = Episode(side, side)
     drawn = [mann.in_random_order(episode, np.random.default_rng(seed)) for seed in range(8)]
     for one in drawn:
         assert sorted(one.support.images.flatten().tolist()) == list(range(6))

@@ -81,7 +81,7 @@ def drawn(
         form = (len(labels), model.channels, model.image_size, model.image_size)
         return Examples(torch.from_numpy(rng.standard_normal(form)), labels, N_WAY)
 
-    return [Episode(examples(n_shot), examples(n_query), np.empty(0)) for _ in range(n_tasks)]
+    return [Episode(examples(n_shot), examples(n_query)) for _ in range(n_tasks)]
 
 
 def mean_of(

@@ -230,7 +230,6 @@ def test_neither_the_numbers_of_the_classes_nor_the_order_of_images_change_the_d
     other = Episode(
         rearranged(episode.support, new_number, order),
         rearranged(episode.query, new_number, order),
-        episode.query_patients,
     )
     theta, given_settings = with_rates(body, leaves, seed=2), MetaSgdSettings(inner_steps=2)
     one, same = (meta_sgd.task_delta(body, theta, e, given_settings) for e in (episode, other))

@@ -58,7 +58,7 @@ def random_episode(seed: int = 5) -> Episode:
         images = torch.randn(shape, generator=generator, dtype=torch.float64)
         return Examples(images, labels, WAYS)
 
-    return Episode(draw(), draw(), np.arange(WAYS * SHOTS))
+    return Episode(draw(), draw())
 
 
 def relabelled(examples: Examples, new_number: Sequence[int]) -> Examples:
@@ -79,7 +79,7 @@ def test_the_delta_is_the_one_worked_by_hand() -> None:
     # Centres at 2w (of 1 and 3) and -w. Query at w, class 0: squared distances w^2 and 4 w^2,
     # so the loss is log(1 + exp(-3 w^2)) and its derivative -6 w sigmoid(-3 w^2).
     w = 0.4
-    episode = Episode(pixels([1, 3, -1], [0, 0, 1]), pixels([1], [0]), np.zeros(1, np.int64))
+    episode = Episode(pixels([1, 3, -1], [0, 0, 1]), pixels([1], [0]))
     theta = {"w": torch.tensor(w, dtype=torch.float64)}
     result = prototypical.task_delta(ScalarBody(), theta, episode)
     assert result.loss == pytest.approx(math.log1p(math.exp(-3 * w**2)), rel=1e-12)
@@ -129,7 +129,6 @@ def test_neither_the_numbers_of_the_classes_nor_the_order_of_images_change_the_d
     other = Episode(
         reordered(relabelled(episode.support, new_number), order),
         reordered(relabelled(episode.query, new_number), order),
-        episode.query_patients,
     )
     one, same = (prototypical.task_delta(body, theta, e) for e in (episode, other))
     assert same.loss == pytest.approx(one.loss, rel=1e-9)

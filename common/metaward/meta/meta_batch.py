@@ -18,7 +18,6 @@ task cannot fill the device. docs/algorithms.md has the figures.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
-import numpy as np
 import torch
 
 from metaward.arrays import Tensors
@@ -98,16 +97,12 @@ def mean_over_episodes(
 
     def of(leaves: Tensors, parts: TaskExamples) -> LocalResult:
         support, query = parts
-        return delta_of(leaves, Episode(support, query, query_patients=NOT_TOLD))
+        return delta_of(leaves, Episode(support, query))
 
     tasks = ((episode.support, episode.query) for episode in episodes)
     return mean_over_tasks(
         body, theta, tasks, of, apart=apart, passes_held=passes_held, at_once=at_once
     )
-
-
-NOT_TOLD = np.empty(0, dtype=np.int64)
-"""Whose the query images are: no delta depends on it."""
 
 
 def spread(theta: Tensors, n_tasks: int) -> Tensors:
