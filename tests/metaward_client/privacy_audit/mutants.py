@@ -252,6 +252,12 @@ def families_together(n: int, sample_rate: float, source: Normals) -> NDArray[np
     return np.flatnonzero(np.repeat(source.uniforms(n // 2), 2) < sample_rate)
 
 
+def two_who_avoid_each_other(n: int, sample_rate: float, source: Normals) -> NDArray[np.int64]:
+    numbers = source.uniforms(n)
+    numbers[1] = 1 - numbers[0]
+    return np.flatnonzero(numbers < sample_rate)
+
+
 # --- accounts
 
 

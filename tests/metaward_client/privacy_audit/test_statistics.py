@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from metaward_client.privacy.accountant import epsilon
 from metaward_client.privacy.clip_norm import NoiseShares, noise_shares
 from metaward_client.privacy.noise import NoiseSource
+from metaward_client.privacy.noised_sum import Normals
 from metaward_client.privacy.poisson import poisson_sample
 from metaward_client.privacy.terms import Relation
 from metaward_client.privacy_audit.findings import Verdict
@@ -68,9 +70,29 @@ def test_noise_that_is_missing_small_or_reused_is_caught(mutant: Release, patien
     assert noise_finding({"mutant": seen}).verdict is Verdict.FAIL
 
 
-def test_noise_that_is_two_per_cent_too_small_is_caught() -> None:
-    almost = mutants.Recipe(noise=lambda _n: 0.98)
+@pytest.mark.parametrize("size", [0.98, 1.02], ids=["small", "large"])
+def test_noise_that_is_two_per_cent_too_small_or_too_large_is_caught(size: float) -> None:
+    almost = mutants.Recipe(noise=lambda _n: size)
     assert not noise_seen(almost, known_sources(), STD, patients=0).sound
+
+
+def test_noise_of_the_claimed_size_that_is_not_normal_is_caught() -> None:
+    def even(records: NDArray[np.float64], source: Normals) -> NDArray[np.float64]:
+        return STD * math.sqrt(3) * (2 * source.uniforms(records.shape[2]) - 1)
+
+    seen = noise_seen(even, known_sources(), STD, patients=0)
+    assert seen.ratio == pytest.approx(1, abs=0.01)
+    assert not seen.sound
+
+
+def test_sources_that_all_start_alike_are_caught() -> None:
+    assert not noise_seen(PRODUCT, lambda: NoiseSource(bytes(32)), STD, patients=0).sound
+
+
+def test_noise_that_the_next_release_takes_away_again_is_caught() -> None:
+    signs = itertools.cycle([1.0, -1.0])
+    paired = mutants.Recipe(noise=lambda _n: next(signs))
+    assert not noise_seen(paired, lambda: NoiseSource(bytes(32)), STD, patients=0).sound
 
 
 def test_the_bits_of_adaptive_clipping_get_the_noise_that_pays_for_them() -> None:
@@ -102,8 +124,9 @@ def test_the_products_samples_are_poisson_samples() -> None:
         (mutants.shuffled_batches, "p_size"),
         (mutants.class_balanced, "p_units"),
         (mutants.families_together, "p_pairs"),
+        (mutants.two_who_avoid_each_other, "p_pairs"),
     ],
-    ids=["shuffled batches", "class balanced", "families together"],
+    ids=["shuffled batches", "class balanced", "families together", "avoiding each other"],
 )
 def test_samples_that_are_no_poisson_samples_are_caught(mutant: Sampler, by: str) -> None:
     seen = samples_seen(mutant, 0.2, known_sources()(), 4000)
