@@ -53,7 +53,10 @@ def test_what_is_not_finite_does_not_leave() -> None:
         release(asked(study=wild), twelve_patients, NoPrivacy(), os_noise())
 
 
-@pytest.mark.parametrize("leaf", [np.float32([np.nan]), np.float64([1.0]), np.int32([1])])
+@pytest.mark.parametrize("leaf", [
+    np.float32([np.nan]), np.float32([0.0, np.inf]), np.float32([-np.inf]), np.float64([1.0]),
+    np.int32([1]),
+])  # fmt: skip
 def test_only_finite_float32_passes_the_door(
     leaf: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,10 +12,12 @@ from metaward.learner_settings import ReptileSettings
 from metaward.meta.noised import NoisedWork
 from metaward.meta.reptile import Reptile
 from metaward.privacy_promise import PrivacyPromise
+from metaward_client.privacy.ledger import Ledger, Reservation, RoundId
 from metaward_client.privacy.noise import os_noise
 from metaward_client.privacy.policy import NoPrivacy
 from metaward_client.privacy.release import Released, release
-from private_site import STUDY, THETA, asked, block, dp_sgd, twelve_patients
+from metaward_client.privacy.round_memory import RoundMemory
+from private_site import STUDY, THETA, KnownSource, asked, block, dp_sgd, twelve_patients
 from release_cases import BOTH, Make, answer, content, never, state, with_learner
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_accountant")
@@ -183,3 +185,27 @@ def test_an_error_of_any_kind_after_the_noise_closes_the_round(
         answer(policy, study=study)
     with pytest.raises(PrivacyError, match="closed"):
         release(asked(study=study), never, policy, os_noise())
+
+
+def test_a_closed_round_leaves_the_norm_where_its_noised_sums_moved_it(
+    opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are charged, so the study's next round may go on from there."""
+
+    def broken(self: Reptile, body: Any, theta: Any, work: NoisedWork) -> Any:
+        from metaward.meta.noised import descend
+
+        descend(body, theta, [0, 1], work, lr=0.1, steps=1)
+        raise RuntimeError
+
+    monkeypatch.setattr(Reptile, "noised_delta", broken)
+    policy = opened(dp_sgd, adaptive_clipping=True, max_grad_norm=1e6)
+    study = with_learner(ReptileSettings(n_way=2, n_shot=1))
+    with pytest.raises(RuntimeError):
+        release(asked(study=study), twelve_patients, policy, KnownSource())
+    with Ledger.open(policy.ledger, policy.witness) as ledger:
+        next_round = ledger.reserve(RoundId(study.digest(), 1), policy.terms(), policy.budget)
+    assert isinstance(next_round, Reservation)
+    assert (
+        RoundMemory.read(next_round.memory).start_norm(policy) < 1e6
+    )  # all are below, so it falls

@@ -13,13 +13,15 @@ from metaward.learner_settings import (
     PrototypicalSettings,
     ReptileSettings,
 )
+from metaward.meta.noised import NoisedWork
+from metaward.meta.reptile import Reptile
 from metaward_client.privacy import release as door
 from metaward_client.privacy.ledger import Ledger
 from metaward_client.privacy.noise import os_noise
 from metaward_client.privacy.poisson import block_of
 from metaward_client.privacy.release import release
 from private_site import THETA, KnownSource, asked, block, dp_sgd, twelve_patients
-from release_cases import answer, never, state, with_learner
+from release_cases import BOTH, Make, answer, never, state, with_learner
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_accountant")
 
@@ -78,14 +80,52 @@ def test_every_learner_works_under_block_release(
     assert any(leaf.any() for leaf in released.update.delta.values())
 
 
-def test_a_network_that_mixes_patients_is_refused_before_the_charge(
+def test_patients_are_put_into_blocks_by_a_key_that_only_the_ledger_has(
     opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys: list[bytes] = []
+    honest = door.block_release
+
+    def with_key_noted(*given: Any, block_key: bytes, **named: Any) -> Any:
+        keys.append(block_key)
+        return honest(*given, block_key=block_key, **named)
+
+    monkeypatch.setattr(door, "block_release", with_key_noted)
+    policy = opened(block)
+    for round_index in range(2):
+        answer(policy, round_index)
+    with Ledger.open(policy.ledger, policy.witness) as ledger:
+        assert keys == 2 * [ledger.derived_key(door.BLOCK_KEY)]
+
+
+def test_a_study_has_one_head_at_a_site_and_each_round_its_own_choices(
+    opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads, choices = [], []
+    honest = Reptile.noised_delta
+
+    def noted(self: Reptile, body: Any, theta: Any, work: NoisedWork) -> Any:
+        heads.append(work.head_seed)
+        choices.append(float(work.rng.random()))
+        return honest(self, body, theta, work)
+
+    monkeypatch.setattr(Reptile, "noised_delta", noted)
+    policy, study = opened(dp_sgd), with_learner(ReptileSettings(n_way=2, n_shot=1))
+    for round_index in range(2):
+        answer(policy, round_index, study=study)
+    assert heads == 2 * [asked().site_seed]
+    assert choices[0] != choices[1]
+
+
+@BOTH
+def test_a_network_that_mixes_patients_is_refused_before_the_charge(
+    make: Make, opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
 
     monkeypatch.setattr(door, "build_body", lambda *_: torch.nn.BatchNorm2d(2))
-    policy = opened(dp_sgd)
-    with pytest.raises(PrivacyError, match="BatchNorm2d"):
+    policy = opened(make)
+    with pytest.raises(PrivacyError, match="BatchNorm2d; expected no batch statistics"):
         release(asked(), never, policy, os_noise())
     assert state(policy).releases == []
 
