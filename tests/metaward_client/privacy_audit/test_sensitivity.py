@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import get_args
 
 import mutants
@@ -24,7 +25,12 @@ from metaward_client.privacy_audit.released_sums import (
 )
 from metaward_client.privacy_audit.sensitivity import ROUNDING, sensitivity_finding, worst_ratio
 from metaward_client.privacy_audit.shared_statistics import let_through, shared_statistics_finding
-from metaward_client.privacy_audit.worlds import neighbouring_worlds, small_part, synthetic_task
+from metaward_client.privacy_audit.worlds import (
+    Worlds,
+    neighbouring_worlds,
+    small_part,
+    synthetic_task,
+)
 
 RNG = np.random.default_rng(3)
 TASK = synthetic_task(RNG, n_patients=13, size=SIDE)
@@ -93,6 +99,22 @@ def test_each_broken_sum_is_caught(
     assert sensitivity_finding("mutant", {"sum": found}, ADD).verdict is Verdict.FAIL
 
 
+@pytest.mark.parametrize(("relation", "expected"), [(ADD, 2.0), (REPLACE, 1.75)])
+def test_adding_is_held_against_the_norm_and_replacing_any_two_against_twice_it(
+    relation: Relation, expected: float
+) -> None:
+    """Two vectors of 1.5 C and 2 C that point apart are 3.5 C from one another."""
+    absent, one, other = (replace(WORLDS.absent) for _ in range(3))
+    moves = {id(absent): 0.0, id(one): 1.5 * NORM, id(other): -2.0 * NORM}
+
+    def vector_sum(world: Task) -> dict[str, np.ndarray]:
+        return {"sum": np.array([1.0 + moves[id(world)], 1.0])}
+
+    worlds = Worlds(absent, {"one": one, "other": other})
+    found = worst_ratio(vector_sum, worlds, max_grad_norm=NORM, relation=relation)
+    assert found == pytest.approx(expected)
+
+
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_a_patient_without_numbers_who_poisons_the_sum_is_caught() -> None:
     assert ratio(mutants.poisoned_by_what_is_no_number) == math.inf
@@ -130,3 +152,8 @@ def test_a_part_of_the_data_holds_whole_patients_under_new_names() -> None:
 def test_sums_that_nobody_moves_show_nothing() -> None:
     assert sensitivity_finding("too few", {"sum": 0.0}, ADD).verdict is Verdict.NOT_SHOWN
     assert sensitivity_finding("enough", {"sum": 1.0}, ADD).verdict is Verdict.PASS
+
+
+def test_one_step_that_a_patient_moves_too_far_fails_the_check_beside_sound_ones() -> None:
+    ratios = {"step 1": 0.1, "step 2": 1.01, "step 3": 0.1}
+    assert sensitivity_finding("x", ratios, ADD).verdict is Verdict.FAIL

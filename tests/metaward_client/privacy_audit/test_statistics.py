@@ -20,6 +20,7 @@ from metaward_client.privacy.poisson import poisson_sample
 from metaward_client.privacy.terms import Relation
 from metaward_client.privacy_audit.findings import Verdict
 from metaward_client.privacy_audit.noise_scale import (
+    NoiseSeen,
     bits_noise_seen,
     noise_finding,
     noise_seen,
@@ -93,6 +94,13 @@ def test_noise_that_the_next_release_takes_away_again_is_caught() -> None:
     signs = itertools.cycle([1.0, -1.0])
     paired = mutants.Recipe(noise=lambda _n: next(signs))
     assert not noise_seen(paired, lambda: NoiseSource(bytes(32)), STD, patients=0).sound
+
+
+@pytest.mark.parametrize("bad", ["first", "last"])
+def test_one_setting_whose_noise_is_wrong_fails_the_check_beside_sound_ones(bad: str) -> None:
+    seen = {name: NoiseSeen(1.0, 0.5, 0.5, 0.0) for name in ("first", "between", "last")}
+    assert noise_finding(seen).verdict is Verdict.PASS
+    assert noise_finding(seen | {bad: NoiseSeen(0.9, 0.0, 0.5, 0.0)}).verdict is Verdict.FAIL
 
 
 def test_the_bits_of_adaptive_clipping_get_the_noise_that_pays_for_them() -> None:
