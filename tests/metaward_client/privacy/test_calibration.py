@@ -139,6 +139,23 @@ def test_rounds_that_a_noise_allows(noise_multiplier: float, expected: int) -> N
     assert found == expected
 
 
+def test_rounds_of_blocks_are_those_that_fit_where_a_vector_is_replaced() -> None:
+    found = rounds_for(
+        noise_multiplier=4.0,
+        steps=1,
+        sample_rate=0.1,
+        target_epsilon=2.0,
+        target_delta=1e-5,
+        relation=REPLACE,
+    )
+    step = GaussianStep(4.0, 0.1)
+    fits, too_many = (
+        epsilon({step: rounds}, target_delta=1e-5, relation=REPLACE)
+        for rounds in (found, found + 1)
+    )
+    assert fits <= 2.0 < too_many
+
+
 @given(threshold=st.integers(1, 10**6), start=st.integers(0, 10**4))
 def test_both_searches_find_the_smallest_that_fits(threshold: int, start: int) -> None:
     def fits(n: int) -> bool:

@@ -239,6 +239,7 @@ def test_the_audit_sees_a_patient_who_moves_another() -> None:
     assert 0 < worst < 1e-3
     assert company_finding({"x": worst}).verdict is Verdict.FAIL
     assert company_finding({"x": 0.0}).verdict is Verdict.PASS
+    assert company_finding({"x": 0.0, "y": worst, "z": 0.0}).verdict is Verdict.FAIL
 
 
 def test_the_audit_sees_an_image_whose_place_decides() -> None:

@@ -17,6 +17,13 @@ class Scaled(nn.Conv2d):
         return 2.0 * super().forward(images)
 
 
+class ScaledNorm(nn.GroupNorm):
+    """Does something else than its parent."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return 2.0 * super().forward(images)
+
+
 @pytest.mark.parametrize(
     ("layer", "kind"),
     [
@@ -30,6 +37,7 @@ class Scaled(nn.Conv2d):
         (nn.LayerNorm(4), "LayerNorm"),
         (nn.PReLU(), "PReLU"),
         (Scaled(4, 4, 3), "Scaled"),
+        (ScaledNorm(2, 4), "ScaledNorm"),
     ],
     ids=str,
 )

@@ -61,7 +61,7 @@ def test_json_holds_the_same_and_what_other_rounds_cost(
     assert isinstance(others, list)
     assert [other["rounds"] for other in others] == [25, 50, 100, 200, 400]
     costs = [other["epsilon"] for other in others]
-    assert costs == sorted(costs)
+    assert costs == sorted(set(costs))  # each more than the one before
     assert costs[2] == found["epsilon"]
 
 
