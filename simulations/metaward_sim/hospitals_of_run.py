@@ -13,6 +13,7 @@ from metaward.tasks import Task
 from metaward_client.dicom.file_workers import FileWorkers
 from metaward_client.site import Site, load_site, patient_fingerprints
 from metaward_sim.demo_data import write_demo
+from metaward_sim.open_files import allow_open_files
 from metaward_sim.scenario import HospitalChoice
 
 HOSPITALS_FOLDER = "hospitals"
@@ -116,8 +117,10 @@ def read_tasks(
     """Decode every site's images (cached) and return its task, by name.
 
     Raises:
+        ConfigError: This user may not hold so many files open.
         DataError: A site has no usable image.
     """
+    allow_open_files(len(sites))
     tasks: dict[str, Task] = {}
     with FileWorkers(workers) as pool:
         for number, site in enumerate(sites, start=1):

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from dicom_factory import write_dicom
+from few_open_files import DESCRIPTORS, at_most_open, limit_that_leaves
 from metaward.errors import ConfigError, DataError
 from metaward.learner_settings import FedAvgSettings, PrototypicalSettings
 from metaward.study import ModelSettings, Study
@@ -139,6 +140,16 @@ def test_tasks_are_read_in_the_size_that_the_study_wants(root: Path) -> None:
         "west": (2, 3, 24, 24),
     }
     assert seen == [1, 2]
+
+
+@pytest.mark.skipif(not DESCRIPTORS.exists(), reason="no /proc to see what is open")
+def test_hospitals_are_read_that_are_more_than_the_files_a_shell_lets_us_open(
+    tmp_path: Path,
+) -> None:
+    sites = [load_site(write_site(tmp_path, f"site-{i}", ["a"])) for i in range(40)]
+    with at_most_open(limit_that_leaves(30)):
+        tasks = read_tasks(sites, image_size=24, channels=1, workers=1, on_site=lambda _: None)
+    assert len(tasks) == 40
 
 
 def task(site: str, patients_of: Sequence[int]) -> Task:
