@@ -11,11 +11,14 @@ answers, the slow way is taken.
 
 import json
 import multiprocessing
+import shutil
+import signal
 import socket
 import sys
 import threading
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 
 from metaward_client.node import vetted_app
@@ -34,6 +37,7 @@ def serve(path: Path) -> None:
     """Answer on a socket in a folder that only this user may enter, until the process ends."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
+    signal.signal(signal.SIGTERM, _end)
     forkserver.ensure_running()
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as server:
@@ -42,6 +46,13 @@ def serve(path: Path) -> None:
         while True:
             connection, _ = server.accept()
             threading.Thread(target=_answer, args=(context, connection), daemon=True).start()
+
+
+def _end(number: int, _: object) -> None:
+    """End at a signal, and take the fork server's folder along, which would be left behind."""
+    shutil.rmtree(get_temp_dir(), ignore_errors=True)
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
 
 
 def _answer(context: ForkServerContext, connection: socket.socket) -> None:
