@@ -14,6 +14,7 @@ import json
 import shlex
 import shutil
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -46,6 +47,8 @@ RUNS_LISTED = "1000"
 """Newest runs that Flower is asked for."""
 ATTEMPTS = 5
 """Submissions in a row without a new round, after which a study has failed."""
+STATES_KNOWN = 10_000
+"""Studies whose state is not read again while its file stays the same."""
 
 
 class StudyState(Settings):
@@ -73,7 +76,12 @@ class StudyFolder:
     @property
     def state(self) -> StudyState:
         """How it stands."""
-        return load_settings(self.path / STATE_FILE, StudyState)
+        path = self.path / STATE_FILE
+        try:
+            status = path.stat()
+        except OSError:  # said in a sentence by who reads it
+            return load_settings(path, StudyState)
+        return _state_in(path, (status.st_ino, status.st_mtime_ns, status.st_size))
 
     def write(self, state: StudyState) -> None:
         """Write how it stands, at once."""
@@ -92,6 +100,15 @@ class StudyFolder:
         """Return how many rounds are committed."""
         store = CheckpointStore(self.path / CHECKPOINTS_FOLDER, self.study.digest())
         return 0 if store.is_empty() else store.load_newest().next_round
+
+
+@lru_cache(maxsize=STATES_KNOWN)
+def _state_in(path: Path, _version: tuple[int, ...]) -> StudyState:
+    """Read a state once for each time that it was written.
+
+    The keeper asks every few seconds for those of all studies, and nearly all were over long ago.
+    """
+    return load_settings(path, StudyState)
 
 
 def want(

@@ -223,3 +223,23 @@ def test_a_name_is_one_study(coordinator: Coordinator) -> None:
         studies.want(coordinator, STUDY.model_copy(update={"rounds": 9}), nodes=1)
     with pytest.raises(ConfigError, match="no study other"):
         studies.find(coordinator, "other")
+
+
+def test_a_keeper_does_not_read_again_how_an_old_study_ended(
+    coordinator: Coordinator, superlink: FakeSuperLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks every few seconds, for years, and at ever more of them."""
+    folder = studies.want(coordinator, STUDY, nodes=1)
+    folder.write(folder.state.model_copy(update={"state": "failed"}))
+    keep_once(coordinator)
+
+    def read_again(*_: object) -> None:
+        raise AssertionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(studies, "load_settings", read_again)
+        keep_once(coordinator, thorough=False)
+    studies.want_again(coordinator, STUDY.name)
+    keep_once(coordinator, thorough=False)
+    assert folder.state.state == "running"
+    assert len(superlink.runs) == 1
