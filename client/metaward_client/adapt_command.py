@@ -43,8 +43,9 @@ def adapt(
 ) -> None:
     """Adapt a shared model to a hospital's labelled images; `metaward predict` uses what comes.
 
-    It is asked about the hospital's own patients, each left out once from what it adapts on. The
-    folder is made from patients' images and not protected: it stays at the hospital.
+    It is asked about the hospital's own patients, each left out once from what
+    it adapts on. The folder is made from patients' images and not protected:
+    it stays at the hospital.
     """
     import numpy as np
     from rich.console import Console

@@ -40,8 +40,9 @@ def predict(
 ) -> None:
     """Name the finding on each image, among those that the model was adapted to.
 
-    An image of anything else is given one of them too. Scores rank findings; they are no
-    probabilities. For research, and no medical device. Exit code 3 where no image is usable.
+    An image of anything else is given one of them too. Scores rank findings;
+    they are no probabilities. For research, and no medical device. Exit code 3
+    where no image is usable.
     """
     from rich.console import Console
 
