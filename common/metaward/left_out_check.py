@@ -6,8 +6,9 @@ names every image of the patients left out. So each labelled image is named once
 saw no image of its patient. With few patients these models adapt on fewer images than the one that
 is kept, and are if anything less often right.
 
-Intervals count patients, and not images (metaward.intervals). They speak of other patients asked;
-what it would change to have labelled other patients is not in them.
+Intervals count patients, and not images (metaward.intervals), and that of the mean over labels a
+patient with several of them once. They speak of other patients asked; what it would change to have
+labelled other patients is not in them.
 """
 
 from collections import Counter
@@ -20,7 +21,7 @@ from pydantic import Field
 from metaward.clustered_variance import Draws
 from metaward.config import Settings
 from metaward.episodes import Examples
-from metaward.intervals import Estimate, clustered_mean, mean_over_sites
+from metaward.intervals import Estimate, clustered_mean, mean_over_findings
 from metaward.labelled_support import labelled_support
 from metaward.meta.classifier import Classifier
 from metaward.scoring import class_scores, is_correct
@@ -80,7 +81,7 @@ def check_left_out(
         rows = np.flatnonzero(folds == fold)
         right[rows] = is_correct(scores_of(classify, task, rows), task.labels[rows])
     estimates = [_of_label(right, task, label) for label in range(len(task.label_names))]
-    overall = mean_over_sites(estimates)
+    overall = mean_over_findings(estimates, right, task.patients, task.labels)
     return LeftOutCheck(
         folds=len(set(fold_of.values())),
         findings=tuple(

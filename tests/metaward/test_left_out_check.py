@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.special import stdtrit
 
 from metaward.episodes import Examples
-from metaward.left_out_check import check_left_out, dealt_patients, scores_of
+from metaward.left_out_check import LeftOutCheck, check_left_out, dealt_patients, scores_of
 from metaward.meta.classifier import Classifier
 from metaward.tasks import Task
 
@@ -132,6 +132,39 @@ def test_intervals_count_patients_and_not_images() -> None:
     low = share - float(stdtrit(5, 0.975)) * error
     assert check.findings[0].ci95 == pytest.approx((low, 1.0))
     assert check.findings[1].ci95 == pytest.approx((0.025 ** (1 / 6), 1.0))  # 6 of 6, exact
+
+
+def test_findings_of_the_same_patients_are_not_counted_as_evidence_of_their_own() -> None:
+    """Each patient is right in all findings or in none: three of them say no more than one."""
+    labels, patients = [0, 1, 2] * 10, [patient for patient in range(10) for _ in "abc"]
+    hard = frozenset(row for row in range(30) if patients[row] < 3)
+
+    def checked(of: list[int], wrong: frozenset[int]) -> LeftOutCheck:
+        task = numbered_task(labels, of)
+        rng = np.random.default_rng(0)
+        check = check_left_out(task, lambda _: always(labels, wrong), most=5, rng=rng)
+        assert check is not None
+        return check
+
+    same, different = checked(patients, hard), checked(list(range(30)), hard)
+    assert (same.share, different.share) == pytest.approx((0.7, 0.7))
+    assert same.ci95 == pytest.approx(same.findings[0].ci95)
+    low, high = different.findings[0].ci95
+    assert different.ci95 == pytest.approx(
+        (0.7 - (0.7 - low) / math.sqrt(3), 0.7 + (high - 0.7) / math.sqrt(3))
+    )
+    always_right = checked(patients, frozenset())
+    assert always_right.ci95 == pytest.approx(always_right.findings[0].ci95)
+
+
+def test_findings_that_disagree_in_a_patient_do_not_narrow_the_interval() -> None:
+    labels, patients = [0, 1] * 10, [patient for patient in range(10) for _ in "ab"]
+    wrong = frozenset(row for row in range(20) if (patients[row] < 5) == (labels[row] == 0))
+    task, rng = numbered_task(labels, patients), np.random.default_rng(0)
+    check = check_left_out(task, lambda _: always(labels, wrong), most=5, rng=rng)
+    assert check is not None
+    low = check.findings[0].ci95[0]
+    assert check.ci95[0] == pytest.approx(0.5 - (0.5 - low) / math.sqrt(2))
 
 
 def test_scores_come_in_the_order_of_the_images_however_many_are_shown_at_once() -> None:
