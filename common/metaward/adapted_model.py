@@ -38,6 +38,7 @@ from metaward.patterns import NAME, SHA256_OR_NOTHING
 from metaward.scoring import class_scores
 from metaward.study import SeedInt
 from metaward.tasks import standardise
+from metaward.terminal import printable
 
 MODEL_FOLDER = "model"
 KEPT_FILE = "adapted.safetensors"
@@ -48,6 +49,7 @@ MOST_VALUES = 2**28
 """Of all that is kept; a network of 512 filters has some ten million."""
 ADAPT_AGAIN = "Make it anew with `metaward adapt`."
 
+Label = Annotated[str, Field(min_length=1)]
 Axis = Annotated[int, Field(ge=1, le=MOST_VALUES)]
 
 
@@ -56,11 +58,11 @@ class AdaptedCard(Settings):
 
     format_version: Literal[1] = 1
     site: str = Field(pattern=NAME)
-    labels: tuple[str, ...] = Field(min_length=2, description="in the order of the logits")
+    labels: tuple[Label, ...] = Field(min_length=2, description="in the order of the logits")
     adapted_on: tuple[int, ...] = Field(description="images of each label")
     most: int = Field(ge=1, description="images of a label that were asked for")
     seed: SeedInt
-    window: tuple[float, float] | None = Field(
+    window: tuple[float, Annotated[float, Field(gt=0)]] | None = Field(
         None, description="centre and width for grey images, as the site's settings have it"
     )
     check: LeftOutCheck | None = Field(
@@ -73,9 +75,13 @@ class AdaptedCard(Settings):
     kept_sha256: str = Field("", pattern=SHA256_OR_NOTHING)
 
     @model_validator(mode="after")
-    def _one_count_for_each_label(self) -> "AdaptedCard":
+    def _each_label_once_with_its_count(self) -> "AdaptedCard":
         if len(self.adapted_on) != len(self.labels):
             raise ValueError(f"{len(self.adapted_on)} counts for {len(self.labels)} labels")
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("a label stands twice")
+        if any(printable(label) != label for label in self.labels):
+            raise ValueError("a label with a control character")
         if self.n_values() > MOST_VALUES:
             raise ValueError(f"kept has more than {MOST_VALUES:,} values")
         return self
@@ -171,16 +177,19 @@ def load_adapted(folder: Path) -> AdaptedModel:
 def _classifier_of(
     artefact: ModelArtefact, kept: Arrays, card: AdaptedCard, where: Path
 ) -> Classifier:
-    """Return the classifier, once it has named a blank image: what does not fit fails there."""
+    """Return the classifier, once it has named blank images: what does not fit fails there.
+
+    Two, because numbers made for several images at once also fit a single one.
+    """
     model = artefact.card.model
     body = build_body(model, seed=0).eval()
-    blank = torch.zeros(1, model.channels, model.image_size, model.image_size)
+    blank = torch.zeros(2, model.channels, model.image_size, model.image_size)
     try:
         classify = build_learner(artefact.card.learner).classifier(
             body, to_tensors(artefact.theta), to_tensors(kept)
         )
-        fits = classify(blank).shape == (1, len(card.labels))
-    except (LookupError, RuntimeError):
+        fits = classify(blank).shape == (2, len(card.labels))
+    except (LookupError, RuntimeError, ValueError):
         fits = False
     if not fits:
         raise _unfit("numbers that are not of this model, or of other findings", where)

@@ -1,5 +1,6 @@
 """An adapted model: stored whole, closed to others, and refused where it was damaged."""
 
+import hashlib
 import shutil
 import stat
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.numpy import load, save
 
 from metaward.adapted_model import (
     AdaptedCard,
@@ -158,6 +160,10 @@ def test_the_model_of_another_study_is_found(tmp_path: Path) -> None:
         ("labels", ["a", "b"], "3 counts for 2 labels"),
         ("kept", {"head.weight": [2**20, 2**20]}, "kept has more than 268,435,456 values"),
         ("kept", {"head.weight": [3, 999], "head.bias": [3]}, "head.weight"),
+        ("labels", ["a", "b", "a"], "a label stands twice"),
+        ("labels", ["a", "b", "\x1b[31mc"], "a label with a control character"),
+        ("labels", ["a", "b", ""], r"labels\.2"),
+        ("window", [40.0, 0.0], r"window"),
         ("kept_sha256", "ab" * 32, "not the one that the card speaks of"),
         ("format_version", 2, "format_version"),
     ],
@@ -176,4 +182,20 @@ def test_labels_that_the_numbers_are_not_of_are_refused(tmp_path: Path) -> None:
     change(tmp_path / "adapted" / "adapted.yaml", "labels", ["a", "b", "c", "d"])
     change(tmp_path / "adapted" / "adapted.yaml", "adapted_on", [4, 4, 4, 4])
     with pytest.raises(ConfigError, match="or of other findings"):
+        load_adapted(tmp_path / "adapted")
+
+
+@pytest.mark.parametrize(("name", "axis"), [("hidden", None), ("cell", None), ("read_weights", 0)])
+def test_a_memory_of_another_form_is_refused_before_an_image_is_named(
+    name: str, axis: int | None, tmp_path: Path
+) -> None:
+    """With one axis more, or made for two images at once."""
+    written(tmp_path / "adapted", LEARNERS[3])
+    path, card = tmp_path / "adapted" / "adapted.safetensors", tmp_path / "adapted" / "adapted.yaml"
+    kept = load(path.read_bytes())
+    kept[name] = kept[name][None] if axis is None else np.repeat(kept[name], 2, axis=axis)
+    path.write_bytes(save(kept))
+    change(card, "kept", {leaf: list(values.shape) for leaf, values in kept.items()})
+    change(card, "kept_sha256", hashlib.sha256(path.read_bytes()).hexdigest())
+    with pytest.raises(ConfigError, match="numbers that are not of this model"):
         load_adapted(tmp_path / "adapted")
