@@ -33,7 +33,7 @@ class Prediction:
 
     Attributes:
         path: As the user named it, or below the folder that they named.
-        sop_instance_uid: Empty where the file has none.
+        sop_instance_uid: Empty where the file has none of the form that DICOM allows.
         scores: One per label of the model; they sum to 1.
     """
 

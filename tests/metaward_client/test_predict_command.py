@@ -10,6 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom import dcmread
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 
 from metaward.adapted_model import load_adapted
 from metaward_client.prediction import Prediction, Predictions, as_csv, as_json
@@ -109,6 +112,21 @@ def test_a_name_that_is_no_text_keeps_its_bytes_in_the_table_and_orders_the_term
     out = tmp_path / "predictions.csv"
     assert metaward("predict", model, os.fsdecode(name), "--out", out).code == 0
     assert name in out.read_bytes()
+
+
+@pytest.mark.parametrize("uid", ["=1+1", "Doe^Jane", "1.2\n3", "1" * 65])
+def test_what_is_no_uid_does_not_come_into_a_table_that_a_spreadsheet_opens(
+    model: Path, images: Path, uid: str
+) -> None:
+    dataset = dcmread(images / "0.dcm")
+    dataset[0x00080018] = RawDataElement(
+        Tag(0x00080018), "UI", len(uid), uid.encode(), 0, False, True
+    )
+    dataset.save_as(images / "0.dcm")
+    assert uid.encode() in (images / "0.dcm").read_bytes()
+    done = metaward("predict", model, images / "0.dcm", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["predictions"][0]["sop_instance_uid"] == ""
 
 
 def test_many_images_are_counted_and_the_first_are_shown(model: Path, newcomer: Path) -> None:

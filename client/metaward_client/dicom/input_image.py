@@ -1,5 +1,6 @@
 """An image that nobody has labelled yet: what a model is asked about."""
 
+import re
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -10,13 +11,16 @@ from metaward_client.dicom.header_reading import read_header
 from metaward_client.dicom.pixels import DecodeRequest, decode_outcome
 from metaward_client.dicom.refusals import RefusalReason
 
+UID = re.compile(r"[0-9.]{1,64}")
+"""What DICOM allows (PS3.5, 9.1). Anything else may be a formula, or a name, in a table."""
+
 
 @dataclass(frozen=True, slots=True)
 class InputImage:
     """One image.
 
     Attributes:
-        sop_instance_uid: Empty where the file has none.
+        sop_instance_uid: Empty where the file has none of the form that DICOM allows.
         pixels: (channels, size, size) in [0, 1].
     """
 
@@ -38,4 +42,5 @@ def read_input(request: DecodeRequest) -> InputOutcome:
     pixels = decode_outcome(request)
     if isinstance(pixels, RefusalReason):
         return pixels
-    return InputImage(header.sop_instance_uid, pixels)
+    uid = header.sop_instance_uid
+    return InputImage(uid if UID.fullmatch(uid) else "", pixels)
