@@ -3,8 +3,9 @@
 Patients are dealt into folds (Stone 1974, J. R. Stat. Soc. B 36:111). For each fold a model adapts
 on images of the other folds' patients, as many of each label as the model that is kept does, and
 names every image of the patients left out. So each labelled image is named once, by a model that
-saw no image of its patient. With few patients these models adapt on fewer images than the one that
-is kept, and are if anything less often right.
+adapted on no image of its patient. A shared model that was trained on these patients has seen them
+all the same, and figures are then too good. With few patients the models of the folds adapt on
+fewer images than the one that is kept, and are if anything less often right.
 
 Intervals count patients, and not images (metaward.intervals), and that of the mean over labels a
 patient with several of them once. They speak of other patients asked; what it would change to have
@@ -28,6 +29,7 @@ from metaward.scoring import class_scores, is_correct
 from metaward.tasks import Task
 
 MOST_FOLDS = 5
+DEALS_BEFORE_GIVING_UP = 20
 AT_ONCE = 64
 """Images that a classifier is shown at once."""
 
@@ -68,7 +70,7 @@ def check_left_out(
         rng: Deals patients, and draws what is adapted on.
 
     Returns:
-        None where some label has patients in one fold alone, as one with a single patient has.
+        None where some label has a single patient, or no deal leaves each in two folds or more.
     """
     fold_of = dealt_patients(task, rng)
     if not fold_of:
@@ -103,19 +105,29 @@ def check_left_out(
 def dealt_patients(task: Task, rng: np.random.Generator) -> dict[int, int]:
     """Return the fold of each patient; nobody where a label would be missing outside of a fold.
 
-    Labels with few patients are dealt first, each patient into the fold that has fewest of theirs.
+    Where patients have several labels one deal may leave a label in a single fold, and the next
+    not: up to `DEALS_BEFORE_GIVING_UP` are made.
     """
     fewest = min(len(images_of) for images_of in task.images_of.values())
-    folds = range(min(MOST_FOLDS, fewest))
+    for _ in range(DEALS_BEFORE_GIVING_UP if fewest > 1 else 0):
+        fold_of = _dealt_once(task, min(MOST_FOLDS, fewest), rng)
+        if all(len({fold_of[p] for p in images_of}) > 1 for images_of in task.images_of.values()):
+            return fold_of
+    return {}
+
+
+def _dealt_once(task: Task, n_folds: int, rng: np.random.Generator) -> dict[int, int]:
+    """Return a fold for each patient.
+
+    Labels with few patients are dealt first, each patient into the fold that has fewest of theirs.
+    """
+    folds = range(n_folds)
     fold_of: dict[int, int] = {}
     for images_of in sorted(task.images_of.values(), key=len):
         n_in = Counter(fold_of[patient] for patient in images_of if patient in fold_of)
         for patient in rng.permutation([p for p in images_of if p not in fold_of]).tolist():
             fold_of[patient] = min(folds, key=lambda fold: n_in[fold])
             n_in[fold_of[patient]] += 1
-    for images_of in task.images_of.values():
-        if len({fold_of[patient] for patient in images_of}) < 2:
-            return {}
     return fold_of
 
 

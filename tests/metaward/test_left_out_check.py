@@ -107,6 +107,12 @@ def test_a_label_of_one_patient_cannot_be_checked_and_two_of_the_same_two_can() 
     assert checked([0, 0, 1, 1], [1, 2, 1, 2])
 
 
+def test_whether_findings_with_shared_patients_can_be_checked_is_no_matter_of_luck() -> None:
+    """A patient of one finding and one of another may be all that a third has."""
+    task = numbered_task([0, 0, 1, 1, 2, 2], [1, 2, 3, 4, 1, 3])
+    assert all(dealt_patients(task, np.random.default_rng(seed)) for seed in range(20))
+
+
 def test_what_is_right_is_counted_by_finding_and_each_finding_weighs_the_same() -> None:
     labels = [0] * 8 + [1] * 4
     task = numbered_task(labels, list(range(12)))
