@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 from pathlib import Path
 
@@ -97,10 +98,41 @@ def test_a_finding_of_one_patient_is_adapted_to_and_said_not_to_be_checked(
     (site / "labels.csv").write_text("\n".join([header, _rows_of(newcomer)[0], *others, ""]))
     done = adapted(tiny_run, site, tmp_path / "adapted")
     assert done.code == 0, done.err
-    assert "Not checked" in done.out
+    assert f"Not checked: there is a single patient with {label}." in done.out
     card = yaml.safe_load((tmp_path / "adapted" / "adapted.yaml").read_text())
     assert card["check"] is None
     assert 1 in card["adapted_on"]
+
+
+def test_the_line_that_is_printed_can_be_typed_whatever_the_folder_is_called(
+    tiny_run: TinyRun, newcomer: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "our model"
+    done = adapted(tiny_run, newcomer, out, "--shots", "1")
+    assert done.code == 0, done.err
+    (line,) = (line for line in done.out.splitlines() if line.startswith("Use it:"))
+    assert shlex.split(line)[2:] == ["metaward", "predict", str(out), "FILES"]
+
+
+def test_a_seed_that_a_card_cannot_hold_is_refused_at_once(
+    tiny_run: TinyRun, newcomer: Path, tmp_path: Path
+) -> None:
+    done = adapted(tiny_run, newcomer, tmp_path / "adapted", "--seed", str(2**63))
+    assert done.code == 2
+    assert not (tmp_path / "adapted").exists()
+
+
+def test_findings_that_differ_in_control_characters_alone_are_refused(
+    tiny_run: TinyRun, newcomer: Path, tmp_path: Path
+) -> None:
+    loaded = load_site(newcomer)
+    for number, image in enumerate(loaded.scan().images):
+        folder = tmp_path / "site" / ("\x1bred", r"\x1bred", "other")[number % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(loaded.config.data.root / image.file.path, folder)
+    done = adapted(tiny_run, tmp_path / "site", tmp_path / "adapted")
+    assert_refused(done, 3, r"differ in control characters alone: \x1bred")
+    assert not (tmp_path / "adapted").exists()
 
 
 def test_a_window_of_the_sites_settings_is_that_of_the_model(
@@ -127,7 +159,9 @@ def test_findings_that_are_no_text_are_written_as_one(
         shutil.copy(loaded.config.data.root / image.file.path, os.fsdecode(folder))
     done = adapted(tiny_run, tmp_path / "site", tmp_path / "adapted", "--json")
     assert done.code == 0, done.err
-    assert sorted(json.loads(done.out)["labels"]) == [r"\x1b[31mred", r"gr\xfcn"]
+    card = json.loads(done.out)
+    assert sorted(card["labels"]) == [r"\x1b[31mred", r"gr\xfcn"]
+    assert [row["label"] for row in card["check"]["findings"]] == card["labels"]
     image = next((tmp_path / "site").rglob("*red/*"))
     said = metaward("predict", tmp_path / "adapted", image)
     assert said.code == 0, said.err
