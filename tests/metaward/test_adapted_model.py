@@ -177,6 +177,15 @@ def test_a_card_that_says_what_cannot_be_is_refused(
         load_adapted(tmp_path / "adapted")
 
 
+def test_a_card_that_grows_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    """Lists of aliases of lists of aliases: a few lines that stand for more than memory holds."""
+    written(tmp_path / "adapted")
+    card = tmp_path / "adapted" / "adapted.yaml"
+    card.write_text(card.read_text() + "x: &x [1]\ny: [*x, *x]\n")
+    with pytest.raises(ConfigError, match="YAML anchors or aliases"):
+        load_adapted(tmp_path / "adapted")
+
+
 def test_labels_that_the_numbers_are_not_of_are_refused(tmp_path: Path) -> None:
     written(tmp_path / "adapted")
     change(tmp_path / "adapted" / "adapted.yaml", "labels", ["a", "b", "c", "d"])

@@ -107,6 +107,19 @@ def test_a_label_of_one_patient_cannot_be_checked_and_two_of_the_same_two_can() 
     assert checked([0, 0, 1, 1], [1, 2, 1, 2])
 
 
+def test_models_of_the_folds_adapt_on_as_many_images_as_the_one_that_is_kept() -> None:
+    labels = [0] * 20 + [1] * 20
+    counts: list[list[int]] = []
+
+    def adapt(support: Examples) -> Classifier:
+        counts.append(np.bincount(support.labels.numpy()).tolist())
+        return always(labels)
+
+    task = numbered_task(labels, list(range(40)))
+    check_left_out(task, adapt, most=4, rng=np.random.default_rng(0))
+    assert counts == [[4, 4]] * 5
+
+
 def test_whether_findings_with_shared_patients_can_be_checked_is_no_matter_of_luck() -> None:
     """A patient of one finding and one of another may be all that a third has."""
     task = numbered_task([0, 0, 1, 1, 2, 2], [1, 2, 3, 4, 1, 3])
