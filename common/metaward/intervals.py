@@ -16,7 +16,7 @@ what two patients of one finding can hide is found by :func:`unseen_fraction`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,7 +125,7 @@ def mean_over_sites(sites: Sequence[Estimate]) -> Estimate:
         low = mean - sqrt(sum over sites ((mean_i - low_i) / k)^2)
     """
     assert sites
-    return _mean_of(sites, np.eye(len(sites)), sum(site.patients for site in sites))
+    return _mean_of(sites, lambda reaches: math.hypot(*reaches), sum(s.patients for s in sites))
 
 
 def mean_over_findings(
@@ -157,8 +157,12 @@ def mean_over_findings(
     met[labels, numbers] = 1.0
     # all right or all wrong: what such a finding has in common with others are its patients alone
     alike = (np.abs(sums).max(axis=1) < SMALLEST_SUM)[:, None]
-    correlations = np.where(alike | alike.T, _cosines(met), _cosines(sums))
-    return _mean_of(findings, np.maximum(correlations, 0.0), sums.shape[1])
+    correlations = np.maximum(np.where(alike | alike.T, _cosines(met), _cosines(sums)), 0.0)
+
+    def combined(reaches: list[float]) -> float:
+        return math.sqrt(np.array(reaches) @ correlations @ np.array(reaches))
+
+    return _mean_of(findings, combined, sums.shape[1])
 
 
 def _cosines(rows: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -167,20 +171,16 @@ def _cosines(rows: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _mean_of(
-    parts: Sequence[Estimate], correlations: NDArray[np.float64], patients: int
+    parts: Sequence[Estimate], combined: Callable[[list[float]], float], patients: int
 ) -> Estimate:
+    """Return the mean of equally weighed parts; ``combined`` is the length of their sum."""
     k = len(parts)
     mean = math.fsum(part.mean for part in parts) / k
-
-    def combined(reaches: list[float]) -> float:
-        each = np.array(reaches)
-        return math.sqrt(each @ correlations @ each) / k
-
     return Estimate(
         mean=mean,
-        low=mean - combined([part.mean - part.low for part in parts]),
-        high=mean + combined([part.high - part.mean for part in parts]),
-        standard_error=combined([part.standard_error for part in parts]),
+        low=mean - combined([part.mean - part.low for part in parts]) / k,
+        high=mean + combined([part.high - part.mean for part in parts]) / k,
+        standard_error=combined([part.standard_error for part in parts]) / k,
         patients=patients,
         episodes=sum(part.episodes for part in parts),
     )
