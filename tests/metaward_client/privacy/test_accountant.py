@@ -123,8 +123,11 @@ def test_on_a_coarse_grid_too_large_losses_do_not_overflow() -> None:
         assert found == math.inf or exact <= found <= exact + 0.01
 
 
-def test_a_target_delta_that_float64_cannot_carry_costs_infinitely_much() -> None:
-    assert epsilon({STEP: 1}, target_delta=1e-12, relation=ADD) == math.inf
+@pytest.mark.parametrize("target_delta", [1e-12, 1e-11])
+def test_a_target_delta_that_float64_cannot_carry_costs_infinitely_much(
+    target_delta: float,
+) -> None:
+    assert epsilon({STEP: 1}, target_delta=target_delta, relation=ADD) == math.inf
 
 
 @pytest.mark.parametrize("target_delta", [0.0, 1.0, -1e-5, math.nan])
