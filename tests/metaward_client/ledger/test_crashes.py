@@ -287,10 +287,11 @@ def test_a_disk_that_fails_at_any_effect_refuses_and_breaks_no_promise(
         resumed_as_promised(place, seen)
 
 
-def test_after_a_failed_write_an_open_ledger_writes_no_more(place: Place) -> None:
+@pytest.mark.parametrize("effect", range(1, 8))  # of an entry: the line's, then the head's
+def test_after_a_failed_write_an_open_ledger_writes_no_more(place: Place, effect: int) -> None:
     disk = FaultyDisk(at=NEVER, error=errno.ENOSPC)
     with place.open(disk) as ledger:
-        disk.at = len(disk.effects) + 1
+        disk.at = len(disk.effects) + effect
         with pytest.raises(PrivacyError, match="the disk is full"):
             ledger.reserve(FIRST[0], TERMS, BUDGET)
         with pytest.raises(PrivacyError, match="the last write failed"):
