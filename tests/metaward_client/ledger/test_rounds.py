@@ -45,6 +45,17 @@ def test_every_write_is_synced_before_the_next_file_is_touched(place: Place) -> 
         assert effects == ["write", "sync", "write", "sync", "rename", "sync"]
 
 
+def test_a_write_that_the_system_takes_in_parts_is_written_whole(place: Place) -> None:
+    class Sparing(Disk):
+        def write(self, file: int, content: bytes) -> int:
+            return super().write(file, content[:100])
+
+    sent = place.play([FIRST], disk=Sparing())
+    assert place.play([FIRST]) == sent
+    with place.open() as ledger:
+        assert ledger.state.spent == {STEP: 5}
+
+
 def test_a_round_asked_again_gets_the_same_bytes_and_costs_nothing(place: Place) -> None:
     sent = place.play([FIRST])
     with place.open() as ledger:
