@@ -94,6 +94,14 @@ def test_no_body_keeps_statistics_of_patients(settings: ModelSettings) -> None:
 
 
 @pytest.mark.parametrize("settings", EVERY_BODY)
+def test_every_norm_of_a_body_has_as_many_groups_as_the_settings_say(
+    settings: ModelSettings,
+) -> None:
+    norms = [m for m in build_body(settings, seed=0).modules() if isinstance(m, nn.GroupNorm)]
+    assert {norm.num_groups for norm in norms} == {settings.groups}
+
+
+@pytest.mark.parametrize("settings", EVERY_BODY)
 def test_an_image_has_the_same_features_whatever_is_beside_it(settings: ModelSettings) -> None:
     body, batch = build_body(settings, seed=0).double(), images(settings, n=4).double()
     with torch.no_grad():

@@ -15,7 +15,7 @@ from metaward.learner_settings import FedAvgSettings, FomamlSettings, ReptileSet
 from metaward.meta import fomaml, reptile
 from metaward.meta.compose import build_learner
 from metaward.meta.head import Head, prototype_head
-from metaward.meta.inner_loop import episode_loss, inner_loop
+from metaward.meta.inner_loop import adapt_on_support, episode_loss, inner_loop
 from metaward.meta.learner import LocalResult, mean_result
 from metaward.models.body import Body, build_body
 from metaward.study import ModelSettings
@@ -108,6 +108,26 @@ def random_episode(seed: int) -> tuple[Body, dict[str, torch.Tensor], Episode]:
         return Examples(torch.randn(6, 1, 16, 16, generator=generator), labels, 3)
 
     return body, body.initial_parameters(), Episode(draw(), draw())
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_loss_of_an_inner_loop_is_the_mean_of_what_its_steps_set_out_from() -> None:
+    body, start, drawn = random_episode(3)
+    head = prototype_head(body.apply_with(start, drawn.support.images), drawn.support.labels, 3)
+    after_one = inner_loop(body, start, head, [drawn.support], lr=0.3)
+    second = float(episode_loss(body, after_one.phi, after_one.head, drawn.query).detach())
+    both = inner_loop(body, start, head, [drawn.support, drawn.query], lr=0.3)
+    assert both.loss == pytest.approx((after_one.loss + second) / 2, rel=1e-12)
+    assert math.isnan(inner_loop(body, start, head, [], lr=0.3).loss)
+
+
+@pytest.mark.usefixtures("float64")
+def test_equal_supports_give_equal_classifiers_also_from_mini_batches() -> None:
+    body, start, drawn = random_episode(3)
+    settings = AdaptSettings(steps=5, lr=0.3, batch_size=2)
+    one, other = (adapt_on_support(body, start, drawn.support, settings) for _ in range(2))
+    assert torch.equal(one.head.weight, other.head.weight)
+    assert all(torch.equal(leaf, other.phi[name]) for name, leaf in one.phi.items())
 
 
 @pytest.mark.usefixtures("float64")

@@ -72,14 +72,14 @@ def body_of(name: str) -> Body:
 
 
 def drawn(
-    name: str, n_tasks: int, n_shot: int = 1, n_query: int = 2, seed: int = 7
+    name: str, n_tasks: int, n_shot: int = 1, n_query: int = 2, seed: int = 7, n_way: int = N_WAY
 ) -> list[Episode]:
     rng, model = np.random.default_rng(seed), MODELS[name]
 
     def examples(per_class: int) -> Examples:
-        labels = torch.from_numpy(rng.permutation(np.repeat(np.arange(N_WAY), per_class)))
+        labels = torch.from_numpy(rng.permutation(np.repeat(np.arange(n_way), per_class)))
         form = (len(labels), model.channels, model.image_size, model.image_size)
-        return Examples(torch.from_numpy(rng.standard_normal(form)), labels, N_WAY)
+        return Examples(torch.from_numpy(rng.standard_normal(form)), labels, n_way)
 
     return [Episode(examples(n_shot), examples(n_query)) for _ in range(n_tasks)]
 
@@ -171,6 +171,23 @@ def test_only_tasks_of_one_size_stand_side_by_side() -> None:
     found = mean_over_episodes(body, theta, mixed, of, at_once=9)
     assert together == [2, 2, None]
     assert_same(mean_result(work(body, theta, episode) for episode in mixed), found)
+
+
+@pytest.mark.parametrize(
+    "unlike",
+    [
+        {"n_shot": 2, "n_query": 4},  # queries
+        {"n_shot": 3, "n_query": 3, "n_way": 2},  # classes of as many images in all
+    ],
+)
+def test_tasks_that_differ_in_queries_or_classes_alone_do_not_stand_side_by_side(
+    unlike: dict[str, int],
+) -> None:
+    body, work = body_of("stride"), LEARNERS["fomaml"]
+    theta = body.initial_parameters()
+    mixed = [*drawn("stride", 2, n_shot=2, n_query=2), *drawn("stride", 2, **unlike)]
+    loop = mean_result(work(body, theta, episode) for episode in mixed)
+    assert_same(loop, mean_of(work, body, theta, mixed, at_once=9))
 
 
 def test_as_few_tasks_are_drawn_ahead_as_stand_side_by_side() -> None:
