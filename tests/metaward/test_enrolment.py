@@ -53,6 +53,7 @@ def test_a_request_whose_name_key_or_signature_was_changed_is_refused(tmp_path: 
         {"signature": other.signature},
         {"signature": "AAAA"},
         {"signature": "not base64!"},
+        {"signature": f"{REQUEST.signature[:8]}!{REQUEST.signature[8:]}"},
     ):
         with pytest.raises(ConfigError, match="not made with the key"):
             read_request(written(tmp_path, **changes))

@@ -72,6 +72,18 @@ def test_the_size_of_images_may_differ(tmp_path: Path) -> None:
     assert all(np.array_equal(leaf, theta[name]) for name, leaf in begun.items())
 
 
+def test_a_learners_leaf_of_another_shape_is_as_without_a_start(tmp_path: Path) -> None:
+    """A relation network's second network may be wider than the start's."""
+    folder, theta = saved(tmp_path / "m", learner=RelationSettings(filters=16))
+    study = study_from(folder, learner=RelationSettings())
+    untrained = theta_of(study, seed=0)
+    begun = begun_from(study, untrained, folder)
+    unlike = {name for name, leaf in untrained.items() if leaf.shape != theta[name].shape}
+    assert unlike
+    for name, leaf in begun.items():
+        np.testing.assert_array_equal(leaf, (untrained if name in unlike else theta)[name])
+
+
 @pytest.mark.parametrize(
     "other", [{"filters": 16}, {"downsample": "pool", "image_size": 32}, {"groups": 1}]
 )

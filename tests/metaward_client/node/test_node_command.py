@@ -1,8 +1,10 @@
 """`metaward site join, approve, start`, as they are typed."""
 
+import hashlib
 import json
 import re
 import socket
+import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,6 +85,12 @@ def test_join_takes_a_kit_whose_fingerprint_was_said_however_it_is_written(
     said = written(fingerprint)
     assert run(["site", "join", str(site), str(kit), "--fingerprint", said]) == 0
     assert (site / "node" / "ca.crt").read_bytes() == coordinator.ca_certificate.read_bytes()
+
+
+def test_a_fingerprint_is_the_sha_256_that_other_tools_print(coordinator: Coordinator) -> None:
+    pem = coordinator.ca_certificate.read_bytes()
+    digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem.decode())).hexdigest()
+    assert certificate_fingerprint(pem).replace(":", "").lower() == digest
 
 
 @pytest.mark.parametrize("fingerprint", [[], ["--fingerprint", "AB:CD"], ["--fingerprint", ":"]])
