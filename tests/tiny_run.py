@@ -110,3 +110,13 @@ def everything_in(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def assert_refused(done: Finished, code: int, *words: str) -> None:
+    """Check that a command ended with one screen that names all words and a next step."""
+    assert done.code == code, done.err
+    for word in words:
+        assert word in done.err
+    assert "next step" in done.err
+    assert len(done.err.splitlines()) < 24
+    assert "Traceback" not in done.err

@@ -88,17 +88,21 @@ def test_safetensors_itself_reads_the_file(folder, theta):
     assert load_file(folder / "meta.safetensors").keys() == theta.keys()
 
 
-def test_a_failed_save_leaves_the_old_model_and_no_litter(folder, theta, monkeypatch):
-    def full_disk(path, content):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(model_artefact, "write_durably", full_disk)
+def assert_the_old_model_stays(folder, theta):
     changed = {name: leaf + 1 for name, leaf in theta.items()}
     with pytest.raises(OSError, match="No space"):
         save_model(folder, card(), changed)
     assert [entry.name for entry in folder.parent.iterdir()] == ["model"]
     name = next(iter(theta))
     assert np.array_equal(load_model(folder).theta[name], theta[name])
+
+
+def test_a_failed_save_leaves_the_old_model_and_no_litter(folder, theta, monkeypatch):
+    def full_disk(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(model_artefact, "write_durably", full_disk)
+    assert_the_old_model_stays(folder, theta)
 
 
 def test_a_model_that_cannot_get_its_name_leaves_it_to_the_old_one(folder, theta, monkeypatch):
@@ -110,12 +114,7 @@ def test_a_model_that_cannot_get_its_name_leaves_it_to_the_old_one(folder, theta
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", full_disk)
-    changed = {name: leaf + 1 for name, leaf in theta.items()}
-    with pytest.raises(OSError, match="No space"):
-        save_model(folder, card(), changed)
-    assert [entry.name for entry in folder.parent.iterdir()] == ["model"]
-    name = next(iter(theta))
-    assert np.array_equal(load_model(folder).theta[name], theta[name])
+    assert_the_old_model_stays(folder, theta)
 
 
 def test_a_model_gets_its_name_when_both_files_are_on_the_disk(tmp_path, theta, monkeypatch):

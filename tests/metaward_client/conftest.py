@@ -36,3 +36,11 @@ def site_of(one_thread: None, tmp_path: Path) -> "Callable[..., SiteAtWork]":
     from site_orders import site_at_work
 
     return partial(site_at_work, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hospital drawn with another seed and called another name than those of the tiny run."""
+    from metaward_sim.demo_data import write_demo
+
+    return write_demo(tmp_path_factory.mktemp("new"), hospitals=3, patients=4, seed=77)[2].path

@@ -6,7 +6,6 @@ import shlex
 import shutil
 from pathlib import Path
 
-import pytest
 import yaml
 
 from metaward.arrays import to_arrays
@@ -16,26 +15,11 @@ from metaward.model_artefact import ModelCard, save_model
 from metaward.privacy_statement import PrivacyStatement
 from metaward.study import ModelSettings, Study
 from metaward_client.site import load_site
-from metaward_sim.demo_data import write_demo
-from tiny_run import Finished, TinyRun, everything_in, metaward
-
-
-@pytest.fixture(scope="module")
-def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A hospital that took no part."""
-    return write_demo(tmp_path_factory.mktemp("new"), hospitals=3, patients=4, seed=77)[2].path
+from tiny_run import Finished, TinyRun, assert_refused, everything_in, metaward
 
 
 def adapted(tiny_run: TinyRun, site: Path, out: Path, *options: str | Path) -> Finished:
     return metaward("adapt", tiny_run.path, "--site", site, "--out", out, *options)
-
-
-def assert_refused(done: Finished, code: int, *words: str) -> None:
-    assert done.code == code, done.err
-    for word in words:
-        assert word in done.err
-    assert "next step" in done.err
-    assert done.out == ""
 
 
 def test_a_hospital_gets_a_model_of_its_own_findings_and_how_often_it_is_right(

@@ -8,17 +8,9 @@ import pytest
 
 from metaward.errors import ConfigError
 from metaward_client.evaluate_command import parse_shots
-from metaward_sim.demo_data import write_demo
-from tiny_run import Finished, TinyRun, everything_in, metaward
+from tiny_run import TinyRun, assert_refused, everything_in, metaward
 
 QUICK = ("--episodes", "4", "--n-query", "1", "--n-way", "3", "--workers", "1")
-
-
-@pytest.fixture(scope="module")
-def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A hospital drawn with another seed and called another name than those of the tiny run."""
-    written = write_demo(tmp_path_factory.mktemp("new"), hospitals=3, patients=4, seed=77)
-    return written[2].path
 
 
 @pytest.fixture
@@ -28,16 +20,6 @@ def run(tiny_run: TinyRun, tmp_path: Path) -> Path:
     ignore = shutil.ignore_patterns("hospitals", "checkpoints", "baseline-runs")
     shutil.copytree(tiny_run.path, copy, ignore=ignore)
     return copy
-
-
-def assert_refused(done: Finished, code: int, *words: str) -> None:
-    assert done.code == code, done.err
-    for word in words:
-        assert word in done.err
-    assert "next step" in done.err
-    assert done.out == ""
-    assert len(done.err.splitlines()) < 24
-    assert "Traceback" not in done.err
 
 
 def methods(report: dict[str, list[dict[str, str]]]) -> set[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from pydicom import dcmread
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
@@ -17,14 +18,7 @@ from pydicom.tag import Tag
 from metaward.adapted_model import load_adapted
 from metaward_client.prediction import Prediction, Predictions, as_csv, as_json
 from metaward_client.site import load_site
-from metaward_sim.demo_data import write_demo
-from tiny_run import Finished, TinyRun, metaward
-
-
-@pytest.fixture(scope="module")
-def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A hospital that took no part."""
-    return write_demo(tmp_path_factory.mktemp("new"), hospitals=3, patients=4, seed=77)[2].path
+from tiny_run import TinyRun, assert_refused, metaward
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +45,6 @@ def images(newcomer: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def assert_refused(done: Finished, code: int, *words: str) -> None:
-    assert done.code == code, done.err
-    for word in words:
-        assert word in done.err
-    assert "next step" in done.err
-
-
 def test_each_image_gets_a_finding_and_the_scores_of_all(model: Path, images: Path) -> None:
     done = metaward("predict", model, images, "--json")
     assert done.code == 0, done.err
@@ -82,6 +69,28 @@ def test_an_image_is_prepared_as_the_hospitals_own_are(model: Path, newcomer: Pa
     done = metaward("predict", model, *usable(newcomer)[:7], "--json")
     said = [list(row["scores"].values()) for row in json.loads(done.out)["predictions"]]
     assert said == [pytest.approx(list(row), rel=1e-5) for row in scores[:7]]
+
+
+def test_a_window_of_the_hospital_is_laid_on_what_is_asked_about(
+    tiny_run: TinyRun, newcomer: Path, tmp_path: Path
+) -> None:
+    settings = yaml.safe_load((newcomer / "site.yaml").read_text())
+    settings["data"] |= {"root": str(newcomer / "images"), "labels": str(newcomer / "labels.csv")}
+    settings |= {"cache": str(tmp_path / "cache")}
+    settings["preprocess"] = {"window": {"center": 40.0, "width": 60.0}}
+    (tmp_path / "site.yaml").write_text(yaml.safe_dump(settings))
+    out = tmp_path / "adapted"
+    done = metaward("adapt", tiny_run.path, "--site", tmp_path / "site.yaml", "--out", out)
+    assert done.code == 0, done.err
+    loaded, site = load_adapted(out), load_site(tmp_path / "site.yaml")
+    body = loaded.artefact.card.model
+    scan, pixels = site.decode(site.scan(), image_size=body.image_size, channels=body.channels)
+    paths = [site.config.data.root / image.file.path for image in scan.images[:7]]
+    said = json.loads(metaward("predict", out, *paths, "--json").out)["predictions"]
+    expected = loaded.scores(pixels[:7])
+    assert [list(row["scores"].values()) for row in said] == [
+        pytest.approx(list(row), rel=1e-5) for row in expected
+    ]
 
 
 def test_the_table_holds_a_row_for_each_image_and_is_closed_to_others(
@@ -157,6 +166,14 @@ def test_a_damaged_image_costs_itself_alone(model: Path, images: Path) -> None:
         "0.dcm", "1.dcm", "3.dcm", "4.dcm"
     ]  # fmt: skip
     assert {row["reason"] for row in said["refused"]} == {"not_dicom", "truncated_pixels"}
+
+
+def test_what_cannot_be_looked_at_is_counted(model: Path, images: Path) -> None:
+    (images / "gone.dcm").symlink_to(images / "nowhere.dcm")
+    done = metaward("predict", model, images, "--json")
+    assert done.code == 0, done.err
+    refused = {row["reason"]: row["files"] for row in json.loads(done.out)["refused"]}
+    assert refused == {"not_dicom": 1, "unreadable_file": 1}
 
 
 def test_a_file_that_stands_there_is_not_written_over(

@@ -169,16 +169,17 @@ def test_a_process_that_is_told_to_end_leaves_the_round_to_be_worked_on_again(
     assert state(policy).spent == policy.terms().per_round()
 
 
+def broken_after_one_sum(self: Reptile, body: Any, theta: Any, work: NoisedWork) -> Any:
+    from metaward.meta.noised import descend
+
+    descend(body, theta, [0, 1], work, lr=0.1, steps=1)
+    raise RuntimeError
+
+
 def test_an_error_of_any_kind_after_the_noise_closes_the_round(
     opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(self: Reptile, body: Any, theta: Any, work: NoisedWork) -> Any:
-        from metaward.meta.noised import descend
-
-        descend(body, theta, [0, 1], work, lr=0.1, steps=1)
-        raise RuntimeError
-
-    monkeypatch.setattr(Reptile, "noised_delta", broken)
+    monkeypatch.setattr(Reptile, "noised_delta", broken_after_one_sum)
     policy = opened(dp_sgd)
     study = with_learner(ReptileSettings(n_way=2, n_shot=1))
     with pytest.raises(RuntimeError):
@@ -192,13 +193,7 @@ def test_a_closed_round_leaves_the_norm_where_its_noised_sums_moved_it(
 ) -> None:
     """They are charged, so the study's next round may go on from there."""
 
-    def broken(self: Reptile, body: Any, theta: Any, work: NoisedWork) -> Any:
-        from metaward.meta.noised import descend
-
-        descend(body, theta, [0, 1], work, lr=0.1, steps=1)
-        raise RuntimeError
-
-    monkeypatch.setattr(Reptile, "noised_delta", broken)
+    monkeypatch.setattr(Reptile, "noised_delta", broken_after_one_sum)
     policy = opened(dp_sgd, adaptive_clipping=True, max_grad_norm=1e6)
     study = with_learner(ReptileSettings(n_way=2, n_shot=1))
     with pytest.raises(RuntimeError):
