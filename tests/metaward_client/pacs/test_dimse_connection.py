@@ -4,6 +4,7 @@ import gc
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -100,6 +101,8 @@ def test_who_interrupts_a_fetch_does_not_wait_for_a_pacs_that_is_busy_with_a_req
     over, waited_in_vain = threading.Event(), []
 
     def be_busy(_: evt.Event) -> None:
+        # Python loses a signal that comes in the moment in which the main thread begins to wait
+        time.sleep(0.3)
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         waited_in_vain.append(not over.wait(15))
 
