@@ -8,9 +8,10 @@ is what one writes: convolution, GroupNorm, ReLU, pool, in torch's default layou
 of the library with the same weights. Before anything is timed, both must give the same
 meta-gradient; it is computed in float64 for that.
 
-CPU seconds on one thread, median over repeats; all take turns in one process. The ratio is that of
-the best peer: above 1 we are faster. `higher` and `torchopt` take part where they are installed
-(extra `peers`).
+CPU seconds on one thread; all take turns in one process, each going first as often as any other. A
+turn gives a ratio for each peer: what else the machine does slows both. The ratio of a case is the
+median over turns, with its quartiles, of the best peer: above 1 we are faster. `higher` and
+`torchopt` take part where they are installed (extra `peers`).
 """
 
 import argparse
@@ -127,24 +128,43 @@ def require_same_work(case: Case) -> None:
 
 
 def measure(case: Case, repeats: int) -> dict[str, list[float]]:
-    """Run in a worker: CPU seconds of a meta-batch, by who did it."""
+    """Run in a worker: CPU seconds of a meta-batch in each turn, by who did it."""
     torch.set_num_threads(1)
     require_same_work(case)
     body, episodes = build_body(model_of(case), 0), episodes_of(case)
     works = {"metaward": ours(case, body, episodes), **peers(case, body, episodes)}
     taken: dict[str, list[float]] = {name: [] for name in works}
+    names = list(works)
     for turn in range(repeats + 1):
-        for name, work in works.items():
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
             began = time.process_time()
-            work()
+            works[name]()
             if turn:  # the first warms up
                 taken[name].append(time.process_time() - began)
     return taken
 
 
+def compared(taken: dict[str, list[float]]) -> dict[str, Any]:
+    """Return the medians, and the ratio to the peer that is best by it, with its quartiles."""
+    own = taken["metaward"]
+    ratios = {
+        name: statistics.quantiles([b / a for a, b in zip(own, its, strict=True)], n=4)
+        for name, its in taken.items()
+        if name != "metaward"
+    }
+    best = min(ratios, key=lambda name: ratios[name][1])
+    return {
+        "cpu_seconds": {name: statistics.median(found) for name, found in taken.items()},
+        "best_peer": best,
+        "ratio": ratios[best][1],
+        "quartiles": [ratios[best][0], ratios[best][2]],
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--repeats", type=int, default=24, help="turns")
     parser.add_argument("--quick", action="store_true", help="32 filters, 1 shot, 3 repeats")
     options = parser.parse_args()
     for name in filter(importlib.util.find_spec, LIBRARIES):
@@ -152,25 +172,21 @@ def main() -> None:
     widths, shots = ((32,), (1,)) if options.quick else ((32, 64), (1, 5))
     repeats = 3 if options.quick else options.repeats
     rows: list[dict[str, Any]] = []
-    table = Table("learner", "filters", "shots", "tasks / CPU s", "best peer", "ratio")
+    table = Table("learner", "filters", "shots", "tasks / CPU s", "best peer", "ratio", "quartiles")
     with WorkerPool(1) as pool:
         for case in (Case(name, f, k) for name in OURS for f in widths for k in shots):
-            taken = pool.submit(measure, case, repeats).result()
-            seconds = {name: statistics.median(found) for name, found in taken.items()}
-            best = min((n for n in seconds if n != "metaward"), key=seconds.__getitem__)
-            ratio = seconds[best] / seconds["metaward"]
+            found = compared(pool.submit(measure, case, repeats).result())
             rows.append(
-                {"learner": case.learner, "filters": case.filters, "shots": case.shots,
-                 "cpu_seconds": seconds, "best_peer": best, "ratio": ratio}
-            )  # fmt: skip
-            rate = META_BATCH / seconds["metaward"]
+                {"learner": case.learner, "filters": case.filters, "shots": case.shots} | found
+            )
             table.add_row(
                 case.learner,
                 str(case.filters),
                 str(case.shots),
-                f"{rate:.1f}",
-                best,
-                f"{ratio:.2f}",
+                f"{META_BATCH / found['cpu_seconds']['metaward']:.1f}",
+                found["best_peer"],
+                f"{found['ratio']:.2f}",
+                " to ".join(f"{quartile:.2f}" for quartile in found["quartiles"]),
             )
     Console().print(table)
     setting = {"n_way": N_WAY, "n_query": N_QUERY, "meta_batch": META_BATCH, "image_size": SIZE,
