@@ -1,9 +1,7 @@
 """DIMSE answers of a PACS that misbehaves; test_against_orthanc.py has one that behaves."""
 
-import gc
 import logging
 import traceback
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -23,36 +21,26 @@ from metaward_client.pacs import dimse
 from metaward_client.pacs.failures import Failure
 from metaward_client.pacs.site_fetch import fetch_site
 from metaward_client.site_config import read_site_config
-from scripted_pacs import PLANTED, STUDY, ScriptedPacs, fetch, row, running_scripted_pacs, site_at
+from scripted_pacs import PLANTED, STUDY, ScriptedPacs, fetch, row, site_at
 
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-"""pynetdicom leaves the socket of a connection that fails to the garbage collector."""
-
-
-@pytest.fixture(autouse=True)
-def _sockets_are_collected_here() -> Iterator[None]:
-    yield
-    gc.collect()
-
-
-@pytest.fixture
-def pacs(tmp_path: Path) -> Iterator[ScriptedPacs]:
-    with running_scripted_pacs(tmp_path / "made") as running:
-        yield running
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("sockets_are_collected"),
+]
 
 
 def test_an_image_comes_over_the_connection_that_asked_for_it(
-    pacs: ScriptedPacs, tmp_path: Path
+    dimse_pacs: ScriptedPacs, tmp_path: Path
 ) -> None:
-    report = fetch(tmp_path, pacs.port)
+    report = fetch(tmp_path, dimse_pacs.port)
     assert report.n_fetched == 1
-    assert pacs.gets == [uid_of("a")]
+    assert dimse_pacs.gets == [uid_of("a")]
 
 
-def test_every_request_waits_for_its_turn(pacs: ScriptedPacs, tmp_path: Path) -> None:
+def test_every_request_waits_for_its_turn(dimse_pacs: ScriptedPacs, tmp_path: Path) -> None:
     time = FakeClock()
     config = read_site_config(
-        site_at(tmp_path, pacs.port, requests_per_second=0.5), needs_root=False
+        site_at(tmp_path, dimse_pacs.port, requests_per_second=0.5), needs_root=False
     )
     report = fetch_site(config, clock=time.clock())
     # Connect, studies, series, images; connect anew to offer the object class, get.
@@ -71,38 +59,38 @@ def test_every_request_waits_for_its_turn(pacs: ScriptedPacs, tmp_path: Path) ->
     ids=["nothing", "refused", "error", "cancelled"],
 )
 def test_an_image_with_a_wrong_answer_is_counted_under_its_reason(
-    pacs: ScriptedPacs, tmp_path: Path, got: list[Any], failure: Failure
+    dimse_pacs: ScriptedPacs, tmp_path: Path, got: list[Any], failure: Failure
 ) -> None:
-    pacs.got = got
-    assert fetch(tmp_path, pacs.port).failed == {failure: 1}
+    dimse_pacs.got = got
+    assert fetch(tmp_path, dimse_pacs.port).failed == {failure: 1}
 
 
 def test_another_image_than_the_one_asked_for_is_not_taken(
-    pacs: ScriptedPacs, tmp_path: Path
+    dimse_pacs: ScriptedPacs, tmp_path: Path
 ) -> None:
     other = dcmread(write_dicom(path=tmp_path / "made" / "b", study="study"))
-    pacs.got = [1, (0xFF00, other)]
-    report = fetch(tmp_path, pacs.port)
+    dimse_pacs.got = [1, (0xFF00, other)]
+    report = fetch(tmp_path, dimse_pacs.port)
     assert report.failed == {Failure.PACS_ERROR: 1}
 
 
 def test_a_kind_of_object_that_the_pacs_does_not_send_is_counted(
-    pacs: ScriptedPacs, tmp_path: Path
+    dimse_pacs: ScriptedPacs, tmp_path: Path
 ) -> None:
-    pacs.found["IMAGE"][0][1].SOPClassUID = "1.2.3.4.5"  # type: ignore[union-attr]
-    assert fetch(tmp_path, pacs.port).failed == {Failure.NOT_OFFERED: 1}
+    dimse_pacs.found["IMAGE"][0][1].SOPClassUID = "1.2.3.4.5"  # type: ignore[union-attr]
+    assert fetch(tmp_path, dimse_pacs.port).failed == {Failure.NOT_OFFERED: 1}
 
 
 def test_where_the_pacs_names_no_class_the_common_ones_are_offered(
-    pacs: ScriptedPacs, tmp_path: Path
+    dimse_pacs: ScriptedPacs, tmp_path: Path
 ) -> None:
-    del pacs.found["IMAGE"][0][1].SOPClassUID  # type: ignore[union-attr]
-    assert fetch(tmp_path, pacs.port).n_fetched == 1
+    del dimse_pacs.found["IMAGE"][0][1].SOPClassUID  # type: ignore[union-attr]
+    assert fetch(tmp_path, dimse_pacs.port).n_fetched == 1
 
 
-def test_a_search_that_fails_is_counted(pacs: ScriptedPacs, tmp_path: Path) -> None:
-    pacs.found["SERIES"] = [(0xC001, row(ErrorComment=PLANTED))]
-    assert fetch(tmp_path, pacs.port).unlisted == {Failure.PACS_ERROR: 1}
+def test_a_search_that_fails_is_counted(dimse_pacs: ScriptedPacs, tmp_path: Path) -> None:
+    dimse_pacs.found["SERIES"] = [(0xC001, row(ErrorComment=PLANTED))]
+    assert fetch(tmp_path, dimse_pacs.port).unlisted == {Failure.PACS_ERROR: 1}
 
 
 def of_study(number: int) -> dict[str, str]:
@@ -113,7 +101,7 @@ def of_study(number: int) -> dict[str, str]:
 
 
 def test_an_answer_that_cannot_be_read_costs_its_own_study_only(
-    pacs: ScriptedPacs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dimse_pacs: ScriptedPacs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def encoded(dataset: Dataset, *args: Any) -> bytes | None:
         if "PatientComments" in dataset:  # ends within the header of an element
@@ -132,28 +120,28 @@ def test_an_answer_that_cannot_be_read_costs_its_own_study_only(
         return [(0xFF00, row(**of_study(number), **image))]
 
     monkeypatch.setattr("pynetdicom.service_class.encode", encoded)
-    pacs.search = search
-    site = site_at(tmp_path, pacs.port)
+    dimse_pacs.search = search
+    site = site_at(tmp_path, dimse_pacs.port)
     table = "".join(f"{of_study(i)['StudyInstanceUID']},a\n" for i in range(4))
     (tmp_path / "labels.csv").write_text("study_instance_uid,label\n" + table)
-    pacs.got = [0]
+    dimse_pacs.got = [0]
     report = fetch_site(read_site_config(site, needs_root=False), clock=FakeClock().clock())
     assert report.unlisted == {Failure.NOT_UNDERSTOOD: 1}
-    assert pacs.gets == [uid_of(f"image {i}") for i in (0, 2, 3)]
+    assert dimse_pacs.gets == [uid_of(f"image {i}") for i in (0, 2, 3)]
 
 
 @pytest.mark.parametrize("sop_class", ["1." * 40, "MR Image Storage"], ids=["long", "words"])
 def test_a_senseless_class_of_one_image_costs_that_image_only(
-    pacs: ScriptedPacs, tmp_path: Path, sop_class: str
+    dimse_pacs: ScriptedPacs, tmp_path: Path, sop_class: str
 ) -> None:
-    sound = pacs.found["IMAGE"][0][1]
+    sound = dimse_pacs.found["IMAGE"][0][1]
     assert sound is not None
     with quiet_pydicom():
         senseless = row(
             StudyInstanceUID=STUDY, SOPInstanceUID=uid_of("b"), SOPClassUID=UID(sop_class)
         )
-    pacs.found["IMAGE"] = [(0xFF00, senseless), (0xFF00, sound)]
-    report = fetch(tmp_path, pacs.port)
+    dimse_pacs.found["IMAGE"] = [(0xFF00, senseless), (0xFF00, sound)]
+    report = fetch(tmp_path, dimse_pacs.port)
     assert (report.failed, report.n_fetched) == ({Failure.SENSELESS_UID: 1}, 1)
 
 
@@ -163,7 +151,7 @@ def test_a_senseless_class_of_one_image_costs_that_image_only(
     ids=["studies", "series", "images", "series with images"],
 )
 def test_a_listing_that_is_too_long_is_given_up(
-    pacs: ScriptedPacs,
+    dimse_pacs: ScriptedPacs,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     n_studies: int,
@@ -171,19 +159,19 @@ def test_a_listing_that_is_too_long_is_given_up(
     n_images: int,
 ) -> None:
     monkeypatch.setattr(dimse, "LONGEST_LISTING", 3)
-    pacs.found["STUDY"] *= n_studies
-    pacs.found["SERIES"] *= n_series
-    pacs.found["IMAGE"] *= n_images
-    report = fetch(tmp_path, pacs.port)
+    dimse_pacs.found["STUDY"] *= n_studies
+    dimse_pacs.found["SERIES"] *= n_series
+    dimse_pacs.found["IMAGE"] *= n_images
+    report = fetch(tmp_path, dimse_pacs.port)
     assert report.unlisted == {Failure.LISTING_TOO_LONG: 1}
-    assert pacs.gets == []
+    assert dimse_pacs.gets == []
 
 
-def test_a_pacs_without_resources_is_asked_again(pacs: ScriptedPacs, tmp_path: Path) -> None:
-    pacs.found["STUDY"] = [(0xA700, None)]
+def test_a_pacs_without_resources_is_asked_again(dimse_pacs: ScriptedPacs, tmp_path: Path) -> None:
+    dimse_pacs.found["STUDY"] = [(0xA700, None)]
     time = FakeClock()
     with pytest.raises(DataError, match=r"stayed away.*busy"):
-        fetch(tmp_path, pacs.port, time)
+        fetch(tmp_path, dimse_pacs.port, time)
     assert sum(time.slept) == pytest.approx(15, abs=0.1)
 
 
@@ -199,27 +187,27 @@ def test_days_that_end_before_they_begin_are_refused(
 
 @pytest.mark.parametrize("spoilt", ["nothing", "PatientID", "error", "uid", "image"])
 def test_nothing_of_the_data_or_of_an_answer_comes_out(
-    pacs: ScriptedPacs,
+    dimse_pacs: ScriptedPacs,
     tmp_path: Path,
     spoilt: str,
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    study, _, image = (pacs.found[level][0][1] for level in ("STUDY", "SERIES", "IMAGE"))
+    study, _, image = (dimse_pacs.found[level][0][1] for level in ("STUDY", "SERIES", "IMAGE"))
     assert study is not None and image is not None  # noqa: PT018 (for mypy)
     match spoilt:
         case "PatientID":
             study.SpecificCharacterSet = PLANTED
         case "error":
-            pacs.got = [1, (0xC123, row(ErrorComment=PLANTED, OffendingElement=0x00100010))]
+            dimse_pacs.got = [1, (0xC123, row(ErrorComment=PLANTED, OffendingElement=0x00100010))]
         case "uid":
             with quiet_pydicom():
                 image.SOPInstanceUID = PLANTED
         case "image":
             buffer = BytesIO(PLANTED.encode())
-            pacs.got = [1, (0xFF00, dcmread(buffer, force=True))]
-    site = site_at(tmp_path, pacs.port)
+            dimse_pacs.got = [1, (0xFF00, dcmread(buffer, force=True))]
+    site = site_at(tmp_path, dimse_pacs.port)
     before = caplog.text  # what the scripted PACS itself logs is not ours
     codes = {cli.run(["site", "fetch", str(site), *more]) for more in ([], ["--json"])}
     assert codes <= {0, 3}

@@ -1,6 +1,5 @@
 """Over DIMSE: an encrypted connection to the right PACS only, and a user that it knows."""
 
-import gc
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -29,8 +28,10 @@ from metaward_server.coordinator.certificates import (
     new_server_certificate,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-"""pynetdicom leaves the socket of a connection that fails to the garbage collector."""
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("sockets_are_collected"),
+]
 
 USER, PASSWORD = "anna", "hunter2"
 NOW = datetime.now(UTC)
@@ -42,12 +43,6 @@ class Pacs:
 
     port: int
     users: list[tuple[bytes, bytes]] = field(default_factory=list)
-
-
-@pytest.fixture(autouse=True)
-def _sockets_are_collected_here() -> Iterator[None]:
-    yield
-    gc.collect()
 
 
 @pytest.fixture(scope="module")

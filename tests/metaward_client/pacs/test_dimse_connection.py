@@ -1,6 +1,5 @@
 """DIMSE connections that end, fall silent, are refused or reach somebody else."""
 
-import gc
 import signal
 import socket
 import threading
@@ -25,63 +24,53 @@ from metaward_client.pacs.dimse_connection import (
     SYNTAXES,
 )
 from metaward_client.pacs.failures import Failure
-from scripted_pacs import PLANTED, ScriptedPacs, fetch, running_scripted_pacs, site_at
+from scripted_pacs import PLANTED, ScriptedPacs, fetch, site_at
 
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-"""pynetdicom leaves the socket of a connection that fails to the garbage collector."""
-
-
-@pytest.fixture(autouse=True)
-def _sockets_are_collected_here() -> Iterator[None]:
-    yield
-    gc.collect()
-
-
-@pytest.fixture
-def pacs(tmp_path: Path) -> Iterator[ScriptedPacs]:
-    with running_scripted_pacs(tmp_path / "made") as running:
-        yield running
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("sockets_are_collected"),
+]
 
 
 def test_a_connection_that_ends_is_made_again_and_then_counted(
-    pacs: ScriptedPacs, tmp_path: Path
+    dimse_pacs: ScriptedPacs, tmp_path: Path
 ) -> None:
-    pacs.aborts = True
-    report = fetch(tmp_path, pacs.port)
+    dimse_pacs.aborts = True
+    report = fetch(tmp_path, dimse_pacs.port)
     assert report.failed == {Failure.INCOMPLETE: 1}
-    assert 2 <= len(pacs.gets) <= 5
+    assert 2 <= len(dimse_pacs.gets) <= 5
 
 
 def test_a_connection_that_the_pacs_ends_while_it_is_idle_is_made_again(
-    pacs: ScriptedPacs, tmp_path: Path
+    dimse_pacs: ScriptedPacs, tmp_path: Path
 ) -> None:
     class Idle(FakeClock):
         def sleep(self, seconds: float) -> None:
             super().sleep(seconds)
             if len(self.slept) in (1, 4):
-                for theirs in pacs.server.active_associations:
+                for theirs in dimse_pacs.server.active_associations:
                     theirs.abort()
                 for thread in threading.enumerate():
                     if isinstance(thread, Association) and thread.is_requestor:
                         thread.join(10)
 
-    report = fetch(tmp_path, pacs.port, Idle(), requests_per_second=1.0)
+    report = fetch(tmp_path, dimse_pacs.port, Idle(), requests_per_second=1.0)
     assert (report.n_fetched, report.failed, report.unlisted) == (1, {}, {})
-    assert pacs.n_connections == 2 + 2
+    assert dimse_pacs.n_connections == 2 + 2
 
 
 def test_a_pacs_that_falls_silent_in_the_middle_of_a_packet_is_asked_again(
-    pacs: ScriptedPacs, tmp_path: Path
+    dimse_pacs: ScriptedPacs, tmp_path: Path
 ) -> None:
     over, waited_in_vain = threading.Event(), []
 
     def fall_silent(event: evt.Event) -> None:
-        pacs.spoils = None
+        dimse_pacs.spoils = None
         event.assoc.dul.socket.send(b"\x04\x00\x00\x00\x01\x00half of 256 bytes")
         waited_in_vain.append(not over.wait(15))
 
-    pacs.spoils = fall_silent
-    report = fetch(tmp_path, pacs.port, timeout_seconds=1.0)
+    dimse_pacs.spoils = fall_silent
+    report = fetch(tmp_path, dimse_pacs.port, timeout_seconds=1.0)
     over.set()
     assert (report.n_fetched, waited_in_vain) == (1, [])
 
@@ -96,7 +85,7 @@ def interruptible() -> Iterator[None]:
 
 @pytest.mark.usefixtures("interruptible")
 def test_who_interrupts_a_fetch_does_not_wait_for_a_pacs_that_is_busy_with_a_request(
-    pacs: ScriptedPacs, tmp_path: Path
+    dimse_pacs: ScriptedPacs, tmp_path: Path
 ) -> None:
     over, waited_in_vain = threading.Event(), []
 
@@ -106,28 +95,28 @@ def test_who_interrupts_a_fetch_does_not_wait_for_a_pacs_that_is_busy_with_a_req
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         waited_in_vain.append(not over.wait(15))
 
-    pacs.spoils = be_busy
+    dimse_pacs.spoils = be_busy
     with pytest.raises(KeyboardInterrupt):
-        fetch(tmp_path, pacs.port, timeout_seconds=60.0)
+        fetch(tmp_path, dimse_pacs.port, timeout_seconds=60.0)
     over.set()
     assert waited_in_vain == []
 
 
 def test_a_packet_that_makes_no_sense_ends_no_thread_on_the_screen(
-    pacs: ScriptedPacs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dimse_pacs: ScriptedPacs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[str] = []
     monkeypatch.setattr(threading, "excepthook", lambda args: shown.append(str(args.exc_value)))
     before = threading.excepthook
 
     def send_a_command_without_command(event: evt.Event) -> None:
-        pacs.spoils = None
+        dimse_pacs.spoils = None
         command = bytes.fromhex("0103") + b"\x00\x00\x02\x09\x08\x00\x00\x00" + PLANTED.encode()
         item = len(command).to_bytes(4, "big") + command
         event.assoc.dul.socket.send(b"\x04\x00" + len(item).to_bytes(4, "big") + item)
 
-    pacs.spoils = send_a_command_without_command
-    assert fetch(tmp_path, pacs.port).n_fetched == 1
+    dimse_pacs.spoils = send_a_command_without_command
+    assert fetch(tmp_path, dimse_pacs.port).n_fetched == 1
     assert shown == []
     assert threading.excepthook is before
 
@@ -154,12 +143,14 @@ def test_a_thread_of_somebody_else_that_ends_in_an_exception_is_shown(
     ids=["C-GET", "C-FIND", "both"],
 )
 def test_a_pacs_that_lacks_a_service_is_one_sentence_about_the_setting(
-    pacs: ScriptedPacs, tmp_path: Path, lacking: list[str], message: str
+    dimse_pacs: ScriptedPacs, tmp_path: Path, lacking: list[str], message: str
 ) -> None:
     for kind in lacking:
-        pacs.server.contexts = [c for c in pacs.server.contexts if c.abstract_syntax != kind]
+        dimse_pacs.server.contexts = [
+            c for c in dimse_pacs.server.contexts if c.abstract_syntax != kind
+        ]
     with pytest.raises(ConfigError, match=message):
-        fetch(tmp_path, pacs.port)
+        fetch(tmp_path, dimse_pacs.port)
 
 
 def test_nobody_at_the_port_is_one_sentence(tmp_path: Path) -> None:
@@ -206,14 +197,14 @@ def test_while_names_cannot_be_looked_up_the_pacs_is_away(
 
 
 def test_a_connection_that_is_not_understood_is_one_sentence(
-    pacs: ScriptedPacs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dimse_pacs: ScriptedPacs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object, **__: object) -> None:
         raise KeyError(PLANTED)
 
     monkeypatch.setattr(AE, "associate", fails)
     with pytest.raises(ConfigError, match="no DIMSE service answers there") as caught:
-        fetch(tmp_path, pacs.port)
+        fetch(tmp_path, dimse_pacs.port)
     assert PLANTED not in str(caught.value)
 
 
