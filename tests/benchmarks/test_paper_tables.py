@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -177,8 +178,28 @@ def test_all_trainings_may_be_cut_short_or_be_longer(
     said: list[str], steps: int, seconds: float
 ) -> None:
     options = paper_tables.options_of(["--data", "x", *said])
-    asked = paper_tables.asked_for(a_training(steps=3), options)
-    assert asked == a_training(steps=3).with_steps(steps).model_copy(update={"budget_s": seconds})
+    asked = paper_tables.asked_for(a_training(steps=3), 5, options)
+    as_long = a_training(steps=3).with_seed(5).with_steps(steps)
+    assert asked == as_long.model_copy(update={"budget_s": seconds})
+
+
+def test_a_training_after_another_is_changed_as_that_is() -> None:
+    options = paper_tables.options_of(["--data", "x", "--times", "2", "--seeds", "2"])
+    row = a_row()
+    several = Plan(a_training(steps=3), (FIVE_ONE,), first=a_training(steps=1))
+    jobs_of_row = paper_tables.jobs_of([replace(row, full=(several,))], options, Path("work"))
+    assert [
+        (job.plan.first.study.rounds, job.plan.first.study.seed, job.plan.training.study.rounds)
+        for job in jobs_of_row
+        if job.plan.first
+    ] == [(2, 0, 6), (2, 1, 6)]
+
+
+def test_a_line_counts_the_steps_and_seconds_of_a_first_training() -> None:
+    result = a_result(0, [0.4, 0.6]) | {"first": a_training(steps=5).model_dump(mode="json")}
+    (line,) = lines_of(a_row(), [result])
+    assert (line["planned_steps"], line["budget_cpu_s"]) == (2 + 5, 1200.0)
+    assert line["first"]["study"]["rounds"] == 5
 
 
 def test_no_training_is_none_times_as_long(capsys: pytest.CaptureFixture[str]) -> None:
