@@ -62,7 +62,6 @@ def adapt(
     from metaward.labelled_support import labelled_support, with_images_of_each_label
     from metaward.left_out_check import check_left_out
     from metaward.model_artefact import load_model
-    from metaward.private_file import whole_or_empty
     from metaward.report.wording import counted, seconds
     from metaward.run_directory import fresh_folder, model_folder
     from metaward_client.site import load_site
@@ -97,8 +96,7 @@ def adapt(
             check=check,
             created_by=f"metaward {version('metaward')}",
         )
-        with whole_or_empty(out):
-            card = save_adapted(out, card, artefact, classify)
+        card = save_adapted(out, card, artefact, classify)
     if as_json:
         typer.echo(card.model_dump_json(indent=2))
     else:

@@ -25,10 +25,10 @@ def make_private_folder(path: Path) -> None:
 
 @contextlib.contextmanager
 def whole_or_empty(folder: Path) -> Iterator[None]:
-    """Empty a folder, which was empty before, where the disk does not take all of its content."""
+    """Empty a folder, which was empty before, where not all of its content comes to be in it."""
     try:
         yield
-    except OSError:
+    except BaseException:
         for part in folder.glob("*"):
             shutil.rmtree(part, ignore_errors=True)
             with contextlib.suppress(OSError):

@@ -23,6 +23,7 @@ import yaml
 from metaward.errors import ConfigError
 from metaward.model_artefact import CARD_FILE
 from metaward.privacy_statement import PrivacyStatement
+from metaward.private_file import whole_or_empty
 from metaward.progress import RoundEvent
 from metaward.whole_file import write_atomically
 
@@ -191,16 +192,17 @@ class RunDirectory:
 
 @contextlib.contextmanager
 def fresh_folder(path: Path) -> Iterator[Path]:
-    """Make an empty folder, and take it away again where nothing came to be in it.
+    """Make an empty folder; where it is not filled to the end, take it away with what is in it.
 
     Raises:
         ConfigError: See :meth:`RunDirectory.create`.
     """
     RunDirectory.create(path)
     try:
-        yield path
+        with whole_or_empty(path):
+            yield path
     except BaseException:
-        with contextlib.suppress(OSError):  # something stands in it, or it is a mount point
+        with contextlib.suppress(OSError):  # it is a mount point
             path.rmdir()
         raise
 

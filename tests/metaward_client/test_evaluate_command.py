@@ -8,9 +8,13 @@ import pytest
 
 from metaward.errors import ConfigError
 from metaward_client.evaluate_command import parse_shots
+from small_disk import needs_a_disk, small_disk
 from tiny_run import TinyRun, assert_refused, everything_in, metaward
 
 QUICK = ("--episodes", "4", "--n-query", "1", "--n-way", "3", "--workers", "1")
+
+PAGES_OF_ONE_REPORT_FILE = 5
+"""report.json has three and report.html six."""
 
 
 @pytest.fixture
@@ -154,3 +158,20 @@ def test_a_report_folder_that_holds_other_files_is_refused(
     done = metaward("evaluate", tiny_run.path, "--site", newcomer, *QUICK, "--out", tmp_path)
     assert_refused(done, 2, "a folder that holds other files", "--out")
     assert everything_in(tmp_path) == {"notes.txt": b"mine"}
+
+
+@needs_a_disk
+def test_a_report_that_a_full_disk_does_not_take_can_be_asked_for_again_once_there_is_room(
+    tiny_run: TinyRun, newcomer: Path, tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        asked = (
+            "evaluate", tiny_run.path / "model", "--site", newcomer, "--shots", "1", *QUICK,
+            "--out", disk.path / "report",
+        )  # fmt: skip
+        disk.fill(PAGES_OF_ONE_REPORT_FILE)
+        assert_refused(metaward(*asked), 2, "the disk is full", "Then do the same again")
+        disk.free()
+        done = metaward(*asked)
+        assert done.code == 0, done.err
+        assert set(everything_in(disk.path / "report")) == {"report.json", "report.html"}
