@@ -1,7 +1,6 @@
 """`metaward predict`: what an adapted model says of images that nobody has labelled."""
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,6 +46,7 @@ def predict(
     from rich.console import Console
 
     from metaward.adapted_model import load_adapted
+    from metaward.whole_file import write_new
     from metaward_client import prediction
 
     model = load_adapted(adapted)
@@ -56,7 +56,7 @@ def predict(
     with showing_progress(Console(stderr=True), "Reading") as on_progress:
         said = prediction.predict_files(model, found, on_progress=on_progress, workers=workers)
     if out is not None and said.named:
-        _write_new(out, prediction.as_csv(said))
+        write_new(out, prediction.as_csv(said))
     if as_json:
         typer.echo(json.dumps(prediction.as_json(said), indent=2))
     else:
@@ -74,17 +74,6 @@ def _require_new(out: Path) -> None:
             where=str(out),
             next_step="Choose another name with --out.",
         )
-
-
-def _write_new(out: Path, content: bytes) -> None:
-    """Write a file that is closed to other users, and was not there; whole or not at all."""
-    descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-    except BaseException:
-        out.unlink(missing_ok=True)
-        raise
 
 
 def _require_some(said: "Predictions", inputs: list[Path]) -> None:
