@@ -24,14 +24,14 @@ from pydantic import Field, model_validator
 from scipy.special import softmax
 
 from metaward.arrays import Arrays, to_arrays, to_tensors
-from metaward.artefact_files import read_bounded, refuse_tangled_yaml, write_durably
+from metaward.artefact_files import MAX_CARD_BYTES, read_bounded, refuse_tangled_yaml, write_durably
 from metaward.config import Settings, load_settings
 from metaward.episodes import Examples
 from metaward.errors import ConfigError
 from metaward.left_out_check import LeftOutCheck
 from metaward.meta.classifier import Classifier
 from metaward.meta.compose import build_learner
-from metaward.model_artefact import ModelArtefact, load_model, save_model
+from metaward.model_artefact import CARD_FILE, ModelArtefact, load_model, save_model
 from metaward.models.body import build_body
 from metaward.parameter_file import MAX_HEADER_BYTES, parse_parameters
 from metaward.patterns import NAME, SHA256_OR_NOTHING
@@ -73,6 +73,9 @@ class AdaptedCard(Settings):
         {}, description="shapes of what is kept"
     )
     kept_sha256: str = Field("", pattern=SHA256_OR_NOTHING)
+    shared_card_sha256: str = Field(
+        "", pattern=SHA256_OR_NOTHING, description="of model/model.yaml, which has its parameters'"
+    )
 
     @model_validator(mode="after")
     def _each_label_once_with_its_count(self) -> "AdaptedCard":
@@ -132,7 +135,7 @@ def save_adapted(
 
     Args:
         folder: Closed to others here.
-        card: What is said of ``kept`` is filled in here.
+        card: What is said of ``kept`` and of the shared model's card is filled in here.
         artefact: The shared model.
         classify: From :func:`adapted_classifier`.
 
@@ -143,14 +146,15 @@ def save_adapted(
 
     kept = to_arrays(classify.kept)
     content = save(kept)
+    folder.chmod(0o700)
+    save_model(folder / MODEL_FOLDER, artefact.card, artefact.theta)
     written = card.model_copy(
         update={
             "kept": {name: leaf.shape for name, leaf in kept.items()},
             "kept_sha256": hashlib.sha256(content).hexdigest(),
+            "shared_card_sha256": _digest_of_shared_card(folder),
         }
     )
-    folder.chmod(0o700)
-    save_model(folder / MODEL_FOLDER, artefact.card, artefact.theta)
     write_durably(folder / KEPT_FILE, content, mode=0o600)
     text = yaml.safe_dump(written.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     write_durably(folder / ADAPTED_CARD_FILE, text.encode(), mode=0o600)
@@ -171,7 +175,14 @@ def load_adapted(folder: Path) -> AdaptedModel:
         raise _unfit("a file that is not the one that the card speaks of", kept_path)
     kept = parse_parameters(content, dict(card.kept), kept_path)
     artefact = load_model(folder / MODEL_FOLDER)
+    if _digest_of_shared_card(folder) != card.shared_card_sha256:
+        raise _unfit("another shared model than that which was adapted", folder / MODEL_FOLDER)
     return AdaptedModel(card, artefact, _classifier_of(artefact, kept, card, kept_path))
+
+
+def _digest_of_shared_card(folder: Path) -> str:
+    content = _read(folder / MODEL_FOLDER / CARD_FILE, MAX_CARD_BYTES)
+    return hashlib.sha256(content).hexdigest()
 
 
 def _classifier_of(

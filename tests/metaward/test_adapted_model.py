@@ -1,7 +1,6 @@
 """An adapted model: stored whole, closed to others, and refused where it was damaged."""
 
 import hashlib
-import shutil
 import stat
 from pathlib import Path
 
@@ -31,7 +30,7 @@ from metaward.learner_settings import (
 from metaward.left_out_check import FindingCheck, LeftOutCheck
 from metaward.meta.classifier import Classifier
 from metaward.meta.compose import initial_parameters
-from metaward.model_artefact import ModelArtefact, ModelCard, load_model
+from metaward.model_artefact import ModelArtefact, ModelCard, load_model, save_model
 from metaward.privacy_statement import PrivacyStatement
 from metaward.run_directory import model_folder
 from metaward.study import Study
@@ -56,6 +55,11 @@ def shared(learner: LearnerSettings) -> ModelArtefact:
     study = Study(model=MODEL, learner=learner, seed=1)
     theta = to_arrays(initial_parameters(MODEL, learner, seed=1))
     return ModelArtefact(ModelCard.of_study(study, PrivacyStatement()), theta)
+
+
+def trained_further(artefact: ModelArtefact) -> ModelArtefact:
+    moved = {name: leaf * np.float32(1.5) for name, leaf in artefact.theta.items()}
+    return ModelArtefact(artefact.card, moved)
 
 
 def support() -> Examples:
@@ -145,13 +149,23 @@ def test_a_byte_that_changed_is_found(tmp_path: Path) -> None:
         load_adapted(tmp_path / "adapted")
 
 
-def test_the_model_of_another_study_is_found(tmp_path: Path) -> None:
-    written(tmp_path / "one", LEARNERS[0])
-    written(tmp_path / "other", LEARNERS[2])
-    shutil.rmtree(tmp_path / "one" / "model")
-    shutil.copytree(tmp_path / "other" / "model", tmp_path / "one" / "model")
-    with pytest.raises(ConfigError, match="numbers that are not of this model"):
-        load_adapted(tmp_path / "one")
+@pytest.mark.parametrize(
+    "other",
+    [
+        shared(LEARNERS[2]),
+        shared(LEARNERS[0].model_copy(update={"temperature": 0.7})),
+        trained_further(shared(LEARNERS[0])),
+    ],
+    ids=["of another learner", "of another temperature", "of a later round"],
+)
+def test_another_shared_model_than_that_which_was_adapted_is_found(
+    other: ModelArtefact, tmp_path: Path
+) -> None:
+    """Its numbers may fit all the same, and would then name findings without a word."""
+    written(tmp_path / "adapted", LEARNERS[0])
+    save_model(tmp_path / "adapted" / "model", other.card, other.theta)
+    with pytest.raises(ConfigError, match="another shared model than that which was adapted"):
+        load_adapted(tmp_path / "adapted")
 
 
 @pytest.mark.parametrize(
