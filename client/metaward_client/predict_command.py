@@ -65,6 +65,12 @@ def predict(
 
 
 def _require_new(out: Path) -> None:
+    """Check, before hours of reading, that the table can be written.
+
+    Raises:
+        ConfigError: Something stands there, or the folder is missing or takes no file.
+    """
+    from metaward.disk import disk_trouble
     from metaward.errors import ConfigError
 
     if out.exists() or not out.absolute().parent.is_dir():
@@ -73,6 +79,14 @@ def _require_new(out: Path) -> None:
             expected="a new file, in a folder that is there",
             where=str(out),
             next_step="Choose another name with --out.",
+        )
+    trouble = disk_trouble(out.absolute().parent)
+    if trouble is not None and trouble.stops_work:
+        raise ConfigError(
+            trouble.said,
+            expected="a folder for the table",
+            where=f"--out {out}",
+            next_step=f"{trouble.next_step} Or name another place with --out.",
         )
 
 

@@ -18,6 +18,7 @@ from pydicom.tag import Tag
 from metaward.adapted_model import load_adapted
 from metaward_client.prediction import Prediction, Predictions, as_csv, as_json
 from metaward_client.site import load_site
+from small_disk import needs_a_disk, small_disk
 from tiny_run import TinyRun, assert_refused, metaward
 
 
@@ -186,6 +187,26 @@ def test_a_file_that_stands_there_is_not_written_over(
     assert_refused(
         metaward("predict", model, images, "--out", tmp_path / "gone" / "new.csv"), 2, "no folder"
     )
+
+
+@needs_a_disk
+@pytest.mark.parametrize(("fault", "said"), [("full", "disk is full"), ("ro", "disk is read-only")])
+def test_a_disk_that_cannot_take_the_table_is_found_before_an_image_is_read(
+    model: Path,
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
+    said: str,
+) -> None:
+    def read(*_: object, **__: object) -> None:
+        raise AssertionError("an image was read")
+
+    monkeypatch.setattr("metaward_client.prediction.predict_files", read)
+    with small_disk(tmp_path / "disk") as disk:
+        disk.fill() if fault == "full" else disk.mount(fault)
+        done = metaward("predict", model, images, "--out", disk.path / "predictions.csv")
+    assert_refused(done, 2, said, "--out")
 
 
 def test_an_image_that_is_not_there_is_refused_before_any_is_read(
