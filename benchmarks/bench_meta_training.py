@@ -172,7 +172,7 @@ def main() -> None:
     widths, shots = ((32,), (1,)) if options.quick else ((32, 64), (1, 5))
     repeats = 3 if options.quick else options.repeats
     rows: list[dict[str, Any]] = []
-    table = Table("learner", "filters", "shots", "tasks / s", "best peer", "ratio", "quartiles")
+    table = Table("learner", "filters", "shots", "tasks / CPU s", "best peer", "ratio", "quartiles")
     with WorkerPool(1) as pool:
         for case in (Case(name, f, k) for name in OURS for f in widths for k in shots):
             found = compared(pool.submit(measure, case, repeats).result())

@@ -40,8 +40,7 @@ def trained_and_scored(
     """
     torch.set_num_threads(1)
     said |= {"digest": training.digest(), "seed": training.study.seed}
-    if first is not None:
-        said["first_digest"] = first.digest()
+    said |= {"first_digest": None if first is None else first.digest()}
     done = folder / RESULT_FILE
     if done.is_file():
         found: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))

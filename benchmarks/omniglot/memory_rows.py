@@ -1,10 +1,12 @@
 """The row of the learner that reads its support as a sequence: memory-augmented networks.
 
 Training for five images begins where training for one ended: to read many images takes longer to
-learn, and from nothing most of the steps pass before anything is remembered.
+learn, and from nothing most of the steps pass before anything is remembered. In full, controller
+and memory are as large as the paper's.
 """
 
 from metaward.learner_settings import MannSettings
+from metaward.study import ModelSettings
 from omniglot.episodes import Setting
 from omniglot.recipe import ADAM, FIVE_WAY, SMALL_STRIDED, STRIDED, Plan, Row, after, plan
 
@@ -25,28 +27,24 @@ def _mann(column: Setting, *, episodes: int, hidden: int) -> MannSettings:
     )
 
 
-def _quick() -> tuple[Plan, ...]:
-    single, several = (
-        plan(
-            _mann(column, episodes=32, hidden=64),
-            (column,), SMALL_STRIDED, ADAM, steps=steps, budget_s=300,
-        )
-        for column, steps in zip(FIVE_WAY, (550, 450), strict=True)
-    )  # fmt: skip
-    return single, after(several, single)
+def _plans(
+    model: ModelSettings, steps: tuple[int, int], *, episodes: int, hidden: int, budget_s: float
+) -> tuple[Plan, Plan]:
+    """Return a training for each 5-way column; for 20 ways there is no figure to hold it against.
 
-
-def _full() -> tuple[Plan, ...]:
-    """Return a training for each 5-way column; controller and memory are as large as the paper's.
-
-    For 20 ways there is no figure to hold it against.
+    Args:
+        model: The body.
+        steps: With one image, and then with up to five.
+        episodes: Of a step.
+        hidden: Units of the controller.
+        budget_s: Of each of the two.
     """
     single, several = (
         plan(
-            _mann(column, episodes=16, hidden=200),
-            (column,), STRIDED, ADAM, steps=steps, budget_s=3000,
+            _mann(column, episodes=episodes, hidden=hidden),
+            (column,), model, ADAM, steps=of_column, budget_s=budget_s,
         )
-        for column, steps in zip(FIVE_WAY, (3000, 4500), strict=True)
+        for column, of_column in zip(FIVE_WAY, steps, strict=True)
     )  # fmt: skip
     return single, after(several, single)
 
@@ -55,6 +53,6 @@ MANN = Row(
     name="mann",
     title="Memory-augmented network",
     published=("mann",),
-    quick=_quick(),
-    full=_full(),
+    quick=_plans(SMALL_STRIDED, (550, 450), episodes=32, hidden=64, budget_s=300),
+    full=_plans(STRIDED, (3000, 4500), episodes=16, hidden=200, budget_s=3000),
 )

@@ -70,7 +70,7 @@ def _require_new(out: Path) -> None:
     Raises:
         ConfigError: Something stands there, or the folder is missing or takes no file.
     """
-    from metaward.disk import disk_trouble
+    from metaward.disk import require_writable
     from metaward.errors import ConfigError
 
     if out.exists() or not out.absolute().parent.is_dir():
@@ -80,14 +80,7 @@ def _require_new(out: Path) -> None:
             where=str(out),
             next_step="Choose another name with --out.",
         )
-    trouble = disk_trouble(out.absolute().parent)
-    if trouble is not None and trouble.stops_work:
-        raise ConfigError(
-            trouble.said,
-            expected="a folder for the table",
-            where=f"--out {out}",
-            next_step=f"{trouble.next_step} Or name another place with --out.",
-        )
+    require_writable(out.absolute().parent, what="the table")
 
 
 def _require_some(said: "Predictions", inputs: list[Path]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metaward.errors import ConfigError, PrivacyError
+from metaward.errors import PrivacyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,18 +92,11 @@ def _folder(path: Path) -> "Iterator[None]":
     Raises:
         ConfigError: Nothing can be written to it.
     """
-    from metaward.disk import disk_trouble
+    from metaward.disk import require_writable
 
     is_new = not path.exists()
     path.mkdir(parents=True, exist_ok=True)
-    trouble = disk_trouble(path)
-    if trouble is not None and trouble.stops_work:
-        raise ConfigError(
-            trouble.said,
-            expected="a folder for the page",
-            where=f"--out {path}",
-            next_step=f"{trouble.next_step} Or name another one with --out.",
-        )
+    require_writable(path, what="the page")
     try:
         yield
     except BaseException:

@@ -54,10 +54,30 @@ def disk_trouble(path: Path) -> DiskTrouble | None:
     if not os.access(folder, os.W_OK):
         return DiskTrouble(f"this user may not write to {folder}", "chown or chmod it.")
     if free < FULL_BYTES:
-        return DiskTrouble("the disk is full", "Make room; then all goes on by itself.")
+        return DiskTrouble("the disk is full", "Make room.")
     if free < LEAST_FREE_BYTES:
         return DiskTrouble(f"only {free / 2**20:.0f} MiB are free", "Make room in time.", False)
     return None
+
+
+def require_writable(folder: Path, *, what: str) -> None:
+    """Check, before hours of work, that the folder named by ``--out`` takes a file.
+
+    Args:
+        folder: Where the file will be.
+        what: It, for the message: "the page".
+
+    Raises:
+        ConfigError: The disk is full or read-only, or the folder closed to this user.
+    """
+    trouble = disk_trouble(folder)
+    if trouble is not None and trouble.stops_work:
+        raise ConfigError(
+            trouble.said,
+            expected=f"a folder for {what}",
+            where=f"--out {folder}",
+            next_step=f"{trouble.next_step} Or name another place with --out.",
+        )
 
 
 def explained(error: OSError) -> ConfigError | None:

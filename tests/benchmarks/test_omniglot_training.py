@@ -1,5 +1,6 @@
 """Training in one place and scoring: what a step is, going on after a kill, and the interval."""
 
+import json
 import math
 import shutil
 from collections.abc import Callable
@@ -182,6 +183,11 @@ def test_a_training_after_another_begins_from_its_theta_and_not_from_a_third_s(
     assert unmoved.steps == 2
     moved = train_after(first, then, tasks, tmp_path / "moved")
     assert moved.steps == 2 + 3
+    spent = [
+        json.loads(p.read_text())["seconds"] for p in (tmp_path / "moved").glob("*/spent.json")
+    ]
+    assert len(spent) == 2
+    assert moved.spent_s == pytest.approx(sum(spent))
     other = train_after(first.with_seed(1), then, tasks, tmp_path / "other")
     shutil.rmtree(tmp_path / "moved" / "first")
     again = train_after(first.with_seed(1), then, tasks, tmp_path / "moved")

@@ -70,6 +70,13 @@ def test_a_memory_has_a_slot_for_each_way_of_its_columns_and_rows_for_every_imag
             assert learner.memory_rows >= learner.read_heads * column.n_way * column.n_shot
 
 
+def test_a_memory_for_five_images_goes_on_from_that_for_one() -> None:
+    mann = next(row for row in ROWS if row.name == "mann")
+    for single, several in (mann.quick, mann.full):
+        assert single.first is None
+        assert several.first == single.training
+
+
 @pytest.mark.parametrize(
     ("difference", "published", "ours", "said"),
     [
@@ -246,7 +253,9 @@ def test_the_script_trains_scores_writes_and_resumes(
     out = tmp_path / "omniglot.json"
     arguments = ["--data", str(archives), "--quick", "--split", "background", "--episodes", "5"]
     arguments += ["--seeds", "2", "--workers", "1", "--out", str(out)]
-    monkeypatch.setattr(paper_tables, "ROWS", (a_row(),))
+    (plain,) = a_row().quick
+    after_one = replace(plain, first=a_training(PROTOTYPICAL, steps=1))
+    monkeypatch.setattr(paper_tables, "ROWS", (replace(a_row(), quick=(after_one,)),))
     monkeypatch.setattr(paper_tables, "N_QUERY", 2)
     monkeypatch.setattr(paper_tables, "OUT", tmp_path / "work")
     monkeypatch.setattr(paper_tables, "WorkerPool", InThisProcess)
@@ -254,7 +263,7 @@ def test_the_script_trains_scores_writes_and_resumes(
     paper_tables.main()
     first = json.loads(out.read_text("utf-8"))["results"]["lines"]
     assert [line["column"] for line in first] == [str(FIVE_ONE)]
-    assert first[0]["steps"] == [2, 2]
+    assert first[0]["steps"] == [1 + 2, 1 + 2]
     assert len(first[0]["by_seed"]) == 2
     assert json.loads(out.read_text("utf-8"))["results"]["wall_s"] > 0
 
@@ -262,10 +271,15 @@ def test_the_script_trains_scores_writes_and_resumes(
         raise AssertionError
 
     with monkeypatch.context() as patched:
-        patched.setattr(jobs, "train", no_more_training)
+        for name in ("train", "train_after"):
+            patched.setattr(jobs, name, no_more_training)
         patched.setattr(sys, "argv", [*sys.argv, "--resume"])
         paper_tables.main()
         assert json.loads(out.read_text("utf-8"))["results"]["lines"] == first
+        with monkeypatch.context() as of_another_start:
+            of_another_start.setattr(paper_tables, "ROWS", (a_row(),))
+            with pytest.raises(AssertionError):
+                paper_tables.main()
         patched.setattr(sys, "argv", sys.argv[:-1])
         with pytest.raises(AssertionError):
             paper_tables.main()
