@@ -33,7 +33,7 @@ def measure(method: str, steps: int, repeats: int) -> dict[str, Any]:
     from metaward.episodes import Episode, Examples
     from metaward.learner_settings import FomamlSettings, MamlSettings
     from metaward.meta import fomaml, maml
-    from metaward.models.body import build_body
+    from metaward.models.build import build_body
     from metaward.study import ModelSettings
 
     torch.set_num_threads(1)

@@ -24,7 +24,7 @@ from bench_meta_training import OURS, SAME, ours
 from figures import device_name, save
 from meta_batch_case import Case, episodes_of, in_float64, model_of
 from metaward.device import device_of
-from metaward.models.body import build_body
+from metaward.models.build import build_body
 from peers import Gradient, Work, peers
 
 BY_HAND, LOOP, TOGETHER = "by hand", "loop", "side by side"

@@ -52,7 +52,8 @@ from metaward.learner_settings import (
 from metaward.meta import fomaml, maml, prototypical, reptile
 from metaward.meta.learner import LocalResult
 from metaward.meta.meta_batch import TaskExamples, mean_over_episodes, mean_over_tasks
-from metaward.models.body import Body, build_body
+from metaward.models.body import Body
+from metaward.models.build import build_body
 from metaward.workers import WorkerPool
 from peers import LIBRARIES, Gradient, Work, peers
 

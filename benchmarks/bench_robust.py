@@ -36,7 +36,7 @@ from metaward.evaluation import evaluate_site
 from metaward.evaluation_design import EvaluationPlan
 from metaward.learner_settings import PrototypicalSettings
 from metaward.meta.compose import build_learner
-from metaward.models.body import build_body
+from metaward.models.build import build_body
 from metaward.study import (
     AggregationSettings,
     GeometricMedianSettings,

@@ -253,7 +253,7 @@ def site_work(job: tuple[str, Study, int, int]) -> float:
     import torch
 
     from metaward.meta.compose import build_learner
-    from metaward.models.body import build_body
+    from metaward.models.build import build_body
 
     path, study, round_index, n_threads = job
     torch.set_num_threads(n_threads)

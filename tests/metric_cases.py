@@ -11,7 +11,8 @@ from metaward.episodes import Episode, Examples
 from metaward.learner_settings import LearnerSettings
 from metaward.meta.compose import build_learner
 from metaward.meta.learner import LocalResult
-from metaward.models.body import Body, build_body
+from metaward.models.body import Body
+from metaward.models.build import build_body
 from metaward.study import ModelSettings
 from metaward.tasks import Task
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from metaward.arrays import to_arrays
 from metaward.learner_settings import FomamlSettings
-from metaward.models.body import build_body
+from metaward.models.build import build_body
 from metaward.study import ModelSettings, Study
 from metaward.tasks import Task
 from metaward_client.privacy.ledger import Ledger

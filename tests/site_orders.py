@@ -10,7 +10,7 @@ from flwr.app import Message, Metadata, RecordDict
 
 from metaward.arrays import to_arrays
 from metaward.learner_settings import FomamlSettings
-from metaward.models.body import build_body
+from metaward.models.build import build_body
 from metaward.study import ModelSettings, Study
 from metaward.tasks import Task
 from metaward.wire import RoundOrder, SiteRefusal, decode_update, encode_order

@@ -7,7 +7,7 @@ from metaward.arrays import to_arrays
 from metaward.episode_scores import Method
 from metaward.evaluation_design import EvaluationPlan
 from metaward.learner_settings import FomamlSettings
-from metaward.models.body import build_body
+from metaward.models.build import build_body
 from metaward.study import ModelSettings
 from metaward.tasks import Task
 

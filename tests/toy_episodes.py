@@ -10,7 +10,8 @@ from metaward.arrays import Tensors
 from metaward.episodes import Episode, Examples
 from metaward.learner_settings import LearnerSettings
 from metaward.meta.compose import initial_parameters
-from metaward.models.body import Body, build_body
+from metaward.models.body import Body
+from metaward.models.build import build_body
 from metaward.study import ModelSettings
 from metaward.tasks import Task
 

@@ -21,7 +21,7 @@ from metaward.learner_settings import (
     PrototypicalSettings,
     ReptileSettings,
 )
-from metaward.models.body import build_body
+from metaward.models.build import build_body
 from metaward.study import ModelSettings, Study
 from metaward.wire import RoundOrder, encode_order
 from metaward.wire_arrays import layout, spec_of

@@ -27,7 +27,7 @@ from metaward.arrays import Arrays, to_arrays, to_tensors
 from metaward.config import Settings
 from metaward.meta.compose import build_learner, initial_parameters
 from metaward.meta.learner import mean_result
-from metaward.models.body import build_body
+from metaward.models.build import build_body
 from metaward.study import OuterSettings, Study
 from metaward.tasks import CPU, Task
 from metaward.whole_file import write_atomically

@@ -32,7 +32,7 @@ from metaward.left_out_check import LeftOutCheck
 from metaward.meta.classifier import Classifier
 from metaward.meta.compose import build_learner
 from metaward.model_artefact import CARD_FILE, ModelArtefact, load_model, save_model
-from metaward.models.body import build_body
+from metaward.models.build import build_body
 from metaward.parameter_file import MAX_HEADER_BYTES, parse_parameters
 from metaward.patterns import NAME, SHA256_OR_NOTHING
 from metaward.scoring import class_scores

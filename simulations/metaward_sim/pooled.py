@@ -7,7 +7,7 @@ import torch
 
 from metaward.arrays import Arrays, to_arrays
 from metaward.meta.compose import build_learner
-from metaward.models.body import build_body
+from metaward.models.build import build_body
 from metaward.study import Study
 from metaward.tasks import Task
 

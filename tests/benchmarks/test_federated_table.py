@@ -16,7 +16,7 @@ import federated_table
 from clients_table import clients_table
 from metaward.arrays import to_arrays
 from metaward.errors import DataError
-from metaward.models.body import build_body
+from metaward.models.build import build_body
 from metaward.tasks import Task
 from omniglot import jobs
 from omniglot.characters import Characters

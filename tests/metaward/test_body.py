@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from metaward.models.body import Body, build_body
+from metaward.models.body import Body
+from metaward.models.build import build_body
 from metaward.study import ModelSettings
 
 CONV4 = ModelSettings(filters=8, groups=2)

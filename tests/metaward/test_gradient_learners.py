@@ -17,7 +17,8 @@ from metaward.meta.compose import build_learner
 from metaward.meta.head import Head, prototype_head
 from metaward.meta.inner_loop import adapt_on_support, episode_loss, inner_loop
 from metaward.meta.learner import LocalResult, mean_result
-from metaward.models.body import Body, build_body
+from metaward.models.body import Body
+from metaward.models.build import build_body
 from metaward.study import ModelSettings
 from metaward.tasks import Task
 

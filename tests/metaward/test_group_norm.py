@@ -10,7 +10,7 @@ from metaward.episodes import Examples
 from metaward.meta.head import zero_head
 from metaward.meta.inner_loop import loss_and_gradient
 from metaward.meta.parameters import Parameters
-from metaward.models.body import build_body
+from metaward.models.build import build_body
 from metaward.models.group_norm import GroupNorm, gradients_are_differentiated, group_norm
 from metaward.study import ModelSettings
 

@@ -18,7 +18,8 @@ from metaward.meta.compose import build_learner, build_noised_learner
 from metaward.meta.head import Head, prototype_head
 from metaward.meta.inner_loop import episode_loss
 from metaward.meta.minibatches import minibatches
-from metaward.models.body import Body, build_body
+from metaward.models.body import Body
+from metaward.models.build import build_body
 from toy_episodes import MODEL, assert_same, conv_body, random_episode, striped_task
 
 ADAM = ReptileSettings(inner_optimizer="adam", inner_lr=0.01, inner_batch=4, augment="none")

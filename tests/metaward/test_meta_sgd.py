@@ -18,7 +18,8 @@ from metaward.meta.compose import build_learner, initial_parameters
 from metaward.meta.inner_loop import loss_and_gradient
 from metaward.meta.learner import tracked
 from metaward.meta.meta_gradient import start_of
-from metaward.models.body import Body, build_body
+from metaward.models.body import Body
+from metaward.models.build import build_body
 from metaward.theta import OWN, body_leaves
 from toy_episodes import (
     MODEL,

@@ -16,7 +16,7 @@ from metaward.arrays import to_arrays
 from metaward.errors import ConfigError
 from metaward.learner_settings import FomamlSettings, ReptileSettings
 from metaward.model_artefact import ModelCard, expected_shapes, load_card, load_model, save_model
-from metaward.models.body import build_body
+from metaward.models.build import build_body
 from metaward.privacy_statement import PrivacyStatement
 from metaward.progress import RoundEvent
 from metaward.run_directory import RunDirectory, model_folder

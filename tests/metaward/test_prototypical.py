@@ -17,7 +17,8 @@ from metaward.errors import DataError
 from metaward.learner_settings import FomamlSettings, PrototypicalSettings
 from metaward.meta import fomaml, prototypical
 from metaward.meta.compose import build_learner
-from metaward.models.body import Body, build_body
+from metaward.models.body import Body
+from metaward.models.build import build_body
 from metaward.study import ModelSettings
 from metaward.tasks import Task
 

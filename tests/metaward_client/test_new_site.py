@@ -24,7 +24,7 @@ from metaward.learner_settings import (
 )
 from metaward.meta.compose import build_learner, initial_parameters
 from metaward.model_artefact import ModelCard, load_model, save_model
-from metaward.models.body import build_body
+from metaward.models.build import build_body
 from metaward.privacy_statement import PrivacyStatement
 from metaward.study import ModelSettings, Study
 from metaward.tasks import Task

@@ -5,7 +5,7 @@ import pytest
 
 from metaward.learner_settings import FedAvgSettings
 from metaward.meta.compose import build_learner
-from metaward.models.body import build_body
+from metaward.models.build import build_body
 from metaward.study import ModelSettings, SgdSettings, Study
 from metaward.tasks import Task
 from metaward_server.study_run import initial_theta

@@ -15,7 +15,7 @@ from metaward.device import require_provable
 from metaward.errors import PrivacyError
 from metaward.meta.compose import build_learner, build_noised_learner
 from metaward.meta.noised import NoisedWork
-from metaward.models.body import build_body
+from metaward.models.build import build_body
 from metaward.privacy_promise import PrivacyPromise
 from metaward.study import Study
 from metaward.tasks import Task

@@ -10,7 +10,8 @@ import yaml
 
 from metaward.arrays import to_arrays
 from metaward.learner_settings import FedAvgSettings
-from metaward.models.body import Body, build_body
+from metaward.models.body import Body
+from metaward.models.build import build_body
 from metaward.privacy_promise import DP_SGD
 from metaward.study import ModelSettings, Study
 from metaward.tasks import Task

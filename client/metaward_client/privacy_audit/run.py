@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from metaward.meta.noised import public_head
-from metaward.models.body import Body, build_body
+from metaward.models.body import Body
+from metaward.models.build import build_body
 from metaward.privacy_promise import BLOCK, DP_SGD
 from metaward.study import ModelSettings
 from metaward.tasks import Task

@@ -25,7 +25,7 @@ from torch.func import functional_call
 from metaward.arrays import Tensors
 from metaward.episodes import Examples
 from metaward.errors import ConfigError
-from metaward.models.body import seeded
+from metaward.models.build import seeded
 
 MOST_FEATURES = 1024
 """With d features the networks have 28 d^2 + 24 d parameters: at this d 118 MB."""

@@ -41,7 +41,8 @@ from metaward.meta.classifier import Classifier, kept_head
 from metaward.meta.episodic import draw_episodes, require_episodes
 from metaward.meta.head import Head, prototype_head, prototypes
 from metaward.meta.learner import Learner, LocalResult, mean_result, tracked
-from metaward.models.body import Body, seeded
+from metaward.models.body import Body
+from metaward.models.build import seeded
 from metaward.tasks import Task
 from metaward.theta import OWN, own_leaves, own_of_module
 

@@ -49,7 +49,8 @@ from metaward.meta.classifier import Classifier
 from metaward.meta.episodic import draw_episodes, require_episodes
 from metaward.meta.head import prototype_head
 from metaward.meta.learner import Learner, LocalResult, downhill, tracked
-from metaward.models.body import Body, seeded
+from metaward.models.body import Body
+from metaward.models.build import seeded
 from metaward.models.memory import MemoryNetwork, MemoryState
 from metaward.tasks import Task
 from metaward.theta import own_leaves, own_of_module

@@ -47,7 +47,8 @@ from metaward.learner_settings import RelationSettings
 from metaward.meta.classifier import Classifier
 from metaward.meta.episodic import draw_episodes, require_episodes
 from metaward.meta.learner import Learner, LocalResult, downhill, mean_result, tracked
-from metaward.models.body import Body, seeded
+from metaward.models.body import Body
+from metaward.models.build import seeded
 from metaward.tasks import Task
 from metaward.theta import own_leaves, own_of_module
 

@@ -20,7 +20,8 @@ from metaward.arrays import Tensors
 from metaward.meta.head import Head
 from metaward.meta.noised import public_head
 from metaward.meta.parameters import Parameters
-from metaward.models.body import Body, build_body
+from metaward.models.body import Body
+from metaward.models.build import build_body
 from metaward.study import ModelSettings
 from metaward.tasks import Task
 from metaward_client.privacy.class_sums import FEATURE_PART, PATIENT_PART, PatientClassSums
@@ -196,7 +197,7 @@ SMALLER_PROCESSORS = {
 }
 MOST_MOVED = """
 import numpy as np
-from metaward.models.body import build_body
+from metaward.models.build import build_body
 from metaward.study import ModelSettings
 from metaward_client.privacy_audit.company import most_moved, product_vectors
 

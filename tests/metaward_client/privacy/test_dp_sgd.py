@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from dp_sgd_cases import AT, HEAD, by_hand, flat, sample, site, summed
 from metaward.errors import PrivacyError
 from metaward.meta.parameters import Parameters
-from metaward.models.body import Body, build_body
+from metaward.models.body import Body
+from metaward.models.build import build_body
 from metaward.tasks import Task
 from metaward_client.privacy.clip_norm import ROUNDING_MARGIN
 from metaward_client.privacy.dp_sgd import clipped_sum

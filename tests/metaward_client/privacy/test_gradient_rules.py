@@ -6,7 +6,7 @@ from torch import nn
 
 from gradient_networks import MODELS
 from metaward.errors import PrivacyError
-from metaward.models.body import build_body
+from metaward.models.build import build_body
 from metaward_client.privacy.patient_gradients import refuse_shared_statistics, require_rules
 
 

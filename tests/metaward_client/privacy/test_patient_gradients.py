@@ -13,7 +13,8 @@ from metaward.arrays import Tensors
 from metaward.episodes import Examples
 from metaward.meta.head import Head
 from metaward.meta.parameters import Parameters
-from metaward.models.body import Body, build_body
+from metaward.models.body import Body
+from metaward.models.build import build_body
 from metaward_client.privacy.patient_gradients import (
     patient_gradients,
     require_rules,

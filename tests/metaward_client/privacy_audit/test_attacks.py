@@ -10,7 +10,7 @@ from mutants import BODY
 from scipy.stats import norm
 
 from metaward.meta.noised import public_head
-from metaward.models.body import build_body
+from metaward.models.build import build_body
 from metaward.privacy_promise import DP_SGD
 from metaward.study import ModelSettings
 from metaward_client.privacy.noise import NoiseSource
