@@ -27,7 +27,7 @@ from metaward.learner_settings import (
 )
 from metaward.study import ModelSettings, OuterSettings, SgdSettings, Study
 from omniglot.clients import MOST
-from omniglot.recipe import ADAM, FAST_ADAM, SMALL, SMALL_STRIDED
+from omniglot.recipe import ADAM, FAST_ADAM, SMALL, SMALL_LARGE_MAPS
 from omniglot.training import Training
 
 SHOTS = (1, 5)
@@ -81,7 +81,7 @@ def _for_shots(n_shot: int) -> tuple[FederatedPlan, ...]:
     return (
         plan("prototypical", PrototypicalSettings(**episodes), ADAM, shots),
         plan("matching", MatchingSettings(temperature=0.0125, **episodes), ADAM, shots),
-        plan("relation", RelationSettings(**episodes), ADAM, shots, model=SMALL_STRIDED),
+        plan("relation", RelationSettings(**episodes), ADAM, shots, model=SMALL_LARGE_MAPS),
         plan("fomaml", FomamlSettings(**episodes), FAST_ADAM, shots),
         plan("maml", MamlSettings(**episodes), FAST_ADAM, shots),
     )

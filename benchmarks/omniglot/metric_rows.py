@@ -14,10 +14,10 @@ from omniglot.recipe import (
     ADAM,
     FAST_ADAM,
     FIVE_WAY,
+    LARGE_MAPS,
     POOLED,
     SMALL,
-    SMALL_STRIDED,
-    STRIDED,
+    SMALL_LARGE_MAPS,
     Row,
     by_shots,
     plan,
@@ -79,9 +79,9 @@ RELATION = Row(
     name="relation",
     title="Relation network",
     published=("relation",),
-    quick=(plan(_relation(1, 32), FIVE_WAY, SMALL_STRIDED, ADAM, steps=6000, budget_s=240),),
+    quick=(plan(_relation(1, 32), FIVE_WAY, SMALL_LARGE_MAPS, ADAM, steps=2500, budget_s=240),),
     full=by_shots(
-        partial(_relation, filters=64), STRIDED, ADAM, steps=(12_000, 9000), budget_s=6000
+        partial(_relation, filters=64), LARGE_MAPS, ADAM, steps=(12_000, 9000), budget_s=6000
     ),
 )
 

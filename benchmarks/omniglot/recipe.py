@@ -23,8 +23,11 @@ SMALL = ModelSettings(filters=32, image_size=SIZE, downsample="pool", groups=4)
 seconds with it, and in 92.5 % after 172 with strides in place of pools, 64 filters and as many
 groups."""
 
+LARGE_MAPS = STRIDED.model_copy(update={"downsampled_blocks": 2})
+"""Relation networks': of 7 x 7, where four halvings leave 2 x 2 and little to compare. Sung et al.
+2018 halve twice too, by pools, and have 5 x 5."""
 SMALL_STRIDED = SMALL.model_copy(update={"downsample": "stride"})
-"""The quick relation network's: with pools its maps would be one pixel, and nothing to compare."""
+SMALL_LARGE_MAPS = SMALL_STRIDED.model_copy(update={"downsampled_blocks": 2})
 
 ADAM = AdamSettings(step_size=1.0e-3, beta2=0.999, tau=1.0e-6)
 """The papers' outer optimiser, but for the correction of the first steps' bias. Reptile takes it

@@ -20,6 +20,7 @@ SeedInt = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 MIN_NORM_VALUES = 4
+CONV4_BLOCKS = 4
 
 
 class ModelSettings(Settings):
@@ -30,7 +31,21 @@ class ModelSettings(Settings):
     image_size: int = Field(32, ge=16, le=512, description="pixels, height and width")
     channels: Literal[1, 3] = 1
     downsample: Literal["pool", "stride"] = "stride"
+    downsampled_blocks: int = Field(
+        CONV4_BLOCKS,
+        ge=2,
+        le=CONV4_BLOCKS,
+        description="first blocks of conv4, which halve height and width",
+    )
     groups: int = Field(4, ge=1, description="groups of every GroupNorm")
+
+    @model_validator(mode="after")
+    def _what_is_of_conv4_is_not_asked_of_another(self) -> "ModelSettings":
+        fields = type(self).model_fields
+        for key in ("downsample", "downsampled_blocks"):
+            if self.name != "conv4" and getattr(self, key) != fields[key].default:
+                raise ValueError(f"{key} is for conv4; {self.name} has none: leave it out")
+        return self
 
     @model_validator(mode="after")
     def _norms_have_something_to_norm(self) -> "ModelSettings":
@@ -51,9 +66,9 @@ class ModelSettings(Settings):
         """Return the height (and width) in pixels of the map that the last norm sees."""
         if self.name == "resnet":
             return math.ceil(self.image_size / 8)
-        if self.downsample == "pool":
-            return self.image_size // 8
-        return math.ceil(self.image_size / 16)
+        if self.downsample == "pool":  # the last block's pool stands behind its norm
+            return self.image_size >> min(self.downsampled_blocks, CONV4_BLOCKS - 1)
+        return math.ceil(self.image_size / (1 << self.downsampled_blocks))
 
 
 class SgdSettings(Settings):

@@ -23,6 +23,7 @@ CUDA = torch.device("cuda")
 MODELS = {
     "pool": ModelSettings(image_size=28, filters=8, groups=2, downsample="pool"),
     "stride": ModelSettings(image_size=28, filters=8, groups=2),
+    "two halved": ModelSettings(image_size=28, filters=8, groups=2, downsampled_blocks=2),
     "resnet": ModelSettings(name="resnet", image_size=16, filters=4, groups=2),
 }
 

@@ -13,10 +13,18 @@ from metaward.study import ModelSettings
 
 CONV4 = ModelSettings(filters=8, groups=2)
 RESNET = ModelSettings(name="resnet", filters=8, groups=2)
-CHANGES: tuple[dict[str, str | int], ...] = ({}, {"downsample": "pool"}, {"channels": 3})
+OF_CONV4: tuple[dict[str, str | int], ...] = (
+    {"downsample": "pool"},
+    {"downsampled_blocks": 2},
+    {"downsampled_blocks": 3, "downsample": "pool"},
+)
+OF_BOTH: tuple[dict[str, str | int], ...] = ({}, {"channels": 3})
 EVERY_BODY = [
     pytest.param(settings.model_copy(update=changes), id=f"{settings.name}-{changes}")
-    for settings, changes in itertools.product((CONV4, RESNET), CHANGES)
+    for settings, changes in [
+        *itertools.product((CONV4,), OF_CONV4),
+        *itertools.product((CONV4, RESNET), OF_BOTH),
+    ]
 ]
 
 
@@ -26,21 +34,27 @@ def images(settings: ModelSettings, n: int = 3) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("downsample", "size", "side"),
+    ("downsample", "blocks", "size", "side"),
     [
-        # pool: halved and rounded down four times; stride: halved and rounded up.
-        ("pool", 28, 1),
-        ("pool", 32, 2),
-        ("pool", 64, 4),
-        ("stride", 28, 2),
-        ("stride", 32, 2),
-        ("stride", 64, 4),
+        # pool: halved and rounded down; stride: halved and rounded up.
+        ("pool", 4, 28, 1),
+        ("pool", 4, 32, 2),
+        ("pool", 4, 64, 4),
+        ("pool", 3, 28, 3),
+        ("pool", 2, 30, 7),
+        ("stride", 4, 28, 2),
+        ("stride", 4, 32, 2),
+        ("stride", 4, 64, 4),
+        ("stride", 3, 28, 4),
+        ("stride", 2, 30, 8),
     ],
 )
 def test_conv4_gives_as_many_features_as_it_says(
-    downsample: Literal["pool", "stride"], size: int, side: int
+    downsample: Literal["pool", "stride"], blocks: int, size: int, side: int
 ) -> None:
-    settings = ModelSettings(filters=8, groups=2, image_size=size, downsample=downsample)
+    settings = ModelSettings(
+        filters=8, groups=2, image_size=size, downsample=downsample, downsampled_blocks=blocks
+    )
     body = build_body(settings, seed=0)
     assert body.features == 8 * side * side
     assert body(images(settings)).shape == (3, body.features)

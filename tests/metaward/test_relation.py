@@ -106,10 +106,11 @@ def written_out(own: Tensors, pair: torch.Tensor) -> torch.Tensor:
     [
         MODEL,  # maps of 1 pixel
         MODEL.model_copy(update={"image_size": 64}),  # 4 x 4: pooled to 1
+        MODEL.model_copy(update={"downsampled_blocks": 2}),  # 4 x 4 too, of small images
         ModelSettings(name="resnet", filters=4, groups=1, image_size=33),  # 5 x 5: to 2, to 1
         ModelSettings(name="resnet", filters=4, groups=1, image_size=80),  # 10 x 10: to 5, to 2
     ],
-    ids=lambda model: f"{model.name}-{model.image_size}",
+    ids=lambda model: f"{model.name}-{model.image_size}-{model.downsampled_blocks}",
 )
 def test_the_delta_is_minus_the_gradient_of_the_papers_formula(model: ModelSettings) -> None:
     body, theta = float64_theta(PAPER, model)
@@ -175,8 +176,10 @@ def test_showing_each_image_twice_changes_a_sum_and_not_a_mean() -> None:
 def test_the_comparing_network_keeps_no_statistics_of_patients() -> None:
     network = RelationNetwork(channels=8, side=2, filters=8, offset=True)
     assert list(network.buffers()) == []
-    pairs = torch.randn(5, 16, 2, 2, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(network(pairs)[2:3], network(pairs[2:3]))
+    maps = torch.randn(8, 8, 2, 2, generator=torch.Generator().manual_seed(0))
+    classes, asked = maps[:3], maps[3:]
+    torch.testing.assert_close(network(classes, asked)[2:3], network(classes, asked[2:3]))
+    torch.testing.assert_close(network(classes, asked)[:, 1:2], network(classes[1:2], asked))
 
 
 @pytest.mark.parametrize("n_way", [2, 5, 20])

@@ -85,7 +85,13 @@ def test_a_learners_leaf_of_another_shape_is_as_without_a_start(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "other", [{"filters": 16}, {"downsample": "pool", "image_size": 32}, {"groups": 1}]
+    "other",
+    [
+        {"filters": 16},
+        {"downsample": "pool", "image_size": 32},
+        {"downsampled_blocks": 3},
+        {"groups": 1},
+    ],
 )
 def test_another_network_is_refused_also_where_its_arrays_would_fit(
     tmp_path: Path, other: dict[str, object]

@@ -1,5 +1,7 @@
 """What a scenario takes where it leaves it open: a server's step and blocks that suit a learner."""
 
+from pathlib import Path
+
 import pytest
 
 from metaward.learner_settings import (
@@ -13,6 +15,7 @@ from metaward.learner_settings import (
     ReptileSettings,
     SiameseSettings,
 )
+from metaward.models.build import build_body
 from metaward.study import ADAM_FOR_SHORT, AdamSettings, SgdSettings
 from metaward_client.privacy.policy import MOST_BLOCKS
 from metaward_sim.recommended import recommended_blocks, recommended_outer
@@ -51,6 +54,32 @@ def test_a_relation_network_takes_small_steps_also_where_deltas_are_clipped() ->
     assert outer == ADAM_FOR_SHORT.model_copy(update={"step_size": 0.001})
     private = {"privacy.target_epsilon": 8.0, "privacy.mechanism": "block"}
     assert read_scenario(None, private | {"learner": {"name": "relation"}}).study().outer == outer
+
+
+@pytest.mark.parametrize(
+    ("model", "side"),
+    [
+        ("{image_size: 16}", 4),
+        ("{image_size: 28}", 7),
+        ("{image_size: 32, downsample: pool}", 8),
+        ("{image_size: 64}", 8),
+        ("{image_size: 128}", 8),
+        ("{image_size: 224}", 14),
+        ("{image_size: 32, downsampled_blocks: 4}", 2),  # as the scenario has it
+        ("{name: resnet, image_size: 32}", 4),
+    ],
+)
+def test_a_relation_network_has_maps_that_leave_something_to_compare(
+    tmp_path: Path, model: str, side: int
+) -> None:
+    file = tmp_path / "scenario.yaml"
+    file.write_text(f"learner: {{name: relation}}\nmodel: {model}\n")
+    assert build_body(read_scenario(file, {}).study().model, 0).map_side == side
+
+
+def test_other_learners_halve_their_maps_four_times() -> None:
+    for learner in (PrototypicalSettings(), MamlSettings(), SiameseSettings()):
+        assert Scenario(learner=learner).model.downsampled_blocks == 4
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ There is no inner loop. A delta is a direction to add.
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ from metaward.learner_settings import RelationSettings
 from metaward.meta.classifier import Classifier
 from metaward.meta.episodic import draw_episodes, require_episodes
 from metaward.meta.learner import Learner, LocalResult, downhill, mean_result, tracked
-from metaward.models.body import Body
+from metaward.models.body import Body, in_fastest_layout
 from metaward.models.build import seeded
 from metaward.tasks import Task
 from metaward.theta import own_leaves, own_of_module
@@ -57,7 +58,7 @@ HIDDEN = 8
 
 
 class RelationNetwork(nn.Module):
-    """From two maps, one above the other, to one number: g in front of its sigmoid.
+    """From the maps of a class and a query to one number: g in front of its sigmoid.
 
     Args:
         channels: Of one map.
@@ -76,15 +77,29 @@ class RelationNetwork(nn.Module):
         self.hidden = nn.Linear(filters * side * side, HIDDEN)
         self.score = nn.Linear(HIDDEN, 1, bias=offset)
 
-    def forward(self, pairs: torch.Tensor) -> torch.Tensor:
-        """Return (n,) from (n, 2 channels, side, side)."""
-        maps = pairs
-        for conv, norm in zip(self.convs, self.norms, strict=True):
-            maps = F.relu(norm(conv(maps)))
-            if maps.shape[2] > 1:
-                maps = F.max_pool2d(maps, 2)
+    def forward(self, classes: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
+        """Return the number of each query with each class, (n_query, n_way).
+
+        A convolution of two maps one above the other is the sum of one of each: the first is
+        computed of n_query + n_way maps, and not of n_query * n_way pairs.
+
+        Args:
+            classes: (n_way, channels, side, side).
+            asked: (n_query, channels, side, side).
+        """
+        upper, lower = cast(nn.Conv2d, self.convs[0]).weight.tensor_split(2, dim=1)
+        of_classes = F.conv2d(in_fastest_layout(classes), upper, padding=1)
+        of_asked = F.conv2d(in_fastest_layout(asked), lower, padding=1)
+        pairs = (of_asked[:, None] + of_classes).flatten(0, 1)
+        maps = self._block(self.norms[0], pairs)
+        maps = self._block(self.norms[1], self.convs[1](maps))
         scores: torch.Tensor = self.score(F.relu(self.hidden(maps.flatten(1))))
-        return scores.squeeze(1)
+        return scores.view(len(asked), len(classes))
+
+    def _block(self, norm: nn.Module, maps: torch.Tensor) -> torch.Tensor:
+        normed: torch.Tensor = norm(maps)
+        pooled = F.max_pool2d(normed, 2) if normed.shape[2] > 1 else normed
+        return F.relu(pooled)
 
 
 def task_delta(
@@ -121,18 +136,11 @@ def logits(
         asked: (n_query, channels, side, side).
         settings: Of the learner.
     """
-    n_query, n_way, form = len(asked), len(classes), asked.shape[1:]
-    pairs = torch.cat(
-        [
-            classes[None].expand(n_query, n_way, *form),
-            asked[:, None].expand(n_query, n_way, *form),
-        ],
-        dim=2,
-    )
+    _, channels, side, _ = asked.shape
     with torch.device("meta"):  # the leaves are given: the module's own need no memory
-        network = _network(form[0], form[1], settings)
-    scores: torch.Tensor = functional_call(network, own_leaves(theta), (pairs.flatten(0, 1),))
-    return scores.view(n_query, n_way)
+        network = _network(channels, side, settings)
+    scores: torch.Tensor = functional_call(network, own_leaves(theta), (classes, asked))
+    return scores
 
 
 def _network(channels: int, side: int, settings: RelationSettings) -> RelationNetwork:

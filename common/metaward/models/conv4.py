@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from metaward.arrays import Tensors
 from metaward.models.body import Body, in_fastest_layout
 from metaward.models.group_norm import GroupNorm, group_norm
-from metaward.study import ModelSettings
+from metaward.study import CONV4_BLOCKS, ModelSettings
 
 NORM_EPS = 1.0e-5
 """What GroupNorm adds to the variance."""
@@ -20,7 +20,8 @@ class Conv4(Body):
     """Four blocks of 3x3 convolution, GroupNorm, (2x2 max-pool,) ReLU (Vinyals et al. 2016).
 
     With ``downsample="stride"`` the convolutions have stride 2 in place of the pool (Finn et al.
-    2017, Omniglot). The pool stands before the ReLU: the two commute exactly, and a quarter of
+    2017, Omniglot). Blocks behind the first ``downsampled_blocks`` do neither (two, and pools: Sung
+    et al. 2018). The pool stands before the ReLU: the two commute exactly, and a quarter of
     the elements go through the ReLU. No bias before a norm, which has a shift of
     its own.
     """
@@ -29,18 +30,22 @@ class Conv4(Body):
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
-        width = settings.filters
+        width, halved = settings.filters, settings.downsampled_blocks
+        rest = CONV4_BLOCKS - halved
         pooled = settings.downsample == "pool"
-        channels = [settings.channels, width, width, width, width]
+        self.strides = [1 if pooled else 2] * halved + [1] * rest
+        self.pooled = [pooled] * halved + [False] * rest
+        channels = [settings.channels, *[width] * CONV4_BLOCKS]
         self.convs = nn.ModuleList(
-            nn.Conv2d(fan_in, fan_out, 3, stride=1 if pooled else 2, padding=1, bias=False)
-            for fan_in, fan_out in pairwise(channels)
+            nn.Conv2d(fan_in, fan_out, 3, stride=stride, padding=1, bias=False)
+            for (fan_in, fan_out), stride in zip(pairwise(channels), self.strides, strict=True)
         )
-        self.norms = nn.ModuleList(GroupNorm(settings.groups, width, NORM_EPS) for _ in range(4))
-        self.pooled = pooled
+        self.norms = nn.ModuleList(
+            GroupNorm(settings.groups, width, NORM_EPS) for _ in range(CONV4_BLOCKS)
+        )
         self.groups = settings.groups
         side = settings.image_size
-        for _ in range(4):
+        for _ in range(halved):
             side = side // 2 if pooled else math.ceil(side / 2)
         self.map_channels, self.map_side = width, side
         self.features = width * side * side
@@ -48,9 +53,9 @@ class Conv4(Body):
     def maps(self, images: torch.Tensor) -> torch.Tensor:
         """Return (n, filters, side, side) from (n, channels, size, size)."""
         hidden = in_fastest_layout(images)
-        for conv, norm in zip(self.convs, self.norms, strict=True):
+        for conv, norm, pooled in zip(self.convs, self.norms, self.pooled, strict=True):
             hidden = norm(conv(hidden))
-            if self.pooled:
+            if pooled:
                 hidden = F.max_pool2d(hidden, 2)
             hidden = F.relu(hidden)
         return hidden
@@ -73,15 +78,14 @@ class Conv4(Body):
         """Return what :meth:`apply_side_by_side` does: one convolution does the work of all."""
         n_tasks, n = images.shape[:2]
         hidden = images.transpose(0, 1).flatten(1, 2).to(memory_format=torch.channels_last)
-        for block in range(4):
+        for block, stride in enumerate(self.strides):
             kernel = leaves[f"convs.{block}.weight"].flatten(0, 1)
-            stride = 1 if self.pooled else 2
             hidden = F.conv2d(hidden, kernel, None, stride, padding=1, groups=n_tasks)
             scale, shift = leaves[f"norms.{block}.weight"], leaves[f"norms.{block}.bias"]
             hidden = group_norm(
                 hidden, n_tasks * self.groups, scale.flatten(), shift.flatten(), NORM_EPS
             )
-            if self.pooled:
+            if self.pooled[block]:
                 hidden = F.max_pool2d(hidden, 2)
             hidden = F.relu(hidden)
         return hidden.reshape(n, n_tasks, -1).transpose(0, 1)
@@ -92,9 +96,8 @@ class Conv4(Body):
         A patch of all channels is a row, and each task's kernels are the columns of one matrix.
         """
         n_tasks, n = images.shape[:2]
-        stride = 1 if self.pooled else 2
         hidden = images.flatten(0, 1)
-        for block in range(4):
+        for block, stride in enumerate(self.strides):
             kernel = leaves[f"convs.{block}.weight"].flatten(2)  # (tasks, fan out, fan in * 9)
             patches = F.pad(hidden, (1, 1, 1, 1)).unfold(2, 3, stride).unfold(3, 3, stride)
             _, _, height, width = patches.shape[:4]
@@ -105,7 +108,7 @@ class Conv4(Body):
             hidden = normed.reshape(n_tasks, n, -1, height, width)
             hidden = hidden * scale[:, None, :, None, None] + shift[:, None, :, None, None]
             hidden = hidden.flatten(0, 1)
-            if self.pooled:
+            if self.pooled[block]:
                 hidden = F.max_pool2d(hidden, 2)
             hidden = F.relu(hidden)
         return hidden.reshape(n_tasks, n, -1)
