@@ -6,7 +6,8 @@ Each block between `<!-- results: NAME -->` and `<!-- end -->` is made from docs
 a report.json as `metaward simulate` wrote it; a block that begins with `<!-- privacy: NAME -->`
 from the figures of `benchmarks/bench_privacy.py` (`privacy-short`: of several files, with blanks
 between their names), with `<!-- papers: NAME -->` from those of
-`benchmarks/paper_tables.py` (`papers-short`: a row for each learner), with `<!-- clients: NAME -->`
+`benchmarks/paper_tables.py` (`papers-short`: a row for each learner; both of several files too, of
+which a later one's learners take the place of an earlier one's), with `<!-- clients: NAME -->`
 from `benchmarks/federated_table.py`, and with `<!-- medical: NAME -->` from
 `benchmarks/bench_medical.py`.
 With --check nothing is written, and the exit code is 1 when a page is not what the files say.
@@ -93,8 +94,8 @@ TABLES: dict[str, Callable[[Sequence[Path]], str]] = {
     "results": _of_one(lambda path: table(read_report_json(path))),
     "privacy": _of_one(lambda path: privacy_table(_content(path))),
     "privacy-short": _summary,
-    "papers": _of_one(lambda path: paper_table(_content(path))),
-    "papers-short": _of_one(lambda path: short_table(_content(path))),
+    "papers": lambda paths: paper_table([_content(path) for path in paths]),
+    "papers-short": lambda paths: short_table([_content(path) for path in paths]),
     "clients": _of_one(lambda path: clients_table(_content(path))),
     "medical": _of_one(lambda path: medical_table(_content(path))),
 }
