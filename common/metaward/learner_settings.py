@@ -239,6 +239,9 @@ class MannSettings(Settings):
     )
     n_query: int = Field(5, ge=1, description="query images per class")
     episodes: int = Field(4, ge=1, description="episodes per site and round")
+    labels: Literal["beside", "late"] = Field(
+        "beside", description="told beside the support image, or a step later as in the paper"
+    )
     hidden: int = Field(64, ge=1, le=1024, description="units of the LSTM controller")
     memory_rows: int = Field(128, ge=1, le=1024)
     memory_width: int = Field(32, ge=1, le=1024, description="values of a row of the memory")

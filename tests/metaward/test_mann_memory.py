@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mann_cases import BODY, SMALL, followed_by, random_episode, theta_of
+from mann_cases import BODY, both_ways, followed_by, random_episode, theta_of
 from metaward.arrays import Tensors
 from metaward.episodes import Episode, Examples
 from metaward.learner_settings import MannSettings
@@ -83,7 +83,18 @@ def test_a_step_reads_what_was_there_and_not_what_it_writes() -> None:
     assert after.read.flatten().tolist() == pytest.approx([weight, 0.0], rel=1e-4)
 
 
-def by_the_formulas(theta: Tensors, sequence: Examples, s: MannSettings) -> torch.Tensor:
+def told_of(sequence: Examples, s: MannSettings, *, support: int) -> torch.Tensor:
+    """What each step is told: the label before, or the image's own but for those of queries."""
+    labels = F.one_hot(sequence.labels, s.n_way).double()
+    nothing = torch.zeros_like(labels)
+    if s.labels == "late":
+        return torch.cat([nothing[:1], labels[:-1]])
+    return torch.cat([labels[:support], nothing[support:]])
+
+
+def by_the_formulas(
+    theta: Tensors, sequence: Examples, s: MannSettings, *, support: int
+) -> torch.Tensor:
     """The paper's equations once more, head by head and row by row, with an LSTM by hand."""
     own = own_leaves(theta)
     features = body_leaves(theta)["scale"] * sequence.images.flatten(1)
@@ -93,9 +104,8 @@ def by_the_formulas(theta: Tensors, sequence: Examples, s: MannSettings) -> torc
     usage = [torch.zeros((), dtype=torch.float64) for _ in range(rows)]
     where = [[torch.zeros((), dtype=torch.float64)] * rows for _ in range(heads)]
     read = torch.zeros(heads * width, dtype=torch.float64)
-    told = torch.zeros(s.n_way, dtype=torch.float64)
     logits = []
-    for x, y in zip(features, sequence.labels.tolist(), strict=True):
+    for x, told in zip(features, told_of(sequence, s, support=support), strict=True):
         z = own["controller.weight_ih"] @ torch.cat([x, told, read]) + own["controller.bias_ih"]
         z = z + own["controller.weight_hh"] @ h + own["controller.bias_hh"]
         i, f, g, o = z.split(s.hidden)
@@ -123,18 +133,20 @@ def by_the_formulas(theta: Tensors, sequence: Examples, s: MannSettings) -> torc
                 usage[j] = usage[j] + w
         read = torch.cat(reads)
         logits.append(own["output.weight"] @ torch.cat([h, read]) + own["output.bias"])
-        told = F.one_hot(torch.tensor(y), s.n_way).double()
     return torch.stack(logits)
 
 
-def loss_by_the_formulas(theta: Tensors, episode: Episode) -> torch.Tensor:
-    """Every support image from those before it, every query image as the one after them all."""
+def loss_by_the_formulas(theta: Tensors, episode: Episode, s: MannSettings) -> torch.Tensor:
+    """Every query image as the one after the support; each of that too if its label comes late."""
     support, query = episode.support, episode.query
-    named = [by_the_formulas(theta, support, SMALL)]
+    n = len(support.labels)
     longer = [followed_by(support, query, row) for row in range(3)]
-    named += [by_the_formulas(theta, sequence, SMALL)[-1:] for sequence in longer]
-    of_memory = F.cross_entropy(torch.cat(named), torch.cat([support.labels, query.labels]))
-    return of_memory + SMALL.body_weight * loss_of_class_means(theta, episode)
+    named = torch.cat([by_the_formulas(theta, one, s, support=n)[-1:] for one in longer])
+    labels = query.labels
+    if s.labels == "late":
+        named = torch.cat([by_the_formulas(theta, support, s, support=n), named])
+        labels = torch.cat([support.labels, labels])
+    return F.cross_entropy(named, labels) + s.body_weight * loss_of_class_means(theta, episode)
 
 
 def loss_of_class_means(theta: Tensors, episode: Episode) -> torch.Tensor:
@@ -146,27 +158,29 @@ def loss_of_class_means(theta: Tensors, episode: Episode) -> torch.Tensor:
     return F.cross_entropy(-distances / math.sqrt(2), episode.query.labels)
 
 
-def test_the_delta_is_minus_the_gradient_of_the_papers_formulas() -> None:
+@both_ways
+def test_the_delta_is_minus_the_gradient_of_the_written_formulas(learner: MannSettings) -> None:
     theta, episode = theta_of(), random_episode()
     leaves = {name: leaf.clone().requires_grad_() for name, leaf in theta.items()}
-    loss = loss_by_the_formulas(leaves, episode)
+    loss = loss_by_the_formulas(leaves, episode, learner)
     gradients = torch.autograd.grad(loss, list(leaves.values()))
-    result = mann.task_delta(BODY, theta, [episode], SMALL)
+    result = mann.task_delta(BODY, theta, [episode], learner)
     assert result.loss == pytest.approx(float(loss.detach()), rel=1e-9)
     assert list(result.delta) == list(theta)
     for ours, theirs in zip(result.delta.values(), gradients, strict=True):
         torch.testing.assert_close(ours, -theirs, rtol=1e-7, atol=1e-10)
 
 
-def test_the_delta_matches_finite_differences() -> None:
+@both_ways
+def test_the_delta_matches_finite_differences(learner: MannSettings) -> None:
     theta, episode = theta_of(), random_episode()
-    delta = mann.task_delta(BODY, theta, [episode], SMALL).delta
+    delta = mann.task_delta(BODY, theta, [episode], learner).delta
     generator = torch.Generator().manual_seed(0)
     step = 1e-6
 
     def loss(sign: int, direction: Tensors) -> float:
         moved = {name: leaf + sign * step * direction[name] for name, leaf in theta.items()}
-        return mann.task_delta(BODY, moved, [episode], SMALL).loss
+        return mann.task_delta(BODY, moved, [episode], learner).loss
 
     for _ in range(3):
         direction = {
@@ -184,20 +198,24 @@ def test_of_rows_that_are_used_equally_the_first_are_least_used() -> None:
     assert chosen.tolist() == [[0, 1, 2], [1, 3, 2]]
 
 
-def test_without_a_weight_for_the_body_the_loss_is_that_of_the_memory_alone() -> None:
+@both_ways
+def test_without_a_weight_for_the_body_the_loss_is_that_of_the_memory_alone(
+    learner: MannSettings,
+) -> None:
     theta, episode = theta_of(), random_episode()
-    without = SMALL.model_copy(update={"body_weight": 0.0})
-    both = mann.task_delta(BODY, theta, [episode], SMALL).loss
+    without = learner.model_copy(update={"body_weight": 0.0})
+    both = mann.task_delta(BODY, theta, [episode], learner).loss
     alone = mann.task_delta(BODY, theta, [episode], without).loss
     of_body = float(loss_of_class_means(theta, episode))
     assert both == pytest.approx(alone + 0.5 * of_body, rel=1e-12)
     assert of_body > 0
 
 
-def test_episodes_that_are_read_side_by_side_have_a_memory_each() -> None:
+@both_ways
+def test_episodes_that_are_read_side_by_side_have_a_memory_each(learner: MannSettings) -> None:
     theta, two = theta_of(), [random_episode(1), random_episode(2)]
-    alone = mean_result(mann.task_delta(BODY, theta, [episode], SMALL) for episode in two)
-    together = mann.task_delta(BODY, theta, two, SMALL)
+    alone = mean_result(mann.task_delta(BODY, theta, [episode], learner) for episode in two)
+    together = mann.task_delta(BODY, theta, two, learner)
     assert together.loss == pytest.approx(alone.loss, rel=1e-12)
     for name in theta:
         torch.testing.assert_close(together.delta[name], alone.delta[name], rtol=1e-9, atol=1e-12)

@@ -1,28 +1,38 @@
 """Memory-augmented neural network: read the support set as a sequence, and remember it.
 
 Santoro, Bartunov, Botvinick, Wierstra and Lillicrap 2016, arXiv:1605.06065, section 2. An episode
-is a sequence of examples. At each step the network sees an image and the label of the image before,
-has to name this one, and is told the answer only at the next step:
+is a sequence of examples. In the paper the network sees at each step an image and the label of the
+image before, has to name this one, and is told the answer only at the next step; that is
+``labels: late``:
 
     logits_t = network( f(x_t), y_{t-1}; memory of the steps before t ),      y_0 = nothing
     L = mean over all images of -log softmax(logits)[y]
-    L_f = mean over the queries of -log p(y | x),       p as in metaward.meta.prototypical
-    delta = - mean over episodes of grad_theta [ L + w L_f ],       w = body_weight
-
-L_f is not the paper's, which has no body but raw pixels. Without it a body soon gives all images
-the same features: until something is remembered they are but noise to L (docs/algorithms.md).
-
-The network and its memory are in metaward.models.memory. Labels come one step late so that they
-cannot be copied, and stand for other classes in every episode so that the weights cannot learn
-them: an episode's classes are numbered in the order in which they were drawn at random
-(metaward.episodes.sample_indices), and y is that number. Theta has ``n_way`` slots for
-labels; of an episode with fewer classes the first ones are used.
 
 The sequence is the support, in random order. Each query image is then the one next step: the state
 after the support is copied for each, so no query knows of another. The paper has one sequence of 50
 images and no query. In short sequences with as many images of each class that rewards counting: a
 network learns to name the class that is still due, which is worth nothing at a new site
 (docs/algorithms.md). Of the copied steps each is as likely to be of any class.
+
+Where the support is given and queries are apart, no support image has to be named, and labels may
+stand beside their images. That is ``labels: beside``, the default:
+
+    reading:    network( f(x_t), y_t; memory of the steps before t )
+    a query:    logits = network( f(x), nothing; memory of the support )
+    L = mean over the queries of -log softmax(logits)[y]
+
+What a row of the memory has to hold, an image and its label, comes in one step then; labels that
+come late have to be carried to it from the step before (docs/algorithms.md says what that costs).
+
+    L_f = mean over the queries of -log p(y | x),       p as in metaward.meta.prototypical
+    delta = - mean over episodes of grad_theta [ L + w L_f ],       w = body_weight
+
+L_f is not the paper's, which has no body but raw pixels.
+
+The network and its memory are in metaward.models.memory. Labels stand for other classes in every
+episode so that the weights cannot learn them: an episode's classes are numbered in the order in
+which they were drawn at random (metaward.episodes.sample_indices), and y is that number. Theta has
+``n_way`` slots for labels; of an episode with fewer classes the first ones are used.
 
 Each time a site draws episodes, they have K support images of a class, K at random from 1 to
 ``n_shot``. So one theta reads supports of all these lengths, as the paper's reads its sequence from
@@ -76,8 +86,11 @@ def task_delta(
     supports, queries = ([getattr(e, side) for e in episodes] for side in ("support", "query"))
     online, read = read_sequences(body, leaves, supports, settings)
     asked = name_next(body, leaves, read, torch.stack([q.images for q in queries]), settings)
-    labels = torch.cat([side.labels for side in supports + queries])
-    loss = F.cross_entropy(torch.cat([online.flatten(0, 1), asked.flatten(0, 1)]), labels)
+    named, of_named = [asked], queries
+    if settings.labels == "late":
+        named, of_named = [online, asked], supports + queries
+    labels = torch.cat([side.labels for side in of_named])
+    loss = F.cross_entropy(torch.cat([logits.flatten(0, 1) for logits in named]), labels)
     if settings.body_weight:
         loss = loss + settings.body_weight * body_loss(body, leaves, episodes)
     return downhill(leaves, loss)
@@ -101,19 +114,20 @@ class Read:
 
     Attributes:
         state: After the last images.
-        last: (n_sequences,), the labels of those, which have not been told yet.
+        told: (n_sequences, slots), what a next step is told: the labels of the last images,
+            one-hot, or nothing, zeros.
         n_way: Number of classes.
     """
 
     state: MemoryState
-    last: torch.Tensor
+    told: torch.Tensor
     n_way: int
 
 
 def read_sequences(
     body: Body, theta: Tensors, sequences: Sequence[Examples], settings: MannSettings
 ) -> tuple[torch.Tensor, Read]:
-    """Name each example from those before it in its sequence.
+    """Read examples one after the other, and name each; with late labels from those before it.
 
     Returns:
         Logits (n_sequences, length, n_way), and what is known after the last images.
@@ -122,10 +136,12 @@ def read_sequences(
     features = body.apply_with(theta, torch.cat([sequence.images for sequence in sequences]))
     features = features.reshape(len(sequences), -1, body.features).transpose(0, 1)
     told = F.one_hot(labels, settings.n_way).to(features.dtype)
-    told = torch.cat([torch.zeros_like(told[:1]), told[:-1]])
-    logits, state = _run(body, theta, settings, torch.cat([features, told], dim=2))
+    nothing = torch.zeros_like(told[:1])
+    late = settings.labels == "late"
+    told = torch.cat([nothing, told] if late else [told, nothing])
+    logits, state = _run(body, theta, settings, torch.cat([features, told[:-1]], dim=2))
     n_way = sequences[0].n_way
-    return logits.transpose(0, 1)[:, :, :n_way], Read(state, labels[-1], n_way)
+    return logits.transpose(0, 1)[:, :, :n_way], Read(state, told[-1], n_way)
 
 
 def name_next(
@@ -145,10 +161,9 @@ def name_next(
     """
     n = images.shape[1]
     features = body.apply_with(theta, images.flatten(0, 1))
-    told = F.one_hot(read.last, settings.n_way).repeat_interleave(n, dim=0).to(features.dtype)
-    inputs = torch.cat([features, told], dim=1)[None]
+    inputs = torch.cat([features, read.told.repeat_interleave(n, dim=0)], dim=1)[None]
     logits, _ = _run(body, theta, settings, inputs, read.state.repeated(n))
-    return logits[0, :, : read.n_way].reshape(len(read.last), n, read.n_way)
+    return logits[0, :, : read.n_way].reshape(len(read.told), n, read.n_way)
 
 
 def in_random_order(episode: Episode, rng: np.random.Generator) -> Episode:
@@ -212,13 +227,15 @@ class Mann(Learner):
         with torch.no_grad():
             in_order = _reordered(support, reading_order(support))
             _, read = read_sequences(body, theta, [in_order], self.settings)
-        told = F.one_hot(read.last, read.n_way)
-        return self.classifier(body, theta, asdict(read.state) | {"told": told.to(read.state.cell)})
+        told = read.told[:, : support.n_way]
+        return self.classifier(body, theta, asdict(read.state) | {"told": told})
 
     def classifier(self, body: Body, theta: Tensors, kept: Tensors) -> Classifier:
         """Return the classifier of a kept memory; see :class:`metaward.meta.learner.Learner`."""
         state = MemoryState(**{field.name: kept[field.name] for field in fields(MemoryState)})
-        read = Read(state, kept["told"].argmax(dim=1), kept["told"].shape[1])
+        n_way = kept["told"].shape[1]
+        told = F.pad(kept["told"], (0, self.settings.n_way - n_way))
+        read = Read(state, told, n_way)
 
         def answer(images: torch.Tensor) -> torch.Tensor:
             parts = torch.split(images, QUERIES_AT_ONCE)
