@@ -15,8 +15,7 @@ import argparse
 import shutil
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +83,6 @@ def run(job: Job) -> dict[str, Any]:
         score,
         job.folder,
         device,
-        first=job.plan.first,
         row=job.row,
         episodes=job.episodes,
     )
@@ -96,7 +94,7 @@ def jobs_of(rows: Iterable[Row], options: argparse.Namespace, work: Path) -> lis
     found = [
         Job(
             row.name,
-            plan.changed(partial(asked_for, seed=seed, options=options)),
+            replace(plan, training=asked_for(plan.training.with_seed(seed), options)),
             options.data,
             options.split,
             options.episodes,
@@ -107,12 +105,12 @@ def jobs_of(rows: Iterable[Row], options: argparse.Namespace, work: Path) -> lis
         for number, plan in enumerate(row.quick if options.quick else row.full)
         for seed in range(options.seeds)
     ]
-    return sorted(found, key=lambda job: -job.plan.budget_s())
+    return sorted(found, key=lambda job: -job.plan.training.budget_s)
 
 
-def asked_for(training: Training, seed: int, options: argparse.Namespace) -> Training:
-    """Return the training from another seed, as long as the options say."""
-    longer = training.with_seed(seed).with_steps(options.times * training.study.rounds)
+def asked_for(training: Training, options: argparse.Namespace) -> Training:
+    """Return the training as long as the options say."""
+    longer = training.with_steps(options.times * training.study.rounds)
     seconds = options.times * training.budget_s if options.seconds is None else options.seconds
     return longer.model_copy(update={"budget_s": seconds})
 

@@ -11,7 +11,7 @@ import torch
 from metaward.arrays import Arrays
 from metaward.tasks import CPU
 from metaward.whole_file import write_atomically
-from omniglot.training import TaskSource, Training, train, train_after
+from omniglot.training import TaskSource, Training, train
 
 RESULT_FILE = "result.json"
 
@@ -22,8 +22,6 @@ def trained_and_scored(
     score: Callable[[Arrays], dict[str, Any]],
     folder: Path,
     device: torch.device = CPU,
-    *,
-    first: Training | None = None,
     **said: Any,
 ) -> dict[str, Any]:
     """Train, then score; what was done before an interruption is not done again.
@@ -34,23 +32,18 @@ def trained_and_scored(
         score: Takes theta; its answer becomes part of the result.
         folder: For checkpoints and for the result.
         device: Where the learner trains.
-        first: The training that gives the theta to begin from; steps and seconds count it too.
         **said: Becomes part of the result too. What stands in the folder is taken for done if it
             says the same and comes from the same training.
     """
     torch.set_num_threads(1)
     said |= {"digest": training.digest(), "seed": training.study.seed}
-    said |= {"first_digest": None if first is None else first.digest()}
     done = folder / RESULT_FILE
     if done.is_file():
         found: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
         if said.items() <= found.items():
             return found
     began = time.monotonic()
-    if first is None:
-        trained = train(training, tasks, folder, device)
-    else:
-        trained = train_after(first, training, tasks, folder, device)
+    trained = train(training, tasks, folder, device)
     scored = time.process_time()
     scores = score(trained.theta)
     result = {
@@ -60,7 +53,6 @@ def trained_and_scored(
         "scoring_cpu_s": round(time.process_time() - scored, 1),
         "wall_s": round(time.monotonic() - began, 1),
         "training": training.model_dump(mode="json"),
-        **({} if first is None else {"first": first.model_dump(mode="json")}),
         **scores,
     }
     write_atomically(done, json.dumps(result))

@@ -41,16 +41,16 @@ def _ours(by_seed: Sequence[Sequence[float]]) -> dict[str, Any]:
 
 
 def _cost(trained: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    trainings = {part: trained[0][part] for part in ("first", "training") if part in trained[0]}
+    training = trained[0]["training"]
     cost = "cpu_s" if "cpu_s" in trained[0] else "device_s"
     return {
-        "planned_steps": sum(one["study"]["rounds"] for one in trainings.values()),
-        "budget_cpu_s": sum(one["budget_s"] for one in trainings.values()),
+        "planned_steps": training["study"]["rounds"],
+        "budget_cpu_s": training["budget_s"],
         "steps": [result["steps"] for result in trained],
         cost: [result[cost] for result in trained],
         "scoring_cpu_s": [result["scoring_cpu_s"] for result in trained],
         "wall_s": [result["wall_s"] for result in trained],
-        **trainings,
+        "training": training,
     }
 
 

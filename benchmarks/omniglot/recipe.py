@@ -1,7 +1,7 @@
 """What a row of the table is, and what the recipes of several rows share: networks and Adam."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from metaward.learner_settings import LearnerSettings
 from metaward.study import AdamSettings, ModelSettings, OuterSettings, Study
@@ -37,26 +37,10 @@ FAST_ADAM = ADAM.model_copy(update={"step_size": 3.0e-3})
 
 @dataclass(frozen=True)
 class Plan:
-    """One training, and the columns that it is scored in.
-
-    Attributes:
-        training: How theta is made.
-        columns: What it is scored in.
-        first: Where given, the training from whose theta that one begins.
-    """
+    """One training, and the columns that it is scored in."""
 
     training: Training
     columns: Sequence[Setting]
-    first: Training | None = None
-
-    def changed(self, change: Callable[[Training], Training]) -> "Plan":
-        """Return the plan with both trainings changed alike."""
-        first = None if self.first is None else change(self.first)
-        return replace(self, training=change(self.training), first=first)
-
-    def budget_s(self) -> float:
-        """Return the CPU seconds after which it ends anyway."""
-        return self.training.budget_s + (0.0 if self.first is None else self.first.budget_s)
 
 
 @dataclass(frozen=True)
@@ -97,11 +81,6 @@ def plan(
         budget_s=budget_s,
     )
     return Plan(training, columns)
-
-
-def after(longer: Plan, first: Plan) -> Plan:
-    """Return a plan whose training begins from the theta where another's ends."""
-    return replace(longer, first=first.training)
 
 
 def by_shots(

@@ -84,11 +84,7 @@ class Trained:
 
 
 def train(
-    training: Training,
-    tasks: TaskSource,
-    folder: Path,
-    device: torch.device = CPU,
-    start: Arrays | None = None,
+    training: Training, tasks: TaskSource, folder: Path, device: torch.device = CPU
 ) -> Trained:
     """Train from the beginning, or from the newest checkpoint in ``folder``.
 
@@ -97,11 +93,10 @@ def train(
         tasks: Whose images are on the same device.
         folder: For checkpoints.
         device: Where the learner works; the outer step is the coordinator's, and on the CPU.
-        start: The theta of the beginning; left out, an untrained one.
     """
     study = training.study
     store = CheckpointStore(folder, training.digest())
-    progress, before_s = _begin(training, store, folder, start)
+    progress, before_s = _begin(training, store, folder)
     clock = time.process_time if device == CPU else time.monotonic
     began = saved = clock()
     body, learner = build_body(study.model, study.seed), build_learner(study.learner)
@@ -123,31 +118,13 @@ def train(
     return Trained(theta, step, spent_s)
 
 
-def train_after(
-    first: Training,
-    training: Training,
-    tasks: TaskSource,
-    folder: Path,
-    device: torch.device = CPU,
-) -> Trained:
-    """Train from where another training ended; its steps and seconds count too.
-
-    Checkpoints are below a folder of each: those after another first training are not gone on from.
-    """
-    begun = train(first, tasks, folder / "first", device)
-    own = train(training, tasks, folder / f"after-{first.digest()[:16]}", device, begun.theta)
-    return Trained(own.theta, begun.steps + own.steps, begun.spent_s + own.spent_s)
-
-
-def _begin(
-    training: Training, store: CheckpointStore, folder: Path, start: Arrays | None
-) -> tuple[Progress, float]:
+def _begin(training: Training, store: CheckpointStore, folder: Path) -> tuple[Progress, float]:
     """Return where to go on, and the seconds that it took to come there."""
     if not store.is_empty():
         spent = json.loads((folder / SPENT_FILE).read_text(encoding="utf-8"))
         return store.load_newest(), float(spent["seconds"])
     study = training.study
-    theta = start or to_arrays(initial_parameters(study.model, study.learner, study.seed))
+    theta = to_arrays(initial_parameters(study.model, study.learner, study.seed))
     return Progress(0, theta, initial_state(study.outer, theta)), 0.0
 
 

@@ -1,8 +1,6 @@
 """Training in one place and scoring: what a step is, going on after a kill, and the interval."""
 
-import json
 import math
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from omniglot import episodes as episodes_module
 from omniglot import training as training_module
 from omniglot.episodes import Classes, Setting, drawn_tasks
 from omniglot.scoring import episode_accuracies, mean_and_reach
-from omniglot.training import Trained, Training, train, train_after
+from omniglot.training import Trained, Training, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -169,29 +167,6 @@ def test_a_training_that_was_killed_goes_on_to_the_same_bits(
     assert_same_bits(resumed.theta, whole.theta)
     assert train_on(sides, training, tmp_path / "killed").steps == 6
     assert drawn == 14
-
-
-def test_a_training_after_another_begins_from_its_theta_and_not_from_a_third_s(
-    sides: tuple[Classes, Classes], tmp_path: Path
-) -> None:
-    tasks = drawn_tasks(sides[0], 4)
-    first, then = a_training(steps=2), a_training(steps=3)
-    stays = a_training(budget_s=1e-9)
-    begun = train_on(sides, first, tmp_path / "first")
-    unmoved = train_after(first, stays, tasks, tmp_path / "unmoved")
-    assert_same_bits(unmoved.theta, begun.theta)
-    assert unmoved.steps == 2
-    moved = train_after(first, then, tasks, tmp_path / "moved")
-    assert moved.steps == 2 + 3
-    spent = [
-        json.loads(p.read_text())["seconds"] for p in (tmp_path / "moved").glob("*/spent.json")
-    ]
-    assert len(spent) == 2
-    assert moved.spent_s == pytest.approx(sum(spent))
-    other = train_after(first.with_seed(1), then, tasks, tmp_path / "other")
-    shutil.rmtree(tmp_path / "moved" / "first")
-    again = train_after(first.with_seed(1), then, tasks, tmp_path / "moved")
-    assert_same_bits(again.theta, other.theta)
 
 
 def test_a_training_ends_when_its_cpu_seconds_are_used_up_also_over_a_kill(

@@ -3,7 +3,6 @@
 import json
 import math
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,15 +65,8 @@ def test_a_memory_has_a_slot_for_each_way_of_its_columns_and_rows_for_every_imag
         assert isinstance(learner, MannSettings)
         for column in plan.columns:
             assert column.n_way == learner.n_way
-            assert column.n_shot == learner.n_shot
+            assert column.n_shot <= learner.n_shot
             assert learner.memory_rows >= learner.read_heads * column.n_way * column.n_shot
-
-
-def test_a_memory_for_five_images_goes_on_from_that_for_one() -> None:
-    mann = next(row for row in ROWS if row.name == "mann")
-    for single, several in (mann.quick, mann.full):
-        assert single.first is None
-        assert several.first == single.training
 
 
 @pytest.mark.parametrize(
@@ -185,28 +177,8 @@ def test_all_trainings_may_be_cut_short_or_be_longer(
     said: list[str], steps: int, seconds: float
 ) -> None:
     options = paper_tables.options_of(["--data", "x", *said])
-    asked = paper_tables.asked_for(a_training(steps=3), 5, options)
-    as_long = a_training(steps=3).with_seed(5).with_steps(steps)
-    assert asked == as_long.model_copy(update={"budget_s": seconds})
-
-
-def test_a_training_after_another_is_changed_as_that_is() -> None:
-    options = paper_tables.options_of(["--data", "x", "--times", "2", "--seeds", "2"])
-    row = a_row()
-    several = Plan(a_training(steps=3), (FIVE_ONE,), first=a_training(steps=1))
-    jobs_of_row = paper_tables.jobs_of([replace(row, full=(several,))], options, Path("work"))
-    assert [
-        (job.plan.first.study.rounds, job.plan.first.study.seed, job.plan.training.study.rounds)
-        for job in jobs_of_row
-        if job.plan.first
-    ] == [(2, 0, 6), (2, 1, 6)]
-
-
-def test_a_line_counts_the_steps_and_seconds_of_a_first_training() -> None:
-    result = a_result(0, [0.4, 0.6]) | {"first": a_training(steps=5).model_dump(mode="json")}
-    (line,) = lines_of(a_row(), [result])
-    assert (line["planned_steps"], line["budget_cpu_s"]) == (2 + 5, 1200.0)
-    assert line["first"]["study"]["rounds"] == 5
+    asked = paper_tables.asked_for(a_training(steps=3), options)
+    assert asked == a_training(steps=3).with_steps(steps).model_copy(update={"budget_s": seconds})
 
 
 def test_no_training_is_none_times_as_long(capsys: pytest.CaptureFixture[str]) -> None:
@@ -292,9 +264,7 @@ def test_the_script_trains_scores_writes_and_resumes(
     out = tmp_path / "omniglot.json"
     arguments = ["--data", str(archives), "--quick", "--split", "background", "--episodes", "5"]
     arguments += ["--seeds", "2", "--workers", "1", "--out", str(out)]
-    (plain,) = a_row().quick
-    after_one = replace(plain, first=a_training(PROTOTYPICAL, steps=1))
-    monkeypatch.setattr(paper_tables, "ROWS", (replace(a_row(), quick=(after_one,)),))
+    monkeypatch.setattr(paper_tables, "ROWS", (a_row(),))
     monkeypatch.setattr(paper_tables, "N_QUERY", 2)
     monkeypatch.setattr(paper_tables, "OUT", tmp_path / "work")
     monkeypatch.setattr(paper_tables, "WorkerPool", InThisProcess)
@@ -302,7 +272,7 @@ def test_the_script_trains_scores_writes_and_resumes(
     paper_tables.main()
     first = json.loads(out.read_text("utf-8"))["results"]["lines"]
     assert [line["column"] for line in first] == [str(FIVE_ONE)]
-    assert first[0]["steps"] == [1 + 2, 1 + 2]
+    assert first[0]["steps"] == [2, 2]
     assert len(first[0]["by_seed"]) == 2
     assert json.loads(out.read_text("utf-8"))["results"]["wall_s"] > 0
 
@@ -310,15 +280,10 @@ def test_the_script_trains_scores_writes_and_resumes(
         raise AssertionError
 
     with monkeypatch.context() as patched:
-        for name in ("train", "train_after"):
-            patched.setattr(jobs, name, no_more_training)
+        patched.setattr(jobs, "train", no_more_training)
         patched.setattr(sys, "argv", [*sys.argv, "--resume"])
         paper_tables.main()
         assert json.loads(out.read_text("utf-8"))["results"]["lines"] == first
-        with monkeypatch.context() as of_another_start:
-            of_another_start.setattr(paper_tables, "ROWS", (a_row(),))
-            with pytest.raises(AssertionError):
-                paper_tables.main()
         patched.setattr(sys, "argv", sys.argv[:-1])
         with pytest.raises(AssertionError):
             paper_tables.main()
