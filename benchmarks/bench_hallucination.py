@@ -35,8 +35,9 @@ from metaward.arrays import to_arrays, to_tensors
 from metaward.episodes import sample_episode, usable_labels
 from metaward.learner_settings import HallucinationSettings
 from metaward.meta.compose import build_learner, initial_parameters
+from metaward.model_settings import ModelSettings
 from metaward.models.build import build_body
-from metaward.study import AdamSettings, ModelSettings
+from metaward.study import AdamSettings
 from metaward.tasks import Task
 from metaward.workers import WorkerPool
 from metaward_client.site import load_site

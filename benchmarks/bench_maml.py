@@ -33,8 +33,8 @@ def measure(method: str, steps: int, repeats: int) -> dict[str, Any]:
     from metaward.episodes import Episode, Examples
     from metaward.learner_settings import FomamlSettings, MamlSettings
     from metaward.meta import fomaml, maml
+    from metaward.model_settings import ModelSettings
     from metaward.models.build import build_body
-    from metaward.study import ModelSettings
 
     torch.set_num_threads(1)
     body = build_body(ModelSettings(filters=64, image_size=SIZE, downsample="pool"), 0)

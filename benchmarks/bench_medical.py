@@ -35,8 +35,9 @@ from metaward.evaluation import evaluate_site
 from metaward.evaluation_design import EvaluationPlan
 from metaward.learner_settings import FedAvgSettings, LearnerSettings
 from metaward.meta.compose import build_learner
+from metaward.model_settings import ModelSettings
 from metaward.models.build import build_body
-from metaward.study import ModelSettings, Study
+from metaward.study import Study
 from metaward.tasks import Task
 from metaward.workers import WorkerPool
 from metaward_client.site import load_site

@@ -25,7 +25,8 @@ from rich.table import Table
 
 from figures import save
 from metaward.learner_settings import FedAvgSettings, LearnerSettings, PrototypicalSettings
-from metaward.study import ModelSettings, Study
+from metaward.model_settings import ModelSettings
+from metaward.study import Study
 from metaward.tasks import Task
 from metaward.workers import WorkerPool
 from metaward_client.privacy.noise import os_noise

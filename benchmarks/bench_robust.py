@@ -36,6 +36,7 @@ from metaward.evaluation import evaluate_site
 from metaward.evaluation_design import EvaluationPlan
 from metaward.learner_settings import PrototypicalSettings
 from metaward.meta.compose import build_learner
+from metaward.model_settings import ModelSettings
 from metaward.models.build import build_body
 from metaward.study import (
     AggregationSettings,
@@ -43,7 +44,6 @@ from metaward.study import (
     KrumSettings,
     MeanSettings,
     MedianSettings,
-    ModelSettings,
     MultiKrumSettings,
     Study,
     TrimmedMeanSettings,

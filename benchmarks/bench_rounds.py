@@ -40,8 +40,9 @@ from rich.table import Table
 
 from figures import save
 from metaward.learner_settings import PrototypicalSettings
+from metaward.model_settings import ModelSettings
 from metaward.progress import RoundEvent
-from metaward.study import ModelSettings, Study
+from metaward.study import Study
 from metaward.tasks import Task
 from metaward.workers import WorkerPool, available_cores
 from metaward_client.privacy.policy import NoPrivacy

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from metaward.episodes import Episode, Examples
-from metaward.study import ModelSettings
+from metaward.model_settings import ModelSettings
 
 N_WAY, N_QUERY, SIZE, META_BATCH = 5, 15, 28, 4
 STEPS, LR, REPTILE_BATCH = 5, 0.4, 10

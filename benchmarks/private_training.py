@@ -26,8 +26,9 @@ from metaward.learner_settings import (
     PrototypicalSettings,
     ReptileSettings,
 )
+from metaward.model_settings import ModelSettings
 from metaward.start_model import begun_from
-from metaward.study import ModelSettings, OuterSettings, Study
+from metaward.study import OuterSettings, Study
 from metaward.tasks import Task
 from metaward_client.privacy.noise import os_noise
 from metaward_client.privacy.policy import read_policy_file

@@ -7,7 +7,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from metaward.enrolment import new_request
 from metaward.errors import FederationError
-from metaward.study import ModelSettings, Study
+from metaward.model_settings import ModelSettings
+from metaward.study import Study
 from metaward_server.checkpoints import CheckpointStore, Progress
 from metaward_server.coordinator import studies
 from metaward_server.coordinator.home import Coordinator

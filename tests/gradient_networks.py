@@ -1,6 +1,6 @@
 """Networks whose per-patient gradients are tested: each way to shrink, sizes, colours, a ResNet."""
 
-from metaward.study import ModelSettings
+from metaward.model_settings import ModelSettings
 
 MODELS = {
     "stride": ModelSettings(filters=8, groups=2, image_size=16),

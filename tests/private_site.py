@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from metaward.arrays import to_arrays
 from metaward.learner_settings import FomamlSettings
+from metaward.model_settings import ModelSettings
 from metaward.models.build import build_body
-from metaward.study import ModelSettings, Study
+from metaward.study import Study
 from metaward.tasks import Task
 from metaward_client.privacy.ledger import Ledger
 from metaward_client.privacy.ledger.limits import Accountant

@@ -10,8 +10,9 @@ from flwr.app import Message, Metadata, RecordDict
 
 from metaward.arrays import to_arrays
 from metaward.learner_settings import FomamlSettings
+from metaward.model_settings import ModelSettings
 from metaward.models.build import build_body
-from metaward.study import ModelSettings, Study
+from metaward.study import Study
 from metaward.tasks import Task
 from metaward.wire import RoundOrder, SiteRefusal, decode_update, encode_order
 from metaward.wire_arrays import spec_of

@@ -7,8 +7,8 @@ from metaward.arrays import to_arrays
 from metaward.episode_scores import Method
 from metaward.evaluation_design import EvaluationPlan
 from metaward.learner_settings import FomamlSettings
+from metaward.model_settings import ModelSettings
 from metaward.models.build import build_body
-from metaward.study import ModelSettings
 from metaward.tasks import Task
 
 MODEL = ModelSettings(filters=16, groups=2, image_size=16, downsample="pool")

@@ -10,9 +10,9 @@ from metaward.arrays import Tensors
 from metaward.episodes import Episode, Examples
 from metaward.learner_settings import LearnerSettings
 from metaward.meta.compose import initial_parameters
+from metaward.model_settings import ModelSettings
 from metaward.models.body import Body
 from metaward.models.build import build_body
-from metaward.study import ModelSettings
 from metaward.tasks import Task
 
 MODEL = ModelSettings(image_size=16, filters=8, groups=2)

@@ -21,8 +21,9 @@ from metaward.learner_settings import (
     PrototypicalSettings,
     ReptileSettings,
 )
+from metaward.model_settings import ModelSettings
 from metaward.models.build import build_body
-from metaward.study import ModelSettings, Study
+from metaward.study import Study
 from metaward.wire import RoundOrder, encode_order
 from metaward.wire_arrays import layout, spec_of
 from metaward_client.app import app

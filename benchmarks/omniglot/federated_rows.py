@@ -25,7 +25,8 @@ from metaward.learner_settings import (
     RelationSettings,
     ReptileSettings,
 )
-from metaward.study import ModelSettings, OuterSettings, SgdSettings, Study
+from metaward.model_settings import ModelSettings
+from metaward.study import OuterSettings, SgdSettings, Study
 from omniglot.clients import MOST
 from omniglot.recipe import ADAM, FAST_ADAM, SMALL, SMALL_LARGE_MAPS
 from omniglot.training import Training

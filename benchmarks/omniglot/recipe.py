@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from metaward.learner_settings import LearnerSettings
-from metaward.study import AdamSettings, ModelSettings, OuterSettings, Study
+from metaward.model_settings import ModelSettings
+from metaward.study import AdamSettings, OuterSettings, Study
 from omniglot.characters import SIZE
 from omniglot.episodes import Setting
 from omniglot.published import SETTINGS

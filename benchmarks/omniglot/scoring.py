@@ -17,8 +17,9 @@ from metaward.arrays import Arrays, to_tensors
 from metaward.episodes import Episode
 from metaward.learner_settings import LearnerSettings
 from metaward.meta.compose import build_learner
+from metaward.model_settings import ModelSettings
 from metaward.models.build import build_body
-from metaward.study import ModelSettings, Study
+from metaward.study import Study
 from metaward.tasks import CPU, Task
 from omniglot.clients import client_episode
 from omniglot.episodes import Classes, Setting, drawn_episode

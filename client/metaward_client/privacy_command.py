@@ -12,7 +12,7 @@ from metaward.errors import PrivacyError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from metaward.study import ModelSettings
+    from metaward.model_settings import ModelSettings
     from metaward.tasks import Task
     from metaward_client.privacy.policy import ProtectedSettings
     from metaward_client.privacy_audit.findings import Audit, Finding

@@ -16,9 +16,9 @@ from metaward.arrays import Arrays, to_tensors
 from metaward.episodes import EpisodeIndices, Examples
 from metaward.learner_settings import LearnerSettings
 from metaward.meta.compose import build_learner
+from metaward.model_settings import ModelSettings
 from metaward.models.build import build_body
 from metaward.scoring import auroc_scores, class_scores, is_correct, log_odds
-from metaward.study import ModelSettings
 from metaward.tasks import Task
 
 

@@ -27,10 +27,11 @@ from metaward.artefact_files import (
 from metaward.config import Settings, load_settings
 from metaward.errors import ConfigError
 from metaward.learner_settings import LearnerSettings
+from metaward.model_settings import ModelSettings
 from metaward.parameter_file import ASK_AGAIN, MAX_HEADER_BYTES, parse_parameters
 from metaward.patterns import NAME, SHA256, SHA256_OR_NOTHING
 from metaward.privacy_statement import PrivacyStatement
-from metaward.study import ModelSettings, SeedInt, Study
+from metaward.study import SeedInt, Study
 
 PARAMETERS_FILE = "meta.safetensors"
 CARD_FILE = "model.yaml"

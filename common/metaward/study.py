@@ -6,7 +6,6 @@ those belong to the site's own file.
 """
 
 import itertools
-import math
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias, assert_never
 
@@ -14,61 +13,10 @@ from pydantic import Field, model_validator
 
 from metaward.config import Settings, load_settings
 from metaward.learner_settings import LearnerSettings, PrototypicalSettings
+from metaward.model_settings import ModelSettings
 from metaward.patterns import NAME, SHA256_OR_NOTHING
 
 SeedInt = Annotated[int, Field(ge=0, lt=2**63)]
-
-
-MIN_NORM_VALUES = 4
-CONV4_BLOCKS = 4
-
-
-class ModelSettings(Settings):
-    """The body that all sites share. The head is local and is not part of it."""
-
-    name: Literal["conv4", "resnet"] = "conv4"
-    filters: int = Field(32, ge=4, le=512, description="channels of every block")
-    image_size: int = Field(32, ge=16, le=512, description="pixels, height and width")
-    channels: Literal[1, 3] = 1
-    downsample: Literal["pool", "stride"] = "stride"
-    downsampled_blocks: int = Field(
-        CONV4_BLOCKS,
-        ge=2,
-        le=CONV4_BLOCKS,
-        description="first blocks of conv4, which halve height and width",
-    )
-    groups: int = Field(4, ge=1, description="groups of every GroupNorm")
-
-    @model_validator(mode="after")
-    def _what_is_of_conv4_is_not_asked_of_another(self) -> "ModelSettings":
-        fields = type(self).model_fields
-        for key in ("downsample", "downsampled_blocks"):
-            if self.name != "conv4" and getattr(self, key) != fields[key].default:
-                raise ValueError(f"{key} is for conv4; {self.name} has none: leave it out")
-        return self
-
-    @model_validator(mode="after")
-    def _norms_have_something_to_norm(self) -> "ModelSettings":
-        if self.filters % self.groups:
-            raise ValueError(
-                f"filters ({self.filters}) must be a multiple of groups ({self.groups})"
-            )
-        values = self.filters // self.groups * self.last_norm_side() ** 2
-        if values < MIN_NORM_VALUES:
-            raise ValueError(
-                f"each group of the last GroupNorm would hold {values} values, which it would "
-                f"flatten to nothing; at least {MIN_NORM_VALUES} are needed: lower groups or "
-                "raise image_size"
-            )
-        return self
-
-    def last_norm_side(self) -> int:
-        """Return the height (and width) in pixels of the map that the last norm sees."""
-        if self.name == "resnet":
-            return math.ceil(self.image_size / 8)
-        if self.downsample == "pool":  # the last block's pool stands behind its norm
-            return self.image_size >> min(self.downsampled_blocks, CONV4_BLOCKS - 1)
-        return math.ceil(self.image_size / (1 << self.downsampled_blocks))
 
 
 class SgdSettings(Settings):

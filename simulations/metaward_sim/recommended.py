@@ -1,14 +1,8 @@
 """What suits a learner where a scenario leaves it open: body, outer step, noised sums, blocks."""
 
 from metaward.learner_settings import FedAvgSettings, LearnerSettings, ReptileSettings
-from metaward.study import (
-    ADAM_FOR_SHORT,
-    CONV4_BLOCKS,
-    AdamSettings,
-    ModelSettings,
-    OuterSettings,
-    SgdSettings,
-)
+from metaward.model_settings import CONV4_BLOCKS, ModelSettings
+from metaward.study import ADAM_FOR_SHORT, AdamSettings, OuterSettings, SgdSettings
 from metaward_client.privacy.policy import MOST_BLOCKS
 
 PATIENTS_FOR_AN_IMAGE = 5

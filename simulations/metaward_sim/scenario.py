@@ -17,13 +17,13 @@ from metaward.learner_settings import (
     PrototypicalSettings,
 )
 from metaward.meta.compose import build_noised_learner
+from metaward.model_settings import ModelSettings
 from metaward.patterns import NAME, SHA256_OR_NOTHING
 from metaward.study import (
     ADAM_FOR_SHORT,
     AdamSettings,
     AggregationSettings,
     MeanSettings,
-    ModelSettings,
     OuterSettings,
     RoundSettings,
     SeedInt,

@@ -9,8 +9,9 @@ import bench_medical
 import private_training
 from metaward.learner_settings import FedAvgSettings, PrototypicalSettings
 from metaward.model_artefact import ModelCard, save_model
+from metaward.model_settings import ModelSettings
 from metaward.privacy_statement import PrivacyStatement
-from metaward.study import AdamSettings, ModelSettings, SgdSettings, Study
+from metaward.study import AdamSettings, SgdSettings, Study
 from metaward_server.study_run import initial_theta
 from metaward_sim.recommended import recommended_sums
 from metaward_sim.scenario import Scenario

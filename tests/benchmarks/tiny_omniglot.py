@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from metaward.learner_settings import LearnerSettings, PrototypicalSettings, ReptileSettings
-from metaward.study import AdamSettings, ModelSettings, SgdSettings, Study
+from metaward.model_settings import ModelSettings
+from metaward.study import AdamSettings, SgdSettings, Study
 from omniglot.training import Training
 
 MODEL = ModelSettings(filters=4, groups=2, image_size=28)

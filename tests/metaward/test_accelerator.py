@@ -13,8 +13,8 @@ from metaward.arrays import to_arrays, to_tensors
 from metaward.episodes import sample_episode
 from metaward.learner_settings import LearnerSettings, ReptileSettings
 from metaward.meta.compose import build_learner, initial_parameters
+from metaward.model_settings import ModelSettings
 from metaward.models.build import build_body
-from metaward.study import ModelSettings
 from metaward.tasks import Task
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no accelerator here")

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from metaward.model_settings import ModelSettings
 from metaward.models.body import Body
 from metaward.models.build import build_body
-from metaward.study import ModelSettings
 
 CONV4 = ModelSettings(filters=8, groups=2)
 RESNET = ModelSettings(name="resnet", filters=8, groups=2)

@@ -17,9 +17,9 @@ from metaward.meta.compose import build_learner
 from metaward.meta.head import Head, prototype_head
 from metaward.meta.inner_loop import adapt_on_support, episode_loss, inner_loop
 from metaward.meta.learner import LocalResult, mean_result
+from metaward.model_settings import ModelSettings
 from metaward.models.body import Body
 from metaward.models.build import build_body
-from metaward.study import ModelSettings
 from metaward.tasks import Task
 
 A, W = 0.7, 1.3  # inner learning rate and the body's one parameter

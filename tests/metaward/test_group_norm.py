@@ -10,9 +10,9 @@ from metaward.episodes import Examples
 from metaward.meta.head import zero_head
 from metaward.meta.inner_loop import loss_and_gradient
 from metaward.meta.parameters import Parameters
+from metaward.model_settings import ModelSettings
 from metaward.models.build import build_body
 from metaward.models.group_norm import GroupNorm, gradients_are_differentiated, group_norm
-from metaward.study import ModelSettings
 
 EPS = 1.0e-5
 LAYOUTS = (torch.contiguous_format, torch.channels_last)

@@ -18,10 +18,11 @@ from metaward.meta import mann
 from metaward.meta.compose import build_learner, build_noised_learner, initial_parameters
 from metaward.meta.presentations import accuracy_by_presentation, presentation_of
 from metaward.model_artefact import ModelCard, load_model, save_model
+from metaward.model_settings import ModelSettings
 from metaward.models.body import Body
 from metaward.models.build import build_body
 from metaward.privacy_statement import PrivacyStatement
-from metaward.study import ModelSettings, Study
+from metaward.study import Study
 from metaward.tasks import Task
 from metaward.theta import OWN
 

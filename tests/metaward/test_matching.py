@@ -15,8 +15,8 @@ from metaward.learner_settings import MatchingSettings, PrototypicalSettings
 from metaward.meta import matching
 from metaward.meta.compose import build_learner, initial_parameters
 from metaward.meta.full_context import embedded, in_canonical_order
+from metaward.model_settings import ModelSettings
 from metaward.models.body import Body
-from metaward.study import ModelSettings
 from metaward.theta import own_leaves
 from metric_cases import (
     MODEL,

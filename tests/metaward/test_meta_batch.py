@@ -20,11 +20,11 @@ from metaward.learner_settings import (
 from metaward.meta import fomaml, maml, prototypical, reptile
 from metaward.meta.learner import LocalResult, mean_result
 from metaward.meta.meta_batch import fastest_at_once, mean_over_episodes, mean_over_tasks
+from metaward.model_settings import ModelSettings
 from metaward.models import body as bodies
 from metaward.models.body import Body
 from metaward.models.build import build_body
 from metaward.models.conv4 import Conv4
-from metaward.study import ModelSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -24,10 +24,11 @@ from metaward.meta import matching, prototypical, relation, siamese
 from metaward.meta.compose import build_learner, build_noised_learner, initial_parameters
 from metaward.meta.learner import LocalResult
 from metaward.model_artefact import ModelCard, expected_shapes, load_model, save_model
+from metaward.model_settings import ModelSettings
 from metaward.models.body import Body
 from metaward.models.build import build_body
 from metaward.privacy_statement import PrivacyStatement
-from metaward.study import AdamSettings, ModelSettings, Study
+from metaward.study import AdamSettings, Study
 from metaward.theta import own_leaves
 from metaward.wire import (
     RoundOrder,

@@ -16,11 +16,11 @@ from metaward.arrays import to_arrays
 from metaward.errors import ConfigError
 from metaward.learner_settings import FomamlSettings, ReptileSettings
 from metaward.model_artefact import ModelCard, expected_shapes, load_card, load_model, save_model
+from metaward.model_settings import ModelSettings
 from metaward.models.build import build_body
 from metaward.privacy_statement import PrivacyStatement
 from metaward.progress import RoundEvent
 from metaward.run_directory import RunDirectory, model_folder
-from metaward.study import ModelSettings
 
 MODEL = ModelSettings(filters=8, groups=2, image_size=16)
 

@@ -17,9 +17,9 @@ from metaward.errors import DataError
 from metaward.learner_settings import FomamlSettings, PrototypicalSettings
 from metaward.meta import fomaml, prototypical
 from metaward.meta.compose import build_learner
+from metaward.model_settings import ModelSettings
 from metaward.models.body import Body
 from metaward.models.build import build_body
-from metaward.study import ModelSettings
 from metaward.tasks import Task
 
 MODEL = ModelSettings(image_size=16, filters=8, groups=2)

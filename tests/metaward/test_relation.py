@@ -11,7 +11,7 @@ from metaward.learner_settings import RelationSettings
 from metaward.meta import relation
 from metaward.meta.compose import build_learner, initial_parameters
 from metaward.meta.relation import HIDDEN, RelationNetwork
-from metaward.study import ModelSettings
+from metaward.model_settings import ModelSettings
 from metric_cases import (
     MODEL,
     WAYS,

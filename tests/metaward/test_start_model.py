@@ -10,9 +10,10 @@ from metaward.errors import ConfigError
 from metaward.learner_settings import LearnerSettings, PrototypicalSettings, RelationSettings
 from metaward.meta.compose import initial_parameters
 from metaward.model_artefact import ModelCard, load_card, save_model
+from metaward.model_settings import ModelSettings
 from metaward.privacy_statement import PrivacyStatement
 from metaward.start_model import begun_from, keep_start, read_start, with_start
-from metaward.study import ModelSettings, Study
+from metaward.study import Study
 
 MODEL = ModelSettings(filters=8, image_size=16, groups=2)
 

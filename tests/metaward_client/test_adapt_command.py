@@ -12,8 +12,9 @@ from metaward.arrays import to_arrays
 from metaward.learner_settings import MannSettings
 from metaward.meta.compose import initial_parameters
 from metaward.model_artefact import ModelCard, save_model
+from metaward.model_settings import ModelSettings
 from metaward.privacy_statement import PrivacyStatement
-from metaward.study import ModelSettings, Study
+from metaward.study import Study
 from metaward_client.site import load_site
 from tiny_run import Finished, TinyRun, assert_refused, everything_in, metaward
 

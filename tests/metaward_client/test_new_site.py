@@ -24,9 +24,10 @@ from metaward.learner_settings import (
 )
 from metaward.meta.compose import build_learner, initial_parameters
 from metaward.model_artefact import ModelCard, load_model, save_model
+from metaward.model_settings import ModelSettings
 from metaward.models.build import build_body
 from metaward.privacy_statement import PrivacyStatement
-from metaward.study import ModelSettings, Study
+from metaward.study import Study
 from metaward.tasks import Task
 from metaward_client.new_site import candidates, new_site_report, took_part
 from tiny_run import TinyRun

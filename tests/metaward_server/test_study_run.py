@@ -12,9 +12,10 @@ from flwr.app import Context, Error, Message, RecordDict
 from metaward.arrays import Arrays
 from metaward.errors import ConfigError, FederationError
 from metaward.model_artefact import ModelCard, save_model
+from metaward.model_settings import ModelSettings
 from metaward.privacy_statement import PrivacyStatement
 from metaward.progress import RoundEvent
-from metaward.study import AdamSettings, ModelSettings, RoundSettings, Study
+from metaward.study import AdamSettings, RoundSettings, Study
 from metaward_server import study_run
 from metaward_server.app import app
 from metaward_server.checkpoints import CheckpointStore, Progress

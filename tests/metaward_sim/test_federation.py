@@ -12,8 +12,9 @@ import yaml
 from metaward.arrays import Arrays
 from metaward.errors import ConfigError
 from metaward.learner_settings import FomamlSettings
+from metaward.model_settings import ModelSettings
 from metaward.progress import RoundEvent
-from metaward.study import AdamSettings, ModelSettings, Study
+from metaward.study import AdamSettings, Study
 from metaward.wire import RoundOrder, SiteRefusal, encode_order
 from metaward_client.app import open_site
 from metaward_client.site_work import answer_order

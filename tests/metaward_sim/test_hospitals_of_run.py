@@ -11,7 +11,8 @@ from dicom_factory import write_dicom
 from few_open_files import DESCRIPTORS, at_most_open, limit_that_leaves
 from metaward.errors import ConfigError, DataError
 from metaward.learner_settings import FedAvgSettings, PrototypicalSettings
-from metaward.study import ModelSettings, Study
+from metaward.model_settings import ModelSettings
+from metaward.study import Study
 from metaward.tasks import Task
 from metaward_client.site import load_site
 from metaward_sim.hospitals_of_run import (

@@ -5,8 +5,9 @@ import pytest
 
 from metaward.learner_settings import FedAvgSettings
 from metaward.meta.compose import build_learner
+from metaward.model_settings import ModelSettings
 from metaward.models.build import build_body
-from metaward.study import ModelSettings, SgdSettings, Study
+from metaward.study import SgdSettings, Study
 from metaward.tasks import Task
 from metaward_server.study_run import initial_theta
 from metaward_sim.pooled import pooled_task, train_pooled

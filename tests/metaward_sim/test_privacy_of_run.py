@@ -11,9 +11,10 @@ import pytest
 from metaward.arrays import Arrays
 from metaward.errors import ConfigError
 from metaward.learner_settings import FedAvgSettings, PrototypicalSettings, ReptileSettings
+from metaward.model_settings import ModelSettings
 from metaward.privacy_statement import PrivacyStatement
 from metaward.progress import RoundEvent
-from metaward.study import ModelSettings, SgdSettings, Study
+from metaward.study import SgdSettings, Study
 from metaward.tasks import Task
 from metaward_client.privacy.accountant import epsilon
 from metaward_client.privacy.ledger import read_ledger

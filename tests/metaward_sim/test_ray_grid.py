@@ -13,7 +13,8 @@ import pytest
 
 from metaward.errors import ConfigError
 from metaward.learner_settings import FomamlSettings
-from metaward.study import AdamSettings, ModelSettings, Study
+from metaward.model_settings import ModelSettings
+from metaward.study import AdamSettings, Study
 from metaward_sim.demo_data import write_demo
 from metaward_sim.federation import run_federation
 from metaward_sim.ray_grid import NOTHING_LEAVES_THE_MACHINE, run_on_ray, silence_telemetry

@@ -17,15 +17,9 @@ from metaward.learner_settings import (
 )
 from metaward.meta.compose import initial_parameters
 from metaward.model_artefact import ModelCard, save_model
+from metaward.model_settings import ModelSettings
 from metaward.privacy_statement import PrivacyStatement
-from metaward.study import (
-    ADAM_FOR_SHORT,
-    MeanSettings,
-    ModelSettings,
-    MultiKrumSettings,
-    SgdSettings,
-    Study,
-)
+from metaward.study import ADAM_FOR_SHORT, MeanSettings, MultiKrumSettings, SgdSettings, Study
 from metaward_sim.privacy_choice import PrivacyChoice
 from metaward_sim.scenario import (
     BaselineSettings,

@@ -10,10 +10,11 @@ import yaml
 
 from metaward.arrays import to_arrays
 from metaward.learner_settings import FedAvgSettings
+from metaward.model_settings import ModelSettings
 from metaward.models.body import Body
 from metaward.models.build import build_body
 from metaward.privacy_promise import DP_SGD
-from metaward.study import ModelSettings, Study
+from metaward.study import Study
 from metaward.tasks import Task
 from metaward_client.privacy.ledger import Ledger, read_ledger
 from metaward_client.privacy.noised_sum import Normals

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 from metaward.meta.noised import public_head
+from metaward.model_settings import ModelSettings
 from metaward.models.body import Body
 from metaward.models.build import build_body
 from metaward.privacy_promise import BLOCK, DP_SGD
-from metaward.study import ModelSettings
 from metaward.tasks import Task
 from metaward_client.privacy.accountant import accountant_name, epsilon
 from metaward_client.privacy.noise import os_noise

@@ -33,8 +33,8 @@ from metaward.meta.prototypical import Prototypical
 from metaward.meta.relation import Relation
 from metaward.meta.reptile import Reptile
 from metaward.meta.siamese import Siamese
+from metaward.model_settings import ModelSettings
 from metaward.models.build import build_body
-from metaward.study import ModelSettings
 
 LEAST_STEPS_OF_PROTOTYPICAL = 2
 

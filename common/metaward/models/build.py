@@ -5,10 +5,10 @@ from contextlib import contextmanager
 
 import torch
 
+from metaward.model_settings import ModelSettings
 from metaward.models.body import Body
 from metaward.models.conv4 import Conv4
 from metaward.models.resnet import SmallResNet
-from metaward.study import ModelSettings
 
 
 def build_body(settings: ModelSettings, seed: int) -> Body:

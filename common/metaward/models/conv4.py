@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from metaward.arrays import Tensors
+from metaward.model_settings import CONV4_BLOCKS, ModelSettings
 from metaward.models.body import Body, in_fastest_layout
 from metaward.models.group_norm import GroupNorm, group_norm
-from metaward.study import CONV4_BLOCKS, ModelSettings
 
 NORM_EPS = 1.0e-5
 """What GroupNorm adds to the variance."""

@@ -4,9 +4,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from metaward.model_settings import ModelSettings
 from metaward.models.body import Body
 from metaward.models.group_norm import GroupNorm
-from metaward.study import ModelSettings
 
 
 class ResidualBlock(nn.Module):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from metaward.cli import run
-from metaward.study import ModelSettings, Study
+from metaward.model_settings import ModelSettings
+from metaward.study import Study
 from metaward.wire import RoundOrder, encode_order
 from metaward_client.app import open_site
 from metaward_client.node.approval import approve

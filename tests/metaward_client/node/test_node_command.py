@@ -15,7 +15,8 @@ from flwr.supercore.grpc_health import run_health_server_grpc_no_tls
 
 from metaward.cli import run
 from metaward.enrolment import certificate_fingerprint, read_request, write_yaml
-from metaward.study import ModelSettings, Study
+from metaward.model_settings import ModelSettings
+from metaward.study import Study
 from metaward_client.node import check
 from metaward_client.node.approval import Approval, approve, approved_only
 from metaward_client.privacy.ledger import Ledger, RoundId

@@ -9,7 +9,8 @@ import yaml
 from metaward import cli
 from metaward.errors import PrivacyError
 from metaward.learner_settings import FomamlSettings
-from metaward.study import ModelSettings, Study
+from metaward.model_settings import ModelSettings
+from metaward.study import Study
 from metaward.wire import STUDY_DIGEST_KEY
 from metaward_client.node import trial
 from metaward_client.node.trial import Field, Trial, try_round

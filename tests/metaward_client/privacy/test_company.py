@@ -20,9 +20,9 @@ from metaward.arrays import Tensors
 from metaward.meta.head import Head
 from metaward.meta.noised import public_head
 from metaward.meta.parameters import Parameters
+from metaward.model_settings import ModelSettings
 from metaward.models.body import Body
 from metaward.models.build import build_body
-from metaward.study import ModelSettings
 from metaward.tasks import Task
 from metaward_client.privacy.class_sums import FEATURE_PART, PATIENT_PART, PatientClassSums
 from metaward_client.privacy.cohort import Cohort, Sample
@@ -199,7 +199,7 @@ SMALLER_PROCESSORS = {
 MOST_MOVED = """
 import numpy as np
 from metaward.models.build import build_body
-from metaward.study import ModelSettings
+from metaward.model_settings import ModelSettings
 from metaward_client.privacy_audit.company import most_moved, product_vectors
 
 two_halved = ModelSettings(filters=8, downsampled_blocks=2)

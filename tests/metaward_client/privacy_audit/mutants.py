@@ -10,9 +10,9 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from metaward.meta.noised import public_head
+from metaward.model_settings import ModelSettings
 from metaward.models.body import Body
 from metaward.models.build import build_body
-from metaward.study import ModelSettings
 from metaward.tasks import Task
 from metaward_client.privacy.noise import NoiseSource
 from metaward_client.privacy.noised_sum import Normals

@@ -10,9 +10,9 @@ from mutants import BODY
 from scipy.stats import norm
 
 from metaward.meta.noised import public_head
+from metaward.model_settings import ModelSettings
 from metaward.models.build import build_body
 from metaward.privacy_promise import DP_SGD
-from metaward.study import ModelSettings
 from metaward_client.privacy.noise import NoiseSource
 from metaward_client.privacy.terms import Terms
 from metaward_client.privacy_audit.inversion import gradient_of, invert, private_gradient, psnr

@@ -14,7 +14,8 @@ import pytest
 
 from dicom_factory import write_dicom
 from metaward import cli
-from metaward.study import ModelSettings, Study
+from metaward.model_settings import ModelSettings
+from metaward.study import Study
 from metaward_client import privacy_command
 from metaward_client.node.approval import approve
 from metaward_client.privacy.noise import NoiseSource

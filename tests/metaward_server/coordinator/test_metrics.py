@@ -19,8 +19,9 @@ from metaward.cli import run
 from metaward.enrolment import new_request
 from metaward.errors import FederationError
 from metaward.health import Answer
+from metaward.model_settings import ModelSettings
 from metaward.progress import RoundEvent
-from metaward.study import ModelSettings, RoundSettings, Study
+from metaward.study import RoundSettings, Study
 from metaward_server.coordinator import hospitals, processes, studies
 from metaward_server.coordinator.certificates import AUTHORITY_LASTS, BACKDATED, CERTIFICATE_LASTS
 from metaward_server.coordinator.home import (
