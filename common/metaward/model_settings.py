@@ -6,9 +6,13 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from metaward.config import Settings
+from metaward.learner_settings import LearnerSettings
 
 MIN_NORM_VALUES = 4
 CONV4_BLOCKS = 4
+SIDE_TO_COMPARE = 7
+"""Pixels of a map's side that leave a relation network something to compare. Sung et al. 2018 have
+5 of images of 28, and 19 of 84."""
 
 
 class ModelSettings(Settings):
@@ -57,3 +61,22 @@ class ModelSettings(Settings):
         if self.downsample == "pool":  # the last block's pool stands behind its norm
             return self.image_size >> min(self.downsampled_blocks, CONV4_BLOCKS - 1)
         return math.ceil(self.image_size / (1 << self.downsampled_blocks))
+
+
+def suited_to(learner: LearnerSettings, model: ModelSettings) -> ModelSettings:
+    """Return the body, with fewer halvings for whoever compares its maps, if it leaves them open.
+
+    >>> from metaward.learner_settings import RelationSettings
+    >>> [
+    ...     suited_to(RelationSettings(), ModelSettings(image_size=size)).downsampled_blocks
+    ...     for size in (28, 64, 128)
+    ... ]
+    [2, 3, 4]
+    """
+    said = "downsampled_blocks" in model.model_fields_set
+    if learner.name != "relation" or model.name != "conv4" or said:
+        return model
+    blocks = CONV4_BLOCKS
+    while blocks > 2 and model.image_size >> blocks < SIDE_TO_COMPARE:
+        blocks -= 1
+    return model.model_copy(update={"downsampled_blocks": blocks})

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from metaward.config import Settings, load_settings
 from metaward.learner_settings import LearnerSettings, PrototypicalSettings
-from metaward.model_settings import ModelSettings
+from metaward.model_settings import ModelSettings, suited_to
 from metaward.patterns import NAME, SHA256_OR_NOTHING
 
 SeedInt = Annotated[int, Field(ge=0, lt=2**63)]
@@ -229,11 +229,14 @@ class Study(Settings):
 def read_study(path: Path) -> Study:
     """Read the study that somebody wants to run or to take part in.
 
+    Where the file leaves open how often the body halves an image, it does as suits the learner.
+
     Raises:
         ConfigError: The file is missing or wrong; or it is empty, as a pipe is whose other end
             failed: nobody asks for all defaults in that way.
     """
-    return load_settings(path, Study, may_be_empty=False)
+    study = load_settings(path, Study, may_be_empty=False)
+    return study.model_copy(update={"model": suited_to(study.learner, study.model)})
 
 
 def check_enough_updates(aggregation: AggregationSettings, sites: int, key: str) -> None:

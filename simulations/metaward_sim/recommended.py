@@ -1,7 +1,6 @@
-"""What suits a learner where a scenario leaves it open: body, outer step, noised sums, blocks."""
+"""What suits a learner where a scenario leaves it open: outer step, noised sums, blocks."""
 
 from metaward.learner_settings import FedAvgSettings, LearnerSettings, ReptileSettings
-from metaward.model_settings import CONV4_BLOCKS, ModelSettings
 from metaward.study import ADAM_FOR_SHORT, AdamSettings, OuterSettings, SgdSettings
 from metaward_client.privacy.policy import MOST_BLOCKS
 
@@ -10,27 +9,6 @@ PATIENTS_FOR_AN_IMAGE = 5
 are counted in the population, which may be half as large again as the patients are many."""
 IMAGES_WITHOUT_EPISODES = 4
 """As many patients to a learner that draws no episodes as to one with four images of a class."""
-
-SIDE_TO_COMPARE = 7
-"""Pixels of a map's side that leave a relation network something to compare. Sung et al. 2018 have
-5 of images of 28, and 19 of 84."""
-
-
-def recommended_blocks_to_halve(learner: LearnerSettings, model: ModelSettings) -> int:
-    """Return how many blocks of conv4 halve an image: fewer for whoever compares their maps.
-
-    >>> from metaward.learner_settings import RelationSettings
-    >>> [
-    ...     recommended_blocks_to_halve(RelationSettings(), ModelSettings(image_size=size))
-    ...     for size in (28, 64, 128)
-    ... ]
-    [2, 3, 4]
-    """
-    blocks = CONV4_BLOCKS
-    if learner.name == "relation":
-        while blocks > 2 and model.image_size >> blocks < SIDE_TO_COMPARE:
-            blocks -= 1
-    return blocks
 
 
 def recommended_outer(learner: LearnerSettings, *, clipped: bool = False) -> OuterSettings:

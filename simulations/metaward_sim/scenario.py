@@ -17,7 +17,7 @@ from metaward.learner_settings import (
     PrototypicalSettings,
 )
 from metaward.meta.compose import build_noised_learner
-from metaward.model_settings import ModelSettings
+from metaward.model_settings import ModelSettings, suited_to
 from metaward.patterns import NAME, SHA256_OR_NOTHING
 from metaward.study import (
     ADAM_FOR_SHORT,
@@ -32,7 +32,7 @@ from metaward.study import (
     check_enough_updates,
 )
 from metaward_sim.privacy_choice import PrivacyChoice
-from metaward_sim.recommended import recommended_blocks_to_halve, recommended_outer
+from metaward_sim.recommended import recommended_outer
 
 BaselineName: TypeAlias = Literal[
     "fedavg", "fedadam", "local", "random", "pooled", "noise-only", "start"
@@ -193,9 +193,7 @@ class Scenario(Settings):
     @model_validator(mode="after")
     def _what_suits_the_learner(self) -> "Scenario":
         """Fill in the outer step, and the size of maps, where the file leaves them open."""
-        if self.model.name == "conv4" and "downsampled_blocks" not in self.model.model_fields_set:
-            blocks = recommended_blocks_to_halve(self.learner, self.model)
-            self._fill("model", self.model.model_copy(update={"downsampled_blocks": blocks}))
+        self._fill("model", suited_to(self.learner, self.model))
         if self.outer is None:
             clipped = self.privacy is not None
             self._fill("outer", recommended_outer(self.learner, clipped=clipped))

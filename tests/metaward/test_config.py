@@ -14,6 +14,7 @@ from metaward.learner_settings import (
     FomamlSettings,
     MamlSettings,
 )
+from metaward.model_settings import ModelSettings
 from metaward.study import Study, read_study
 
 
@@ -32,6 +33,20 @@ def test_an_empty_file_is_no_study_to_run_or_to_agree_to(tmp_path: Path, text: s
     (tmp_path / "study.yaml").write_text(text)
     with pytest.raises(ConfigError, match=r"study\.yaml: the file is empty"):
         read_study(tmp_path / "study.yaml")
+
+
+def test_a_study_file_of_a_relation_network_has_maps_to_compare_unless_it_says_otherwise(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "study.yaml"
+    for model, blocks in (("", 2), ("{image_size: 64}", 3), ("{downsampled_blocks: 4}", 4)):
+        file.write_text(f"learner: {{name: relation}}\n{f'model: {model}' if model else ''}\n")
+        study = read_study(file)
+        assert study.model.downsampled_blocks == blocks
+        file.write_text(study.model_dump_json())  # as it is written down and sent
+        assert read_study(file) == study
+    file.write_text("learner: {name: siamese}\n")
+    assert read_study(file).model == ModelSettings()
 
 
 def test_values_reach_the_settings(tmp_path: Path) -> None:
