@@ -59,8 +59,18 @@ class ModelSettings(Settings):
         if self.name == "resnet":
             return math.ceil(self.image_size / 8)
         if self.downsample == "pool":  # the last block's pool stands behind its norm
-            return self.image_size >> min(self.downsampled_blocks, CONV4_BLOCKS - 1)
-        return math.ceil(self.image_size / (1 << self.downsampled_blocks))
+            return self.side_after(min(self.downsampled_blocks, CONV4_BLOCKS - 1))
+        return self.side_after(self.downsampled_blocks)
+
+    def side_after(self, halvings: int) -> int:
+        """Return the height (and width) in pixels of what conv4 makes of an image so halved.
+
+        >>> [ModelSettings(image_size=50, downsample=d).side_after(3) for d in ("pool", "stride")]
+        [6, 7]
+        """
+        if self.downsample == "pool":
+            return self.image_size >> halvings
+        return math.ceil(self.image_size / (1 << halvings))
 
 
 def suited_to(learner: LearnerSettings, model: ModelSettings) -> ModelSettings:
@@ -77,6 +87,6 @@ def suited_to(learner: LearnerSettings, model: ModelSettings) -> ModelSettings:
     if learner.name != "relation" or model.name != "conv4" or said:
         return model
     blocks = CONV4_BLOCKS
-    while blocks > 2 and model.image_size >> blocks < SIDE_TO_COMPARE:
+    while blocks > 2 and model.side_after(blocks) < SIDE_TO_COMPARE:
         blocks -= 1
     return model.model_copy(update={"downsampled_blocks": blocks})

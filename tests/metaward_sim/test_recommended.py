@@ -62,6 +62,9 @@ def test_a_relation_network_takes_small_steps_also_where_deltas_are_clipped() ->
         ("{image_size: 16}", 4),
         ("{image_size: 28}", 7),
         ("{image_size: 32, downsample: pool}", 8),
+        ("{image_size: 50}", 7),  # three strides round up,
+        ("{image_size: 50, downsample: pool}", 12),  # and three pools would leave 6
+        ("{image_size: 56, downsample: pool}", 7),
         ("{image_size: 64}", 8),
         ("{image_size: 128}", 8),
         ("{image_size: 224}", 14),

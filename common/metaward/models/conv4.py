@@ -1,6 +1,5 @@
 """Four blocks of convolution, the network of most few-shot papers."""
 
-import math
 from itertools import pairwise
 
 import torch
@@ -44,9 +43,7 @@ class Conv4(Body):
             GroupNorm(settings.groups, width, NORM_EPS) for _ in range(CONV4_BLOCKS)
         )
         self.groups = settings.groups
-        side = settings.image_size
-        for _ in range(halved):
-            side = side // 2 if pooled else math.ceil(side / 2)
+        side = settings.side_after(halved)
         self.map_channels, self.map_side = width, side
         self.features = width * side * side
 
