@@ -50,7 +50,7 @@ class ModelSettings(Settings):
             raise ValueError(
                 f"each group of the last GroupNorm would hold {values} values, which it would "
                 f"flatten to nothing; at least {MIN_NORM_VALUES} are needed: lower groups or "
-                "raise image_size"
+                "downsampled_blocks, or raise image_size"
             )
         return self
 

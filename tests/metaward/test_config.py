@@ -86,7 +86,10 @@ def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
         ("learner:\n  name: fomaml\n  inner_lr: .inf\n", "learner.inner_lr"),
         ("learner:\n  name: maml3\n", "maml3"),
         ("model:\n  filters: 30\n", "must be a multiple of groups"),
-        ("model:\n  image_size: 16\n  filters: 8\n", "lower groups or raise image_size"),
+        (
+            "learner: {name: relation}\nmodel:\n  image_size: 16\n  filters: 8\n",
+            "lower groups or downsampled_blocks, or raise image_size",
+        ),
         ("model:\n  name: resnet\n  downsample: pool\n", "downsample is for conv4; resnet has"),
         ("model: {name: resnet, downsampled_blocks: 2}\n", "downsampled_blocks is for conv4"),
     ],
