@@ -16,6 +16,7 @@ RESNET = ModelSettings(name="resnet", filters=8, groups=2)
 OF_CONV4: tuple[dict[str, str | int], ...] = (
     {"downsample": "pool"},
     {"downsampled_blocks": 2},
+    {"downsampled_blocks": 2, "downsample": "pool"},
     {"downsampled_blocks": 3, "downsample": "pool"},
 )
 OF_BOTH: tuple[dict[str, str | int], ...] = ({}, {"channels": 3})
@@ -31,6 +32,16 @@ EVERY_BODY = [
 def images(settings: ModelSettings, n: int = 3) -> torch.Tensor:
     shape = (n, settings.channels, settings.image_size, settings.image_size)
     return torch.randn(shape, generator=torch.Generator().manual_seed(1))
+
+
+def norm_sides(body: Body, settings: ModelSettings) -> list[int]:
+    """Height of the map that each norm sees, one after the other."""
+    sides: list[int] = []
+    for module in body.modules():
+        if isinstance(module, nn.GroupNorm):
+            module.register_forward_hook(lambda _module, args, _out: sides.append(args[0].shape[2]))
+    body(images(settings))
+    return sides
 
 
 @pytest.mark.parametrize(
@@ -60,6 +71,20 @@ def test_conv4_gives_as_many_features_as_it_says(
     assert body(images(settings)).shape == (3, body.features)
 
 
+@pytest.mark.parametrize(
+    ("downsample", "seen"),
+    [("pool", [29, 14, 7, 7]), ("stride", [15, 8, 8, 8])],  # by the norms, in front of a pool
+)
+def test_the_first_blocks_of_conv4_are_those_that_halve(
+    downsample: Literal["pool", "stride"], seen: list[int]
+) -> None:
+    settings = CONV4.model_copy(
+        update={"image_size": 29, "downsample": downsample, "downsampled_blocks": 2}
+    )
+    body = build_body(settings, seed=0)
+    assert norm_sides(body, settings) == seen
+
+
 @pytest.mark.parametrize("size", [16, 28, 33, 64])
 def test_resnet_gives_features_that_do_not_depend_on_the_size_of_the_image(size: int) -> None:
     settings = RESNET.model_copy(update={"image_size": size})
@@ -74,13 +99,7 @@ def test_the_settings_know_the_map_that_the_last_norm_sees(
     settings: ModelSettings, size: int
 ) -> None:
     settings = settings.model_copy(update={"image_size": size})
-    body = build_body(settings, seed=0)
-    sides: list[int] = []
-    for module in body.modules():
-        if isinstance(module, nn.GroupNorm):
-            module.register_forward_hook(lambda _module, args, _out: sides.append(args[0].shape[2]))
-    body(images(settings))
-    assert min(sides) == settings.last_norm_side()
+    assert min(norm_sides(build_body(settings, seed=0), settings)) == settings.last_norm_side()
 
 
 @pytest.mark.parametrize("settings", EVERY_BODY)

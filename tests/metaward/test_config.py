@@ -49,6 +49,13 @@ def test_a_study_file_of_a_relation_network_has_maps_to_compare_unless_it_says_o
     assert read_study(file).model == ModelSettings()
 
 
+def test_a_study_of_a_resnet_is_read_again_as_it_is_written_down(tmp_path: Path) -> None:
+    study = Study(model=ModelSettings(name="resnet"))
+    file = tmp_path / "study.yaml"
+    file.write_text(study.model_dump_json())  # with what is of conv4, as it is by default
+    assert read_study(file) == study
+
+
 def test_values_reach_the_settings(tmp_path: Path) -> None:
     study = read(tmp_path, "rounds: 7\nlearner:\n  name: reptile\n  inner_lr: 0.3\n")
     assert (study.rounds, study.learner.name) == (7, "reptile")

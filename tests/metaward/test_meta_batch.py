@@ -32,6 +32,9 @@ MODELS = {
     "stride": ModelSettings(image_size=16, filters=8, groups=2),
     "pool": ModelSettings(image_size=32, filters=4, groups=1, downsample="pool"),
     "two halved": ModelSettings(image_size=16, filters=4, groups=2, downsampled_blocks=2),
+    "two pooled": ModelSettings(
+        image_size=16, filters=4, groups=2, downsample="pool", downsampled_blocks=2
+    ),
     "colour": ModelSettings(image_size=16, filters=8, groups=2, channels=3),
     "resnet": ModelSettings(name="resnet", image_size=16, filters=4, groups=2),
 }
