@@ -47,9 +47,9 @@ def random_sequence(labels: Sequence[int] = (0, 2, 1, 1, 0, 0, 2), seed: int = 1
     return Examples(images, torch.tensor(labels), 3)
 
 
-def random_episode(seed: int = 1) -> Episode:
+def random_episode(seed: int = 1, last: int = 2) -> Episode:
     query = random_sequence((2, 0, 1), seed=seed + 100)
-    return Episode(random_sequence(seed=seed), query)
+    return Episode(random_sequence((0, 2, 1, 1, 0, 2 - last, last), seed=seed), query)
 
 
 def followed_by(sequence: Examples, query: Examples, row: int) -> Examples:

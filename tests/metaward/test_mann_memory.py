@@ -213,7 +213,7 @@ def test_without_a_weight_for_the_body_the_loss_is_that_of_the_memory_alone(
 
 @both_ways
 def test_episodes_that_are_read_side_by_side_have_a_memory_each(learner: MannSettings) -> None:
-    theta, two = theta_of(), [random_episode(1), random_episode(2)]
+    theta, two = theta_of(), [random_episode(1), random_episode(2, last=0)]
     alone = mean_result(mann.task_delta(BODY, theta, [episode], learner) for episode in two)
     together = mann.task_delta(BODY, theta, two, learner)
     assert together.loss == pytest.approx(alone.loss, rel=1e-12)

@@ -68,6 +68,21 @@ def test_a_query_after_labels_beside_their_images_is_told_nothing() -> None:
     assert late.told.tolist() == [[0.0, 0.0, 1.0]]
 
 
+@both_ways
+def test_a_kept_memory_of_fewer_classes_than_slots_was_told_what_the_support_tells(
+    learner: MannSettings,
+) -> None:
+    """The label that is still to be told is that of the last image read, in its own slot."""
+    support, images = random_sequence((0, 1, 1, 0)), random_sequence(seed=4).images
+    support = Examples(support.images, support.labels, 2)
+    order = mann.reading_order(support)
+    read_in_order = Examples(support.images[order], support.labels[order], 2)
+    kept = build_learner(learner).adapt(BODY, theta_of(), support).kept
+    assert kept["told"].shape == (1, 2)
+    named = build_learner(learner).classifier(BODY, theta_of(), kept)(images)
+    torch.testing.assert_close(named, answers(read_in_order, images, learner))
+
+
 def test_a_query_is_the_next_step_of_the_support() -> None:
     episode = random_episode()
     named = answers(episode.support, episode.query.images)
