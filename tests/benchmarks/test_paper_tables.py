@@ -221,6 +221,13 @@ def a_file(titles: dict[str, float], **results: object) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def test_a_training_that_serves_two_columns_took_its_seconds_once() -> None:
+    file = a_file({"A": 0.1})
+    (line,) = file["results"]["lines"]
+    file["results"]["lines"].append(line | {"column": str(Setting(5, 5))})
+    assert "All of it took 2 CPU s and 9 s on 1 processes." in paper_table([file])
+
+
 def test_what_was_trained_anew_takes_its_old_place_in_a_table_of_several_runs() -> None:
     files = [a_file({"A": 0.1, "B": 0.2}), a_file({"A": 0.5, "C": 0.3})]
     text = paper_table(files)
@@ -235,7 +242,8 @@ def test_what_was_trained_anew_takes_its_old_place_in_a_table_of_several_runs() 
 
 
 @pytest.mark.parametrize(
-    "unlike", [{"split": "background"}, {"seeds": 2}, {"query_images_per_class": 5}]
+    "unlike",
+    [{"split": "background"}, {"seeds": 2}, {"query_images_per_class": 5}, {"device": "Card 9"}],
 )
 def test_runs_that_measured_otherwise_are_not_in_one_table(unlike: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(unlike))):
