@@ -76,12 +76,18 @@ def _sources(contents: Sequence[dict[str, Any]]) -> list[str]:
     ]
     if len(contents) == 1:
         return said
-    later = [
-        f"- {' and '.join(dict.fromkeys(line['title'] for line in content['results']['lines']))}: "
-        for content in contents[1:]
+    last = {
+        line["title"]: number
+        for number, content in enumerate(contents)
+        for line in content["results"]["lines"]
+    }
+    titles = [[title for title, of in last.items() if of == n] for n in range(len(contents))]
+    names = ["All but those that follow", *(" and ".join(of_one) for of_one in titles[1:])]
+    return [
+        f"- {name}: {source}"
+        for name, shown, source in zip(names, titles, said, strict=True)
+        if shown
     ]
-    names = ["- All but those that follow: ", *later]
-    return [name + source for name, source in zip(names, said, strict=True)]
 
 
 def _machine(content: dict[str, Any]) -> str:

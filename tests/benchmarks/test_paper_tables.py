@@ -241,6 +241,15 @@ def test_what_was_trained_anew_takes_its_old_place_in_a_table_of_several_runs() 
     assert "| A | 50.0 ± 0.0 (98.8) |" in short_table(files)
 
 
+def test_a_source_is_named_with_the_learners_whose_figures_come_from_it() -> None:
+    files = [a_file({name: 0.1 for name in names}) for names in ("A", "AB", "AC", "C")]
+    assert paper_table(files).splitlines()[-3:] == [
+        "- B: `python a-b`, commit `0123456789ab`, 2 cores.",
+        "- A: `python a-c`, commit `0123456789ab`, 2 cores.",
+        "- C: `python c`, commit `0123456789ab`, 2 cores.",
+    ]
+
+
 @pytest.mark.parametrize(
     "unlike",
     [{"split": "background"}, {"seeds": 2}, {"query_images_per_class": 5}, {"device": "Card 9"}],
