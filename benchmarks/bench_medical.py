@@ -35,7 +35,7 @@ from metaward.evaluation import evaluate_site
 from metaward.evaluation_design import EvaluationPlan
 from metaward.learner_settings import FedAvgSettings, LearnerSettings
 from metaward.meta.compose import build_learner
-from metaward.model_settings import ModelSettings
+from metaward.model_settings import ModelSettings, suited_to
 from metaward.models.build import build_body
 from metaward.study import Study
 from metaward.tasks import Task
@@ -76,12 +76,13 @@ class Job:
     seed: int
 
     def study(self) -> Study:
+        """Return what a scenario would take for the row's learner where it leaves all open."""
         learner = LEARNERS.get(self.row, FINE_TUNED)
         return Study(
             name="bench",
             seed=self.seed,
             rounds=self.rounds,
-            model=self.model,
+            model=suited_to(learner, self.model),
             learner=learner,
             outer=FedAdamBaseline().outer if self.row == FEDADAM else recommended_outer(learner),
         )
@@ -93,7 +94,8 @@ def run(job: Job) -> dict[str, Any]:
     began = time.process_time()
     theta = train(job)
     trained = time.process_time() - began
-    method = Method("meta", job.row, job.model, job.study().learner, theta)
+    study = job.study()
+    method = Method("meta", job.row, study.model, study.learner, theta)
     plan = EvaluationPlan(SHOTS, 5, 8, job.episodes, seed=0)
     found = []
     for site in job.left_out:
@@ -115,7 +117,7 @@ def run(job: Job) -> dict[str, Any]:
 
 
 def load_task(job: Job, site: str) -> Task:
-    model = job.model
+    model = job.study().model
     loaded = load_site(Path(job.root) / site)
     return loaded.load_task(image_size=model.image_size, channels=model.channels)
 

@@ -17,8 +17,8 @@ def recommended_outer(learner: LearnerSettings, *, clipped: bool = False) -> Out
     Deltas that are gradients, such as a prototypical network's and FOMAML's, are for Adam to
     scale. Reptile's and FedAvg's are differences of parameters, to be taken as they are; but for
     clipped ones, which are too short to get anywhere in the rounds that a budget allows. A relation
-    network takes small steps always, since larger ones put its comparing part to silence for good;
-    and its gradients are shorter than others (docs/algorithms.md).
+    network takes small steps always: larger ones can put its comparing part to silence for good
+    where its maps are small, and its gradients are shorter than others (docs/algorithms.md).
 
     Args:
         learner: The learner.
