@@ -14,10 +14,10 @@ from metaward.models.body import Body
 SMALL = MannSettings(
     n_way=3, n_shot=2, n_query=1, episodes=2, augment="none",
     hidden=6, memory_rows=5, memory_width=4, read_heads=2, usage_decay=0.9, key_strength=2.0,
-    body_weight=0.5, labels="late",
+    body_weight=0.5, labels_come="late",
 )  # fmt: skip
-BESIDE = SMALL.model_copy(update={"labels": "beside"})
-both_ways = pytest.mark.parametrize("learner", [SMALL, BESIDE], ids=lambda s: s.labels)
+BESIDE = SMALL.model_copy(update={"labels_come": "beside"})
+both_ways = pytest.mark.parametrize("learner", [SMALL, BESIDE], ids=lambda s: s.labels_come)
 
 
 class PixelBody(Body):

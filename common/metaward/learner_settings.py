@@ -239,7 +239,7 @@ class MannSettings(Settings):
     )
     n_query: int = Field(5, ge=1, description="query images per class")
     episodes: int = Field(4, ge=1, description="episodes per site and round")
-    labels: Literal["beside", "late"] = Field(
+    labels_come: Literal["beside", "late"] = Field(
         "beside", description="told beside the support image, or a step later as in the paper"
     )
     hidden: int = Field(64, ge=1, le=1024, description="units of the LSTM controller")

@@ -87,7 +87,7 @@ def told_of(sequence: Examples, s: MannSettings, *, support: int) -> torch.Tenso
     """What each step is told: the label before, or the image's own but for those of queries."""
     labels = F.one_hot(sequence.labels, s.n_way).double()
     nothing = torch.zeros_like(labels)
-    if s.labels == "late":
+    if s.labels_come == "late":
         return torch.cat([nothing[:1], labels[:-1]])
     return torch.cat([labels[:support], nothing[support:]])
 
@@ -143,7 +143,7 @@ def loss_by_the_formulas(theta: Tensors, episode: Episode, s: MannSettings) -> t
     longer = [followed_by(support, query, row) for row in range(3)]
     named = torch.cat([by_the_formulas(theta, one, s, support=n)[-1:] for one in longer])
     labels = query.labels
-    if s.labels == "late":
+    if s.labels_come == "late":
         named = torch.cat([by_the_formulas(theta, support, s, support=n), named])
         labels = torch.cat([support.labels, labels])
     return F.cross_entropy(named, labels) + s.body_weight * loss_of_class_means(theta, episode)

@@ -3,7 +3,7 @@
 Santoro, Bartunov, Botvinick, Wierstra and Lillicrap 2016, arXiv:1605.06065, section 2. An episode
 is a sequence of examples. In the paper the network sees at each step an image and the label of the
 image before, has to name this one, and is told the answer only at the next step; that is
-``labels: late``:
+``labels_come: late``:
 
     logits_t = network( f(x_t), y_{t-1}; memory of the steps before t ),      y_0 = nothing
     L = mean over all images of -log softmax(logits)[y]
@@ -15,7 +15,7 @@ network learns to name the class that is still due, which is worth nothing at a 
 (docs/algorithms.md). Of the copied steps each is as likely to be of any class.
 
 Where the support is given and queries are apart, no support image has to be named, and labels may
-stand beside their images. That is ``labels: beside``, the default:
+stand beside their images. That is ``labels_come: beside``, the default:
 
     reading:    network( f(x_t), y_t; memory of the steps before t )
     a query:    logits = network( f(x), nothing; memory of the support )
@@ -87,7 +87,7 @@ def task_delta(
     online, read = read_sequences(body, leaves, supports, settings)
     asked = name_next(body, leaves, read, torch.stack([q.images for q in queries]), settings)
     named, of_named = [asked], queries
-    if settings.labels == "late":
+    if settings.labels_come == "late":
         named, of_named = [online, asked], supports + queries
     labels = torch.cat([side.labels for side in of_named])
     loss = F.cross_entropy(torch.cat([logits.flatten(0, 1) for logits in named]), labels)
@@ -137,7 +137,7 @@ def read_sequences(
     features = features.reshape(len(sequences), -1, body.features).transpose(0, 1)
     told = F.one_hot(labels, settings.n_way).to(features.dtype)
     nothing = torch.zeros_like(told[:1])
-    late = settings.labels == "late"
+    late = settings.labels_come == "late"
     told = torch.cat([nothing, told] if late else [told, nothing])
     logits, state = _run(body, theta, settings, torch.cat([features, told[:-1]], dim=2))
     n_way = sequences[0].n_way
