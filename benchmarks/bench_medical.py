@@ -35,7 +35,7 @@ from metaward.evaluation import evaluate_site
 from metaward.evaluation_design import EvaluationPlan
 from metaward.learner_settings import FedAvgSettings, LearnerSettings
 from metaward.meta.compose import build_learner
-from metaward.model_settings import ModelSettings, suited_to
+from metaward.model_settings import ModelSettings
 from metaward.models.build import build_body
 from metaward.study import Study
 from metaward.tasks import Task
@@ -47,8 +47,7 @@ from metaward_server.outer_optimizers import initial_state, outer_step
 from metaward_server.study_run import initial_theta
 from metaward_sim.demo_data import write_demo
 from metaward_sim.pooled import pooled_task, train_pooled
-from metaward_sim.recommended import recommended_outer
-from metaward_sim.scenario import FedAdamBaseline
+from metaward_sim.scenario import FedAdamBaseline, Scenario
 
 SHOTS = (1, 5, 10, 20)
 FEDADAM = "FedAdam"
@@ -76,16 +75,16 @@ class Job:
     seed: int
 
     def study(self) -> Study:
-        """Return what a scenario would take for the row's learner where it leaves all open."""
-        learner = LEARNERS.get(self.row, FINE_TUNED)
-        return Study(
+        """Return what a scenario takes for the row's learner where it leaves all open."""
+        scenario = Scenario(
             name="bench",
             seed=self.seed,
             rounds=self.rounds,
-            model=suited_to(learner, self.model),
-            learner=learner,
-            outer=FedAdamBaseline().outer if self.row == FEDADAM else recommended_outer(learner),
+            model=self.model,
+            learner=LEARNERS.get(self.row, FINE_TUNED),
+            outer=FedAdamBaseline().outer if self.row == FEDADAM else None,
         )
+        return scenario.study()
 
 
 def run(job: Job) -> dict[str, Any]:
