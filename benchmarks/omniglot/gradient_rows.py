@@ -121,7 +121,7 @@ MAML = Row(
     published=("maml",),
     quick=(plan(_maml(1, LARGE_STEP), FIVE_WAY, STRIDED, FAST_ADAM, steps=1000, budget_s=300),),
     full=by_shots(
-        partial(_maml, adapt=LARGE_STEP), STRIDED, FAST_ADAM, steps=(9000, 4500), budget_s=3000
+        partial(_maml, adapt=LARGE_STEP), STRIDED, FAST_ADAM, steps=(36_000, 18_000), budget_s=6000
     ),
 )  # fmt: skip
 
@@ -131,7 +131,8 @@ PROTO_MAML = Row(
     published=("maml",),
     quick=(plan(_maml(1, FROM_PROTOTYPES), FIVE_WAY, SMALL, FAST_ADAM, steps=700, budget_s=300),),
     full=by_shots(
-        partial(_maml, adapt=FROM_PROTOTYPES), POOLED, FAST_ADAM, steps=(2500, 1250), budget_s=3000
+        partial(_maml, adapt=FROM_PROTOTYPES),
+        POOLED, FAST_ADAM, steps=(10_000, 5000), budget_s=6000,
     ),
 )  # fmt: skip
 

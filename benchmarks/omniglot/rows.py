@@ -3,7 +3,7 @@
 A learner comes into the table by one entry in `ROWS`. Its recipe is written out, because what is
 compared with a paper is the learner together with its recipe. `quick` is made for fifteen minutes
 on two cores, all rows together, most with half of the papers' filters, and makes one theta for all
-columns that it is scored in; `full` for some four hours, with the papers' filters and a theta
+columns that it is scored in; `full` for some five hours, with the papers' filters and a theta
 for each number of shots (Reptile, which trains with ten: of ways; siamese networks: one for all).
 Memory-augmented networks, which know no other ways, have a theta for each 5-way column.
 MAML's steps and rates and the temperature of matching networks were chosen on validation
