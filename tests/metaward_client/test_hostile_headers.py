@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dicom_factory import write_dicom
-from metaward_client.dicom import dicom_file, header_reading
+from metaward_client.dicom import bounded_reader, dicom_file, header_reading
 from metaward_client.dicom.file_workers import FileWorkers
 from metaward_client.dicom.header import Header
 from metaward_client.dicom.header_reading import read_header
@@ -74,7 +74,7 @@ def test_whether_a_nested_file_is_read_does_not_hang_on_who_reads_it(
     ("content", "reason"),
     [
         pytest.param(
-            _deflated(b"\0" * (dicom_file.MAX_INFLATED_BYTES + 2)),
+            _deflated(b"\0" * (bounded_reader.MAX_INFLATED_BYTES + 2)),
             RefusalReason.TOO_LARGE,
             id="60 kB that inflate beyond the bound",
         ),
@@ -110,7 +110,7 @@ def test_whether_a_nested_file_is_read_does_not_hang_on_who_reads_it(
 def test_a_hostile_header_is_refused_within_bounds(
     tmp_path: Path, content: bytes, reason: RefusalReason, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dicom_file, "MAX_READS", 20_000)  # as it is, but quicker
+    monkeypatch.setattr(bounded_reader, "MAX_READS", 20_000)  # as it is, but quicker
     path = tmp_path / "a"
     path.write_bytes(content)
     with quiet_pydicom():

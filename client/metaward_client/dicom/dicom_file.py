@@ -1,13 +1,11 @@
 """Open one DICOM file and read its header, within bounds on work and memory.
 
-A header may be built to hurt: millions of empty elements, sequences nested five thousand deep, an
-element of 4 GB, 80 kB that inflate to gigabytes. pydicom has no limits of its own, so it reads
-through :class:`_BoundedReader`, which counts.
+A header may be built to hurt, and pydicom has no limits of its own. So it reads a short start from
+memory, and everything else through a :class:`~metaward_client.dicom.bounded_reader.BoundedReader`.
 """
 
 import os
 import stat
-import zlib
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from pydicom.filereader import read_dataset, read_partial
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 
+from metaward_client.dicom.bounded_reader import BoundedReader, Deflated
 from metaward_client.dicom.refusals import RefusalReason, RefusedImage
 from metaward_client.dicom.transfer_syntaxes import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
@@ -29,16 +28,6 @@ from metaward_client.dicom.transfer_syntaxes import (
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
-
-MAX_READS = 500_000
-"""Reads while parsing one header: a multi-frame header of 5,000 frames needs half of it. About
-four seconds of pydicom."""
-
-MAX_HEADER_BYTES = 64 * 2**20
-"""Bytes taken in while parsing one header; elements that nobody asked for are skipped, not read."""
-
-MAX_INFLATED_BYTES = 64 * 2**20
-"""Size to which a deflated file may inflate."""
 
 HEAD_BYTES = 16 * 2**10
 """Read at once; nearly every header fits."""
@@ -53,53 +42,6 @@ _PIXEL_KEYWORDS = {
 }
 _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")
 """Group 0002 or 0008, little endian, or 0008 big endian: how a file without preamble starts."""
-
-
-class _TooMuchError(Exception):
-    """The header asks for more work or memory than one file may take."""
-
-
-class _Deflated(Exception):  # noqa: N818 (control flow: the body has to be read another way)
-    def __init__(self, body: bytes) -> None:
-        super().__init__()
-        self.body = body
-
-
-class _BoundedReader:
-    """The part of a file object that pydicom's parser uses, with a budget.
-
-    pydicom turns some exceptions into others on their way; ``exhausted`` tells them apart.
-    """
-
-    name = ""  # pydicom puts a file's name into warnings
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._read = stream.read
-        self.seek = stream.seek
-        self.tell = stream.tell
-        self._reads_left = MAX_READS
-        self._bytes_left = MAX_HEADER_BYTES
-        self.exhausted = False
-
-    def read(self, size: int = -1) -> bytes:
-        if size < 0:  # only where the rest of the file is deflated
-            raise _Deflated(self._inflate())
-        self._reads_left -= 1
-        if self._reads_left < 0 or size > self._bytes_left:
-            self.exhausted = True
-            raise _TooMuchError
-        data = self._read(size)
-        self._bytes_left -= len(data)
-        return data
-
-    def _inflate(self) -> bytes:
-        deflated = self._read(MAX_INFLATED_BYTES + 1)
-        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        inflated = inflater.decompress(deflated, MAX_INFLATED_BYTES + 1)
-        if max(len(deflated), len(inflated)) > MAX_INFLATED_BYTES:
-            self.exhausted = True
-            raise _TooMuchError
-        return inflated
 
 
 @dataclass
@@ -122,7 +64,7 @@ class PixelElement:
 class _PixelFinder:
     """pydicom's ``stop_when``: stops at the pixels and remembers where they are."""
 
-    def __init__(self, reader: "_BoundedReader | BytesIO") -> None:
+    def __init__(self, reader: "BoundedReader | BytesIO") -> None:
         self._tell = reader.tell
         self.element: PixelElement | None = None
 
@@ -237,7 +179,7 @@ def _quick_parse(
 def _bounded_parse(
     stream: BinaryIO, size: int, tags: list[BaseTag], has_preamble: bool
 ) -> OpenedDicom:
-    reader = _BoundedReader(stream)
+    reader = BoundedReader(stream)
     finder = _PixelFinder(reader)
     specific = cast("list[BaseTag | int]", tags)
     failed: RefusalReason | None = None
@@ -245,10 +187,10 @@ def _bounded_parse(
         dataset: Dataset = read_partial(
             cast(BinaryIO, reader), finder, force=not has_preamble, specific_tags=specific
         )
-    except _Deflated as deflated:
+    except Deflated as deflated:
         stream.close()
         stream, size = BytesIO(deflated.body), len(deflated.body)
-        reader = _BoundedReader(stream)
+        reader = BoundedReader(stream)
         finder = _PixelFinder(reader)
         try:
             dataset = read_dataset(
