@@ -5,7 +5,7 @@ there with ``--resume`` and gives the same model and the same scores.
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,23 +21,9 @@ from metaward.evaluation import SiteEvaluation, evaluate_site
 from metaward.evaluation_design import design_for
 from metaward.model_artefact import load_card
 from metaward.progress import RoundEvent
-from metaward.provenance import commit, machine, versions
-from metaward.report.assemble import (
-    comparison_rows,
-    evaluation_rows,
-    left_out_rows,
-    pooled_rows,
-    site_summary,
-)
+from metaward.provenance import commit, versions
 from metaward.report.html import write_report_html
-from metaward.report.methods import BASELINES, shared_model
-from metaward.report.schema import (
-    MethodSummary,
-    Provenance,
-    Report,
-    TrainingRound,
-    write_report_json,
-)
+from metaward.report.schema import Report, write_report_json
 from metaward.run_directory import RunDirectory, model_folder
 from metaward.start_model import keep_start, read_start
 from metaward.tasks import Task
@@ -53,13 +39,12 @@ from metaward_sim.hospitals_of_run import (
 )
 from metaward_sim.live_view import LiveView
 from metaward_sim.privacy_of_run import policies_of
+from metaward_sim.report_of_run import report_of_run
 from metaward_sim.scenario import Scenario
 from metaward_sim.tensorboard_log import TensorBoardLog
 from metaward_sim.training import Trainer
 
 TENSORBOARD_FOLDER = "tensorboard"
-DRAWN = "synthetic: a program drew the images"
-"""What a report says of a hospital."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +150,17 @@ def simulate(simulation: Simulation, view: LiveView) -> Report:
         baselines = [trainer.baseline(name) for name in scenario.baselines.methods]
         evaluations = _evaluate(simulation, hospitals, tasks, (method, *baselines), view)
         view.phase("Drawing the report")
-        report = _report(simulation, hospitals, tasks, evaluations, rounds, view, started)
+        report = report_of_run(
+            scenario,
+            hospitals,
+            tasks,
+            evaluations,
+            rounds,
+            card=load_card(run.model),
+            command=simulation.command,
+            started=started,
+            wall_seconds=view.wall_seconds,
+        )
         write_report_json(report, run.report_json)
         write_report_html(report, run.report_html)
         if board is not None:
@@ -248,55 +243,3 @@ def _evaluate(
 
 def _advance(view: LiveView, before: int, done: int) -> None:
     view.advance(before + done)
-
-
-def _report(
-    simulation: Simulation,
-    hospitals: Hospitals,
-    tasks: Mapping[str, Task],
-    evaluations: Sequence[SiteEvaluation],
-    rounds: Sequence[TrainingRound],
-    view: LiveView,
-    started: datetime,
-) -> Report:
-    scenario = simulation.scenario
-    names: Sequence[str] = scenario.baselines.methods
-    summaries: tuple[MethodSummary, ...] = (
-        shared_model(scenario.learner),
-        *(BASELINES[name] for name in names),
-    )
-    main = summaries[0].name
-    return Report(
-        kind="simulation",
-        title=f"{scenario.name}: {len(hospitals.training)} hospitals learn together",
-        synthetic_data=hospitals.synthetic,
-        method=main,
-        baseline="local" if "local" in names else (names[0] if names else None),
-        methods=summaries,
-        learning_curve=tuple(sorted(set(scenario.evaluation.shots))),
-        sites=tuple(
-            site_summary(
-                tasks[name],
-                held_out=name in hospitals.held_out,
-                description=DRAWN if site.config.synthetic else "",
-            )
-            for name, site in hospitals.everyone.items()
-        ),
-        evaluation=evaluation_rows(evaluations),
-        comparison=comparison_rows(evaluations, method=main, references=names),
-        pooled=pooled_rows(evaluations, [summary.name for summary in summaries]),
-        left_out=left_out_rows(evaluations),
-        training=tuple(rounds),
-        privacy=load_card(simulation.run.model).privacy,
-        settings=scenario.model_dump(mode="json"),
-        provenance=Provenance(
-            command=simulation.command,
-            commit=commit(),
-            seeds={"seed": scenario.seed},
-            versions=versions(),
-            wall_seconds={name: round(took, 2) for name, took in view.wall_seconds.items()},
-            machine=machine(),
-            started=started.isoformat(timespec="seconds"),
-            model_sha256=load_card(simulation.run.model).parameters_sha256,
-        ),
-    )
