@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from metaward import cli
-from metaward_client import quote_command
+from metaward_client import quote_command, quote_text
 from metaward_client.privacy.cross_check import CrossCheck
 from metaward_client.privacy.terms import Relation
 
@@ -106,8 +106,8 @@ def test_noise_that_promises_nothing_is_said_to(capsys: pytest.CaptureFixture[st
 
 
 def test_what_is_printed_is_never_less_than_the_cost() -> None:
-    assert quote_command._number(1.00001) == "1.0001"
-    assert quote_command._number(2.0) == "2.0000"
+    assert quote_text.number_text(1.00001) == "1.0001"
+    assert quote_text.number_text(2.0) == "2.0000"
 
 
 def test_the_other_accountants_are_asked_where_that_is_wanted(
