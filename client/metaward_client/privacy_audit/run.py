@@ -12,12 +12,12 @@ from metaward.models.body import Body
 from metaward.models.build import build_body
 from metaward.privacy_promise import BLOCK, DP_SGD
 from metaward.tasks import Task
-from metaward_client.privacy.accountant import accountant_name, epsilon
+from metaward_client.privacy.accountant import epsilon
 from metaward_client.privacy.noise import os_noise
 from metaward_client.privacy.noised_sum import Normals
 from metaward_client.privacy.patient_gradients import refuse_shared_statistics
 from metaward_client.privacy.poisson import poisson_sample
-from metaward_client.privacy.policy import ProtectedSettings, statement_of_relation
+from metaward_client.privacy.policy import ProtectedSettings
 from metaward_client.privacy.terms import Relation, Terms
 from metaward_client.privacy_audit import company, inversion, membership, noise_scale, sampling
 from metaward_client.privacy_audit.findings import Audit, Finding
@@ -33,6 +33,7 @@ from metaward_client.privacy_audit.released_sums import (
 from metaward_client.privacy_audit.self_audit import counts_of, self_audit_finding
 from metaward_client.privacy_audit.sensitivity import sensitivity_finding, worst_ratio
 from metaward_client.privacy_audit.shared_statistics import let_through, shared_statistics_finding
+from metaward_client.privacy_audit.statements import LIMITS, claim, promise
 from metaward_client.privacy_audit.two_worlds import (
     TEST_DELTA,
     two_world_finding,
@@ -44,20 +45,6 @@ from metaward_client.privacy_audit.worlds import neighbouring_worlds, small_part
 SENSITIVITY_PATIENTS = 13
 MEMBERSHIP_PATIENTS = 24
 ONE_RUN_DELTA = 1.0e-5
-LIMITS = (
-    "An audit can find a broken promise; it cannot prove a kept one. The proof is in the text on "
-    "the mechanisms, and it holds for real numbers, not for floating point.",
-    "The audit runs the installed code on this machine. It cannot see other software, somebody "
-    "who reads the hospital's disk, or code that knows that it is audited.",
-    "It computes on this machine's processor. Rounds that a site computes on an accelerator are "
-    "not audited there.",
-    "The statistical checks use vectors of their own and one sum over everybody, at a small "
-    "epsilon where such checks see most; the policy's own numbers enter through the accountant.",
-    "An epsilon a little above the claim would not be noticed: the one-run audit misses noise of "
-    "half the size, which the noise scale and the two-world test find.",
-    "Membership inference and gradient inversion are figures of two attacks, not of all.",
-    "Size and existence of a hospital, and the time an answer takes, are outside the promise.",
-)
 
 
 @dataclass(frozen=True)
@@ -125,32 +112,6 @@ def run_audit(
         findings.append(finding)
         on_check(finding)
     return Audit(data, synthetic, promise(policy), claim(policy), findings, LIMITS), pictures
-
-
-def promise(policy: ProtectedSettings) -> str:
-    """Return the promise in one sentence."""
-    return (
-        "Whoever sees everything that leaves this hospital, over all rounds, studies and "
-        f"restarts, learns at most epsilon {policy.target_epsilon:g} at delta "
-        f"{policy.target_delta:g} about any one patient, all images of the patient together."
-    )
-
-
-def claim(policy: ProtectedSettings) -> dict[str, str]:
-    """Return the figures that the promise rests on."""
-    terms = policy.terms()
-    one = epsilon(terms.per_round(), target_delta=policy.target_delta, relation=terms.relation)
-    return {
-        "mechanism": policy.label,
-        "unit": policy.unit,
-        "neighbouring data sets": statement_of_relation(policy),
-        "sampling": f"Poisson, rate {terms.sample_rate:g}",
-        "noise": f"{terms.noise_multiplier:g} times the clip norm {terms.max_grad_norm:g}",
-        "noised sums per round": str(terms.steps),
-        "one round alone": f"epsilon {one:.3f} at delta {policy.target_delta:g}",
-        "all rounds together": f"epsilon at most {policy.target_epsilon:g}, by the ledger",
-        "accountant": accountant_name(),
-    }
 
 
 def _checks(
