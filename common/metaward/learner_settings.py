@@ -24,6 +24,7 @@ DeltaKind: TypeAlias = Literal["gradient", "difference"]
 Distance: TypeAlias = Literal["squared-euclidean", "cosine"]
 EpisodeLoss: TypeAlias = Literal["cross-entropy", "margin"]
 
+MARGIN = "margin: by how much the true class is to win"
 WAYS = "classes per episode; a site with fewer usable labels takes all of them"
 TEMPERATURE = "what a cosine is divided by in front of the softmax"
 
@@ -74,7 +75,7 @@ class PrototypicalSettings(Settings):
     distance: Distance = "squared-euclidean"
     temperature: float = Field(0.1, gt=0, description=f"cosine: {TEMPERATURE}")
     loss: EpisodeLoss = "cross-entropy"
-    margin: float = Field(1.0, gt=0, description="margin: by how much the true class is to win")
+    margin: float = Field(1.0, gt=0, description=MARGIN)
     n_way: int = Field(5, ge=2, description=WAYS)
     n_shot: int = Field(5, ge=1)
     n_query: int = Field(5, ge=1, description="query images per class")
@@ -94,6 +95,8 @@ class MatchingSettings(Settings):
     processing_steps: int = Field(
         5, ge=1, le=100, description="full context: reads of the support set for each query"
     )
+    loss: EpisodeLoss = "cross-entropy"
+    margin: float = Field(1.0, gt=0, description=MARGIN)
     n_way: int = Field(5, ge=2, description=WAYS)
     n_shot: int = Field(5, ge=1)
     n_query: int = Field(5, ge=1, description="query images per class")
@@ -109,9 +112,10 @@ class RelationSettings(Settings):
 
     name: Literal["relation"] = "relation"
     filters: int = Field(32, ge=4, le=512, description="channels of the comparing network's maps")
-    loss: Literal["cross-entropy", "squared"] = Field(
+    loss: Literal["cross-entropy", "margin", "squared"] = Field(
         "cross-entropy", description="squared: the paper's, which is slow to leave chance"
     )
+    margin: float = Field(1.0, gt=0, description=MARGIN)
     class_map: Literal["sum", "mean"] = Field("mean", description="of a class; sum: the paper's")
     n_way: int = Field(5, ge=2, description=WAYS)
     n_shot: int = Field(5, ge=1)

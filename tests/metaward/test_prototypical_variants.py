@@ -1,14 +1,11 @@
-"""Prototypes by cosine, and the margin loss: by hand, and against scipy and torch."""
+"""Prototypes by cosine, and the margin loss: by hand, and against scipy."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
-from torch.nn import functional as F
 
 from metaward.arrays import Tensors
 from metaward.errors import ConfigError
@@ -16,7 +13,6 @@ from metaward.learner_settings import PrototypicalSettings
 from metaward.meta import prototypical
 from metaward.meta.compose import build_learner, build_noised_learner
 from metaward.meta.learner import LocalResult
-from metaward.meta.prototypical import margin_loss
 from metric_cases import (
     WAYS,
     PixelBody,
@@ -59,18 +55,6 @@ def test_the_margin_loss_is_the_one_worked_by_hand() -> None:
     assert float(near.delta["w"]) == pytest.approx(6 * 0.4, rel=1e-12)
     far = prototypical.task_delta(PixelBody(), at(0.5), episode, MARGIN)
     assert far.loss == float(far.delta["w"]) == 0.0
-
-
-@settings(max_examples=50)
-@given(st.integers(0, 2**32 - 1), st.integers(2, 6), st.floats(0.01, 5.0))
-def test_the_margin_loss_is_torchs_without_its_division_by_the_number_of_classes(
-    seed: int, n_way: int, margin: float
-) -> None:
-    rng = np.random.default_rng(seed)
-    logits = torch.from_numpy(rng.normal(size=(7, n_way)) * 3)
-    labels = torch.from_numpy(rng.integers(0, n_way, size=7))
-    expected = F.multi_margin_loss(logits, labels, margin=margin) * n_way
-    torch.testing.assert_close(margin_loss(logits, labels, margin), expected)
 
 
 def test_answers_follow_scipys_distances() -> None:

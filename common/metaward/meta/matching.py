@@ -10,6 +10,7 @@ Vinyals et al. 2016, arXiv:1606.04080, equation 1 and section 2.1.1:
 f = g = the body, or, with ``full_context``, both are functions of the whole support set
 (metaward.meta.full_context). The logit of class k is log sum exp of its images' cosines, divided by
 the temperature: its softmax is p, and no probability has to be kept from 0 before its logarithm.
+With ``loss: margin`` the loss is a hinge on these logits (metaward.meta.episode_loss).
 
 The paper has no temperature. Without one no image can have more than e^2 times the attention of
 another. There is no inner loop: a new site adapts by embedding its support set. A delta is a
@@ -20,13 +21,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from metaward.arrays import Tensors
 from metaward.episodes import Episode, Examples
 from metaward.learner_settings import MatchingSettings
 from metaward.meta.by_class import by_class, features_and_labels, kept_features
 from metaward.meta.classifier import Classifier
+from metaward.meta.episode_loss import query_loss
 from metaward.meta.episodic import draw_episodes, require_episodes
 from metaward.meta.full_context import build_context, embedded, in_canonical_order
 from metaward.meta.head import CosineHead, directions_of
@@ -45,7 +46,9 @@ def task_delta(
     features = body.apply_with(leaves, torch.cat([support.images, episode.query.images]))
     seen, asked = features.tensor_split([len(support.labels)])
     logits = class_logits(leaves, seen, asked, support.labels, support.n_way, settings)
-    return downhill(leaves, F.cross_entropy(logits, episode.query.labels))
+    return downhill(
+        leaves, query_loss(logits, episode.query.labels, settings.loss, settings.margin)
+    )
 
 
 def class_logits(

@@ -8,10 +8,7 @@ Snell, Swersky and Zemel 2017, arXiv:1703.05175, equations 1 and 2:
     delta = - mean over episodes of grad_theta [ - log p(y | x), mean over the query ]
 
 With ``distance: cosine`` the logits are cos(f(x), c_k) / temperature in the place of the distances.
-With ``loss: margin`` the loss is a hinge on the same logits z (Weston and Watkins 1999, ESANN; the
-pushing term of Weinberger and Saul 2009, JMLR 10:207, with prototypes for neighbours):
-
-    mean over the query of [ sum over k != y of max(0, margin + z_k - z_y) ]
+With ``loss: margin`` the loss is a hinge on the same logits (metaward.meta.episode_loss).
 
 Without a patient's data, from noised answers (metaward.meta.noised), and for the paper's distance
 and loss alone: the prototypes are those of noised class sums, and the gradient of the query's loss
@@ -29,12 +26,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from metaward.arrays import Tensors
 from metaward.episodes import Episode, Examples
 from metaward.learner_settings import PrototypicalSettings
 from metaward.meta.classifier import Classifier, kept_head, linear_classifier
+from metaward.meta.episode_loss import query_loss
 from metaward.meta.episodic import draw_episodes, require_episodes
 from metaward.meta.head import (
     CosineHead,
@@ -44,7 +41,6 @@ from metaward.meta.head import (
     prototype_head,
     prototypes,
 )
-from metaward.meta.inner_loop import cross_entropy
 from metaward.meta.learner import Learner, LocalResult, downhill, tracked
 from metaward.meta.meta_batch import mean_over_episodes
 from metaward.meta.noised import ClassSums, NoisedWork
@@ -66,7 +62,8 @@ def task_delta(
     features = body.apply_with(leaves, torch.cat([support.images, query.images], dim=-4))
     seen, asked = features.tensor_split([support.labels.shape[-1]], dim=-2)
     head = class_head(seen, support, settings)
-    return downhill(leaves, query_loss(head(asked), query.labels, settings))
+    loss = query_loss(head(asked), query.labels, settings.loss, settings.margin)
+    return downhill(leaves, loss)
 
 
 def class_head(
@@ -79,31 +76,6 @@ def class_head(
         case "cosine":
             centres = prototypes(features, support.labels, support.n_way)
             return CosineHead(directions_of(centres), settings.temperature)
-
-
-def query_loss(
-    logits: torch.Tensor, labels: torch.Tensor, settings: PrototypicalSettings
-) -> torch.Tensor:
-    """Return the mean loss of a batch, a scalar; of several tasks' batches, the sum of theirs."""
-    match settings.loss:
-        case "cross-entropy":
-            return cross_entropy(logits, labels)
-        case "margin":
-            return margin_loss(logits, labels, settings.margin)
-
-
-def margin_loss(logits: torch.Tensor, labels: torch.Tensor, margin: float) -> torch.Tensor:
-    """Return the mean over images of the hinges against all wrong classes, summed; a scalar.
-
-    Of several tasks, (tasks, n, n_way), the sum of theirs.
-
-    >>> logits = torch.tensor([[2.0, 1.5, -1.0, 3.0]])
-    >>> float(margin_loss(logits, torch.tensor([0]), 1.0))  # 0.5 + 0 + 2
-    2.5
-    """
-    hinges = F.relu(margin + logits - logits.gather(-1, labels.unsqueeze(-1)))
-    wrong = 1 - F.one_hot(labels, logits.shape[-1])
-    return (hinges * wrong).sum(dim=-1).mean(dim=-1).sum()
 
 
 LEAST_PART = 0.2

@@ -13,7 +13,8 @@ That is ``loss: squared`` with ``class_map: sum``. By default c_k is the mean, a
     L = mean over the query of -log( softmax over k of g( c_k, F(x) ) )_y
 
 Of N relations one is true. The answer 1 / N for all of them has a squared loss that is hard to
-leave; a softmax takes no notice of what all of them have in common.
+leave; a softmax takes no notice of what all of them have in common, and neither does ``loss:
+margin``, a hinge on the g( c_k, F(x) ) (metaward.meta.episode_loss).
 
 g is two blocks of 3x3 convolution, GroupNorm, ReLU and 2x2 max-pool, and two linear layers with 8
 hidden numbers between them. The paper has BatchNorm in the place of GroupNorm, which would mix
@@ -46,6 +47,7 @@ from metaward.arrays import Tensors
 from metaward.episodes import Episode, Examples
 from metaward.learner_settings import RelationSettings
 from metaward.meta.classifier import Classifier
+from metaward.meta.episode_loss import query_loss
 from metaward.meta.episodic import draw_episodes, require_episodes
 from metaward.meta.learner import Learner, LocalResult, downhill, mean_result, tracked
 from metaward.models.body import Body, in_fastest_layout
@@ -64,7 +66,7 @@ class RelationNetwork(nn.Module):
         channels: Of one map.
         side: Pixels of its sides.
         filters: Channels of g's own maps.
-        offset: Whether a number is added to every score; a softmax over scores would not see it.
+        offset: Whether a number is added to every score; only the squared loss would see it.
     """
 
     def __init__(self, channels: int, side: int, filters: int, *, offset: bool) -> None:
@@ -111,10 +113,10 @@ def task_delta(
     maps = body.maps_with(leaves, torch.cat([support.images, query.images]))
     seen, asked = maps.tensor_split([len(support.labels)])
     scores = logits(leaves, class_maps(seen, support, settings), asked, settings)
-    if settings.loss == "cross-entropy":
-        return downhill(leaves, F.cross_entropy(scores, query.labels))
-    true = F.one_hot(query.labels, query.n_way).to(scores.dtype)
-    return downhill(leaves, F.mse_loss(torch.sigmoid(scores), true))
+    if settings.loss == "squared":
+        true = F.one_hot(query.labels, query.n_way).to(scores.dtype)
+        return downhill(leaves, F.mse_loss(torch.sigmoid(scores), true))
+    return downhill(leaves, query_loss(scores, query.labels, settings.loss, settings.margin))
 
 
 def class_maps(maps: torch.Tensor, support: Examples, settings: RelationSettings) -> torch.Tensor:
