@@ -22,7 +22,7 @@ help:
 	@echo "make test-all    run the slow tests too"
 	@echo "make check       formatting, lint, types, import rules"
 	@echo "make bench       the benchmarks: tables, and JSON in benchmarks/out"
-	@echo "make paper-quick OMNIGLOT=folder  the papers' tables in 15 minutes; paper: in 4 hours"
+	@echo "make paper-quick OMNIGLOT=folder  the papers' tables in 15 minutes; paper: in 5 hours"
 	@echo "make paper-federated OMNIGLOT=folder  learners over 50 clients against FedAvg: 15 minutes"
 	@echo "make tools       validators for deploy/, in .tools; the tests use them where they are"
 	@echo "make sbom        write sbom.cdx.json: what .venv consists of (CycloneDX 1.6)"
