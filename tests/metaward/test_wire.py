@@ -11,40 +11,20 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from metaward import wire_arrays
 from metaward.arrays import Arrays
 from metaward.errors import ProtocolError
-from metaward.privacy_promise import PrivacyPromise
-from metaward.study import Study
 from metaward.wire import (
     MAX_STUDY_BYTES,
     RecordsError,
-    RoundOrder,
     SiteRefusal,
     SizeError,
     Update,
     VersionError,
     decode_order,
     decode_update,
-    encode_order,
     encode_refusal,
     encode_update,
 )
 from metaward.wire_arrays import ArraysError
-
-STUDY = Study(seed=7)
-ARRAYS: Arrays = {
-    "conv": np.arange(6, dtype=np.float32).reshape(2, 3),
-    "scale": np.float32([0.5]),
-    "scalar": np.asarray(3.0, dtype=np.float32),
-}
-SPEC = wire_arrays.spec_of(ARRAYS)
-
-
-def an_order() -> RecordDict:
-    return encode_order(RoundOrder(STUDY, 4, ARRAYS))
-
-
-def an_update() -> RecordDict:
-    promise = PrivacyPromise("dp-sgd", 8.0, 1e-5, "add or remove one patient")
-    return encode_update(Update(STUDY.digest(), 4, ARRAYS, promise))
+from wire_cases import ARRAYS, SPEC, STUDY, an_order, an_update, raw, with_config
 
 
 def assert_same_bits(left: Arrays, right: Arrays) -> None:
@@ -66,18 +46,6 @@ def test_an_update_comes_back_as_it_was() -> None:
     update = decode_update(an_update(), SPEC)
     assert (update.study_digest, update.round_index) == (STUDY.digest(), 4)
     assert_same_bits(update.delta, ARRAYS)
-
-
-def test_a_decoded_array_is_a_writable_copy() -> None:
-    delta = decode_update(an_update(), SPEC).delta
-    delta["conv"][0, 0] = 9.0
-    assert ARRAYS["conv"][0, 0] == 0.0
-
-
-def test_arrays_in_another_memory_order_keep_their_values() -> None:
-    turned = {"w": np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3))}
-    update = decode_update(encode_update(Update("d", 0, turned)), {"w": (2, 3)})
-    np.testing.assert_array_equal(update.delta["w"], [[0, 1, 2], [3, 4, 5]])
 
 
 def fields_of(content: RecordDict) -> set[str]:
@@ -145,14 +113,6 @@ def test_refusals_do_not_collide_with_the_error_codes_of_flower() -> None:
     assert min(SiteRefusal) > 100
 
 
-def with_config(content: RecordDict, record: str, **changes: object) -> RecordDict:
-    config = dict(content.config_records[record]) | {
-        key.replace("_", "-"): value for key, value in changes.items()
-    }
-    kept = {key: value for key, value in config.items() if value is not None}
-    return RecordDict({**content, record: ConfigRecord(kept)})  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize("version", [0, 2, "1", True, 1.0, None])
 def test_another_protocol_version_is_refused(version: object) -> None:
     for decode in (
@@ -203,78 +163,6 @@ def test_a_study_that_is_too_long_is_refused_also_where_it_could_be_read() -> No
     assert decode_order(padded(MAX_STUDY_BYTES), lambda _: SPEC).study == STUDY
     with pytest.raises(RecordsError, match="at most 65536 characters"):
         decode_order(padded(MAX_STUDY_BYTES + 1), lambda _: SPEC)
-
-
-def raw(
-    dtype: str = "float32", shape: object = (2,), stype: str = wire_arrays.RAW_FLOAT32
-) -> Array:
-    array = Array(dtype=dtype, shape=(2,), stype=stype, data=b"\0" * 8)
-    array.shape = shape  # type: ignore[assignment]
-    return array
-
-
-@pytest.mark.parametrize(
-    "array",
-    [
-        raw(dtype="float64"),
-        raw(dtype="object"),
-        raw(shape=(3,)),
-        raw(shape=(2, 1)),
-        raw(shape=(-1,)),
-        raw(stype="numpy.ndarray"),
-        Array(np.zeros(2, dtype=np.float32)),
-        Array(dtype="float32", shape=(2,), stype=wire_arrays.RAW_FLOAT32, data=b"\0" * 7),
-        Array(dtype="float32", shape=(2,), stype=wire_arrays.RAW_FLOAT32, data=b"\0" * 800),
-        Array(dtype="float32", shape=(10**12,), stype=wire_arrays.RAW_FLOAT32, data=b"\0" * 8),
-    ],
-)
-def test_an_array_of_another_kind_shape_or_length_is_refused(array: Array) -> None:
-    spec = {"w": (2,)}
-    content = RecordDict({**an_update(), "delta": ArrayRecord({wire_arrays.layout(spec): array})})
-    with pytest.raises(ArraysError, match="number of bytes"):
-        decode_update(content, spec)
-
-
-def test_the_elements_lie_end_to_end_by_the_leaves_names_sorted() -> None:
-    [array] = wire_arrays.encode_arrays(
-        {"b": np.float32([3, 4]), "a": np.float32([[1], [2]])}
-    ).values()
-    assert (array.shape, array.stype) == ((4,), "metaward.float32-le")
-    assert array.data == np.array([1, 2, 3, 4], dtype="<f4").tobytes()
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        {},
-        {"conv": (2, 3)},
-        SPEC | {"head": (1,)},
-        SPEC | {"conv": (3, 2)},
-        SPEC | {"conv": (6,)},
-        SPEC | {"scale": (), "scalar": (1,)},
-        {"Conv" if name == "conv" else name: shape for name, shape in SPEC.items()},
-    ],
-)
-def test_leaves_of_other_names_or_shapes_are_refused_also_with_as_many_elements(
-    other: wire_arrays.ArraySpec,
-) -> None:
-    arrays = {name: np.zeros(shape, dtype=np.float32) for name, shape in other.items()}
-    content = RecordDict({**an_update(), "delta": wire_arrays.encode_arrays(arrays)})
-    with pytest.raises(ArraysError, match="another layout"):
-        decode_update(content, SPEC)
-
-
-def test_a_second_array_is_refused() -> None:
-    arrays = {
-        **an_update().array_records["delta"],
-        **wire_arrays.encode_arrays({"w": np.float32([1])}),
-    }
-    with pytest.raises(ArraysError, match="2 arrays"):
-        decode_update(RecordDict({**an_update(), "delta": ArrayRecord(arrays)}), SPEC)
-
-
-def test_a_layout_is_its_leaves_in_any_order() -> None:
-    assert wire_arrays.layout(dict(reversed(SPEC.items()))) == wire_arrays.layout(SPEC)
 
 
 def heavy_updates() -> dict[str, RecordDict]:
