@@ -1,6 +1,5 @@
-"""Promises of the model artefact and of the run directory: whole files, and no trust in them."""
+"""Promises of the model artefact: whole files, and no trust in them."""
 
-import dataclasses
 import json
 import os
 import struct
@@ -10,38 +9,19 @@ import numpy as np
 import pytest
 import yaml
 
+from artefact_cases import MODEL, card, parameters
 from metaward import model_artefact
-from metaward.adapt_settings import AdaptSettings
 from metaward.arrays import to_arrays
 from metaward.errors import ConfigError
-from metaward.learner_settings import FomamlSettings, ReptileSettings
-from metaward.model_artefact import ModelCard, expected_shapes, load_card, load_model, save_model
+from metaward.learner_settings import FomamlSettings
+from metaward.model_artefact import expected_shapes, load_card, load_model, save_model
 from metaward.model_settings import ModelSettings
 from metaward.models.build import build_body
-from metaward.privacy_statement import PrivacyStatement
-from metaward.progress import RoundEvent
-from metaward.run_directory import RunDirectory, model_folder
-
-MODEL = ModelSettings(filters=8, groups=2, image_size=16)
-
-
-def card(**changes):
-    fields = {
-        "study": "demo",
-        "study_digest": "ab" * 32,
-        "rounds": 12,
-        "seed": 7,
-        "model": MODEL,
-        "learner": ReptileSettings(adapt=AdaptSettings(steps=9, lr=1.0e-3)),
-        "privacy": PrivacyStatement(),
-        "created_by": "metaward 0.1.0",
-    }
-    return ModelCard(**(fields | changes))
 
 
 @pytest.fixture
 def theta():
-    return to_arrays(build_body(MODEL, 3).initial_parameters())
+    return parameters()
 
 
 @pytest.fixture
@@ -262,70 +242,3 @@ def test_a_hostile_card_is_refused(folder, text, message):
     (folder / "model.yaml").write_text(text)
     with pytest.raises(ConfigError, match=message):
         load_card(folder)
-
-
-def test_a_statement_without_a_mechanism_is_not_private():
-    assert not PrivacyStatement().is_private
-    assert PrivacyStatement(mechanism="dp-sgd", unit="patient", epsilon=3.0).is_private
-
-
-def test_a_new_run_directory_is_made_with_its_parents(tmp_path):
-    assert RunDirectory.create(tmp_path / "a" / "b").path.is_dir()
-    (tmp_path / "empty").mkdir()
-    RunDirectory.create(tmp_path / "empty")
-
-
-def test_a_folder_with_other_files_is_left_alone(tmp_path):
-    (tmp_path / "thesis.tex").write_text("x")
-    with pytest.raises(ConfigError, match="other files"):
-        RunDirectory.create(tmp_path)
-    with pytest.raises(ConfigError, match="a file"):
-        RunDirectory.create(tmp_path / "thesis.tex")
-
-
-def test_a_run_is_never_overwritten_by_another(tmp_path):
-    RunDirectory.create(tmp_path / "run").write_config({"study": {"name": "demo"}})
-    with pytest.raises(ConfigError, match="another run"):
-        RunDirectory.create(tmp_path / "run")
-
-
-def test_only_a_run_directory_opens(tmp_path):
-    with pytest.raises(ConfigError, match="without config"):
-        RunDirectory.open(tmp_path)
-    with pytest.raises(ConfigError, match="no such folder"):
-        RunDirectory.open(tmp_path / "nowhere")
-    RunDirectory.create(tmp_path / "run").write_config({})
-    assert RunDirectory.open(tmp_path / "run").config.is_file()
-
-
-def test_rounds_are_read_without_a_torn_last_line(tmp_path):
-    run = RunDirectory.create(tmp_path / "run")
-    assert run.read_rounds() == ()
-    event = RoundEvent(0, 3, 6, 5, {"norm": 1}, False, 0.5, 2.0, 0.1)
-    run.rounds.write_text(json.dumps(dataclasses.asdict(event)) + '\n{"round_in')
-    assert run.read_rounds() == (event,)
-
-
-@pytest.mark.parametrize("line", [b'{"round_index": 0, {', b'{"rounds": 1}', b"7", b"\xff"])
-def test_a_line_that_is_no_rounds_is_named_and_not_a_traceback(tmp_path, line):
-    run = RunDirectory.create(tmp_path / "run")
-    event = RoundEvent(0, 3, 6, 5)
-    whole = json.dumps(dataclasses.asdict(event)).encode()
-    run.rounds.write_bytes(whole + b"\n" + line + b"\n")
-    with pytest.raises(ConfigError, match="line 2 cannot be read"):
-        run.read_rounds()
-
-
-def test_privacy_is_written_per_site(tmp_path):
-    run = RunDirectory.create(tmp_path / "run")
-    run.write_privacy({"north": PrivacyStatement()})
-    assert json.loads(run.privacy.read_text())["north"]["mechanism"] == "none (NOT PRIVATE)"
-
-
-def test_models_and_baselines_are_found(tmp_path, theta):
-    run = RunDirectory.create(tmp_path / "run")
-    save_model(run.model, card(), theta)
-    save_model(run.baseline("fedavg"), card(method="fedavg"), theta)
-    save_model(run.baseline("local"), card(method="local"), theta)
-    assert model_folder(tmp_path / "run") == run.model == model_folder(run.model)
-    assert [path.name for path in run.baselines] == ["fedavg", "local"]

@@ -16,7 +16,7 @@ from metaward.privacy_promise import (
     REPLACE_ONE,
     PrivacyPromise,
 )
-from metaward.privacy_statement import joint_statement
+from metaward.privacy_statement import PrivacyStatement, joint_statement
 from metaward.wire import RecordsError, Update, decode_update, encode_update
 from metaward.wire_arrays import spec_of
 from metaward_client.privacy.terms import Relation
@@ -104,3 +104,8 @@ def test_one_hospital_without_a_mechanism_makes_it_not_private(
     assert not joint.is_private
     assert "NOT PRIVATE" in joint.sentence
     assert joint.epsilon is None
+
+
+def test_a_statement_without_a_mechanism_is_not_private() -> None:
+    assert not PrivacyStatement().is_private
+    assert PrivacyStatement(mechanism="dp-sgd", unit="patient", epsilon=3.0).is_private
