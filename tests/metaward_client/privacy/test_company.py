@@ -8,14 +8,14 @@ patient moved the answer by 1.88 C (class sums) and 2.02 C (gradients).
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import product
 
 import numpy as np
 import pytest
 import torch
 
+from company_cases import LARGE, all_in_one_call, large_image_that_ties, threads_of_a_site
 from metaward.arrays import Tensors
 from metaward.meta.head import Head
 from metaward.meta.noised import public_head
@@ -30,13 +30,7 @@ from metaward_client.privacy.dp_sgd import PatientAnswers, clipped_sum
 from metaward_client.privacy.noised_sum import NoisedSums
 from metaward_client.privacy.patient_gradients import logits_of_each
 from metaward_client.privacy.terms import Terms
-from metaward_client.privacy_audit.company import (
-    company_finding,
-    discs,
-    most_moved,
-    product_vectors,
-)
-from metaward_client.privacy_audit.findings import Verdict
+from metaward_client.privacy_audit.company import discs, most_moved, product_vectors
 
 LABELS = ("a", "b", "c", "d")
 Answer = Callable[[Cohort, Tensors, list[int]], torch.Tensor]
@@ -137,16 +131,6 @@ def test_gradients_that_hang_on_rounding_alone_move_by_what_is_claimed(body: Bod
     assert worst <= 1 + 1e-4
 
 
-@contextmanager
-def threads_of_a_site(n: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("threads", [3, 6, 16])
 def test_a_patient_moves_a_sum_by_what_is_claimed_however_many_threads_a_site_has(
     threads: int,
@@ -233,79 +217,7 @@ def test_a_logit_does_not_hang_on_the_rows_beside_it(n_way: int) -> None:
         assert torch.equal(logits_of_each(features[:n], head), everybody[:n])
 
 
-def test_the_audit_sees_a_patient_who_moves_another() -> None:
-    def with_the_others(task: Task) -> Tensors:
-        images = task.take(np.arange(task.n_images))
-        return {"x": images.flatten(1) + 1e-6 * float(task.images.sum())}
-
-    worst = most_moved(with_the_others, (1, 4, 4), np.random.default_rng(0))
-    assert 0 < worst < 1e-3
-    assert company_finding({"x": worst}).verdict is Verdict.FAIL
-    assert company_finding({"x": 0.0}).verdict is Verdict.PASS
-    assert company_finding({"x": 0.0, "y": worst, "z": 0.0}).verdict is Verdict.FAIL
-
-
-def test_the_audit_sees_an_image_whose_place_decides() -> None:
-    def by_place(task: Task) -> Tensors:
-        n = task.n_images
-        return {"x": torch.ones(n, 3) + 1e-6 * (torch.arange(n) == 32)[:, None]}
-
-    worst = most_moved(by_place, (1, 4, 4), np.random.default_rng(0))
-    assert company_finding({"x": worst}).verdict is Verdict.FAIL
-
-
-def test_vectors_that_are_not_finite_in_some_company_are_no_evidence() -> None:
-    def broken_in_some(task: Task) -> Tensors:
-        n = task.n_images
-        return {"x": torch.full((n, 3), float("nan") if n in (5, 31) else 1.0)}
-
-    worst = most_moved(broken_in_some, (1, 4, 4), np.random.default_rng(0))
-    assert company_finding({"x": worst}).verdict is Verdict.FAIL
-
-
-def test_a_patient_who_adds_nothing_hides_nobody_who_is_moved() -> None:
-    def first_adds_nothing(task: Task) -> Tensors:
-        rows = torch.ones(task.n_images, 3) + 1e-6 * task.n_images
-        rows[0] = 0
-        return {"x": rows}
-
-    def nobody_adds_anything(task: Task) -> Tensors:
-        return {"x": torch.zeros(task.n_images, 3)}
-
-    rng = np.random.default_rng(0)
-    worst = {"x": most_moved(first_adds_nothing, (1, 4, 4), rng)}
-    assert company_finding(worst).verdict is Verdict.FAIL
-    assert most_moved(nobody_adds_anything, (1, 4, 4), rng) == 0
-
-
-LARGE = 256
-
-
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    with threads_of_a_site(2):
-        yield
-
-
-def all_in_one_call(images: torch.Tensor) -> torch.Tensor:
-    """Standardise as it was done: where there is one large image alone, threads share its sum."""
-    std, mean = torch.std_mean(images, dim=(1, 2, 3), correction=0, keepdim=True)
-    return (images - mean) / std.clamp_min(1e-3)
-
-
-def large_image_that_ties() -> np.ndarray:
-    """Return a large image that another one beside it moved by the last bits."""
-    rng = np.random.default_rng(0)
-    for _ in range(300):
-        image = discs(1, (1, LARGE, LARGE), rng)
-        alone = torch.from_numpy(image.astype(np.float32))
-        pair = all_in_one_call(alone.repeat(2, 1, 1, 1))
-        if not torch.equal(all_in_one_call(alone), pair[:1]):
-            return image
-    pytest.skip("on this processor no image ties")
-
-
-@pytest.mark.usefixtures("two_threads")
+@threads_of_a_site(2)
 def test_a_large_image_is_prepared_the_same_alone_and_beside_another(
     body: Body, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -320,15 +232,3 @@ def test_a_large_image_is_prepared_the_same_alone_and_beside_another(
         assert moved(answer, large, cohort, theta) <= 1 + 1e-4
     monkeypatch.setattr("metaward.tasks.standardise", all_in_one_call)
     assert moved(class_sum, large, cohort, theta) > 1.01  # or nothing above was put to the test
-
-
-@pytest.mark.usefixtures("two_threads")
-def test_the_audit_sees_large_images_that_are_prepared_together(
-    body: Body, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    large_image_that_ties()
-    prepared = product_vectors(body)["images"]
-    image = (1, LARGE, LARGE)
-    assert most_moved(prepared, image, np.random.default_rng(0)) == 0
-    monkeypatch.setattr("metaward.tasks.standardise", all_in_one_call)
-    assert most_moved(prepared, image, np.random.default_rng(0)) > 0
