@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parent))  # for ledger_faults
+sys.path.append(str(Path(__file__).parent))  # for ledger_place
 
-from ledger_faults import Place, new_place
+from ledger_place import Place, new_place
 from ledger_site import new_site, only_these_commands
 
 from metaward import cli

@@ -14,7 +14,8 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent))
 
-from ledger_faults import BUDGET, CHEAP, TERMS, A, Place, StoppingDisk, new_place
+from ledger_faults import StoppingDisk
+from ledger_place import BUDGET, CHEAP, TERMS, A, Place, new_place
 
 from metaward.errors import PrivacyError
 from metaward_client.privacy.ledger import RoundId

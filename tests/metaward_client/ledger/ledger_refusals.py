@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from ledger_faults import Place
+from ledger_place import Place
 
 from metaward.errors import PrivacyError
 from metaward_client.privacy.ledger import read_ledger

@@ -4,7 +4,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
-from ledger_faults import TOY, cost
+from ledger_place import TOY, cost
 
 from metaward import cli
 from metaward_client.ledger_command import ledger_of

@@ -1,7 +1,7 @@
 """What may stand behind the entries that the witness counts, and what may not, for every reader."""
 
 import pytest
-from ledger_faults import BUDGET, TERMS, A, Place
+from ledger_place import BUDGET, TERMS, A, Place
 from ledger_refusals import lines, refused
 
 from metaward_client.privacy.ledger import RoundId, read_ledger

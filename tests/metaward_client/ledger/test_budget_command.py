@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from ledger_faults import TOY, A, B
+from ledger_place import TOY, A, B
 from ledger_site import POLICY, Printed, answer
 
 from metaward import cli

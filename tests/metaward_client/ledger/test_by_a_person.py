@@ -1,5 +1,5 @@
 import pytest
-from ledger_faults import BUDGET, TERMS, A, Place
+from ledger_place import BUDGET, TERMS, A, Place
 
 from metaward.errors import ConfigError, PrivacyError
 from metaward_client.privacy.ledger import BudgetExceeded, RoundId, read_ledger

@@ -1,5 +1,5 @@
 import pytest
-from ledger_faults import BUDGET, NOON, TERMS, A, Place
+from ledger_place import BUDGET, NOON, TERMS, A, Place
 
 from metaward.errors import ConfigError, PrivacyError
 from metaward_client.privacy.ledger import RoundId, read_ledger

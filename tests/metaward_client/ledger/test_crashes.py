@@ -14,21 +14,8 @@ from pathlib import Path
 
 import pytest
 from ledger_children import noted
-from ledger_faults import (
-    BUDGET,
-    OTHER,
-    STEPS,
-    TERMS,
-    A,
-    B,
-    CountingDisk,
-    FaultyDisk,
-    Place,
-    PowerDisk,
-    Stopped,
-    StoppingDisk,
-    new_place,
-)
+from ledger_faults import CountingDisk, FaultyDisk, PowerDisk, Stopped, StoppingDisk
+from ledger_place import BUDGET, OTHER, STEPS, TERMS, A, B, Place, new_place
 
 from metaward.errors import PrivacyError
 from metaward_client.privacy.ledger import Replay, RoundId, read_ledger

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from ledger_faults import TOY, A
+from ledger_place import TOY, A
 from ledger_site import Printed, answer
 
 from metaward import cli

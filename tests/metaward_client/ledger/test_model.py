@@ -13,20 +13,8 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from ledger_faults import (
-    BLOCK,
-    OTHER,
-    TERMS,
-    A,
-    B,
-    C,
-    Place,
-    PowerDisk,
-    Stopped,
-    cost,
-    memory_of,
-    new_place,
-)
+from ledger_faults import PowerDisk, Stopped
+from ledger_place import BLOCK, OTHER, TERMS, A, B, C, Place, cost, memory_of, new_place
 
 from metaward_client.privacy.ledger import BudgetExceeded, Replay, Reservation, RoundId
 from metaward_client.privacy.ledger.by_a_person import raise_budget

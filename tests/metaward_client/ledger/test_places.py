@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
-from ledger_faults import BUDGET, TERMS, TOY, A, FaultyDisk, Place, new_place, reserved
+from ledger_faults import FaultyDisk
+from ledger_place import BUDGET, TERMS, TOY, A, Place, new_place, reserved
 
 from metaward.errors import ConfigError, PrivacyError
 from metaward_client.privacy.ledger import Ledger, RoundId, read_ledger
@@ -189,7 +190,7 @@ def test_a_file_that_may_not_grow_releases_nothing(used: Place) -> None:
     """RLIMIT_FSIZE, which needs no root; in a process of its own."""
     script = (
         "import resource, signal, sys; sys.path.append(sys.argv[1])\n"
-        "from pathlib import Path; from ledger_faults import *\n"
+        "from pathlib import Path; from ledger_place import *\n"
         "place = Place(Path(sys.argv[2]), Path(sys.argv[3]))\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (place.file.stat().st_size + 100,) * 2)\n"

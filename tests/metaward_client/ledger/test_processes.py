@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from ledger_children import noted
-from ledger_faults import BUDGET, TERMS, A, Place
+from ledger_place import BUDGET, TERMS, A, Place
 
 from metaward.errors import PrivacyError
 from metaward_client.privacy.ledger import RoundId, durable, read_ledger, snapshot

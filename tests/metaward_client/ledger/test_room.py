@@ -9,19 +9,8 @@ from itertools import islice
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ledger_faults import (
-    BLOCK,
-    BUDGET,
-    TERMS,
-    TOY,
-    A,
-    B,
-    C,
-    CountingDisk,
-    Place,
-    cost,
-    toy_rounds_within,
-)
+from ledger_faults import CountingDisk
+from ledger_place import BLOCK, BUDGET, TERMS, TOY, A, B, C, Place, cost, toy_rounds_within
 
 from metaward_client.privacy.accountant import MOST_ROUNDS
 from metaward_client.privacy.ledger import BudgetExceeded, Ledger, RoundId

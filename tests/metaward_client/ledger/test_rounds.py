@@ -2,7 +2,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from ledger_faults import BLOCK, BUDGET, OTHER, TERMS, A, B, C, Place, memory_of, reserved
+from ledger_place import BLOCK, BUDGET, OTHER, TERMS, A, B, C, Place, memory_of, reserved
 
 from metaward.errors import PrivacyError
 from metaward_client.privacy.ledger import BudgetExceeded, Replay, RoundId, read_ledger

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ledger_faults import BUDGET, OTHER, TERMS, A, B, Place, new_place
+from ledger_place import BUDGET, OTHER, TERMS, A, B, Place, new_place
 from ledger_refusals import CHANGED, lines, refused, refused_to_open, write_lines
 
 from metaward.errors import PrivacyError
