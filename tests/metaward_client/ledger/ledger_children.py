@@ -16,6 +16,7 @@ sys.path.append(str(Path(__file__).parent))
 
 from ledger_faults import StoppingDisk
 from ledger_place import BUDGET, CHEAP, TERMS, A, Place, new_place
+from ledger_scenario import ANSWERS_KEPT, scenario
 
 from metaward.errors import PrivacyError
 from metaward_client.privacy.ledger import RoundId
@@ -42,9 +43,7 @@ def noted(log: Path) -> dict[RoundId, bytes]:
 
 
 def kill(folder: Path, torn: int, points: list[int]) -> None:
-    from test_crashes import scenario
-
-    state_module.REPLIES_KEPT = 2  # as in test_crashes.py
+    state_module.REPLIES_KEPT = ANSWERS_KEPT
     for at in points:
         home = folder / str(at)
         home.mkdir()

@@ -1,127 +1,33 @@
-"""Every effect on the disk is a point where the machine stops, loses power, or fails to write.
-
-One scenario: make a ledger, answer rounds of two studies, answer one again, remove an old answer.
-It is played once to count its effects, then once per effect with the fault there; then again on a
-sound disk to its end. The promises after each fault are in ``resumed_as_promised``.
-"""
+"""Every effect on the disk is a point where a process ends, or a disk fails to write."""
 
 import errno
 import itertools
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from ledger_children import noted
-from ledger_faults import CountingDisk, FaultyDisk, PowerDisk, Stopped, StoppingDisk
-from ledger_place import BUDGET, OTHER, STEPS, TERMS, A, B, Place, new_place
+from ledger_faults import FaultyDisk, Stopped, StoppingDisk
+from ledger_place import BUDGET, TERMS, A, Place
+from ledger_scenario import (
+    FIRST,
+    NEVER,
+    Seen,
+    fresh_places,
+    made_again_if_need_be,
+    points,
+    resumed_as_promised,
+    scenario,
+)
 
 from metaward.errors import PrivacyError
-from metaward_client.privacy.ledger import Replay, RoundId, read_ledger
-from metaward_client.privacy.ledger import state as state_module
-from metaward_client.privacy.ledger.durable import Disk
-from metaward_client.privacy.ledger.snapshot import verify_ledger
-from metaward_client.privacy.terms import GaussianStep
+from metaward_client.privacy.ledger import RoundId, read_ledger
 
-FIRST = [RoundId(A, 0), RoundId(A, 1)]
-SECOND = [RoundId(B, 0)]
-THIRD = [RoundId(A, 1), RoundId(A, 2)]
-SPENT = {GaussianStep(1.0, 0.5): 3 * STEPS, GaussianStep(2.0, 0.5): STEPS}
+pytestmark = pytest.mark.usefixtures("two_answers_are_kept")
+
 TORN = (0, 1, 200)
 """Bytes of a write that the machine stops in; an entry has some 500."""
-NEVER = 10**9
-READS = {"open", "read"}
-"""To stop before one of them is to stop after the effect before it."""
-
-Told = Callable[[RoundId, bytes], None]
-
-
-class Seen:
-    """What the outside has seen: it may never see another answer of the same round."""
-
-    def __init__(self) -> None:
-        self.sent: dict[RoundId, bytes] = {}
-
-    def told(self, round_: RoundId, reply: bytes) -> None:
-        assert self.sent.setdefault(round_, reply) == reply
-
-
-def scenario(place: Place, told: Told, disk: Disk | None = None) -> None:
-    if not place.file.exists():
-        place.create(disk)
-    place.play(FIRST, TERMS, disk, told)
-    place.play(SECOND, OTHER, disk, told)
-    place.play(THIRD, TERMS, disk, told)
-
-
-def resumed_as_promised(place: Place, seen: Seen) -> None:
-    """Go on after a fault, on a sound disk.
-
-    What was sent is charged and is answered with the same bytes; nothing that was spent is
-    forgotten; and at the end each round was charged once, whatever happened on the way.
-    """
-    before = dict(seen.sent)
-    with place.open() as ledger:
-        spent_before = ledger.state.spent
-        answered_long_ago = set()
-        for release in ledger.state.releases:
-            study = ledger.state.studies[release.round.study]
-            if release.commit and release.round.round_index not in study.kept():
-                answered_long_ago.add(release.round)
-            elif release.commit:
-                answer = ledger.reserve(release.round, study.terms, BUDGET)
-                assert isinstance(answer, Replay)
-                seen.told(release.round, answer.reply)
-        assert before.keys() <= {r.round for r in ledger.state.releases if r.commit}
-    place.play([r for r in FIRST if r not in answered_long_ago], TERMS, None, seen.told)
-    place.play(SECOND, OTHER, None, seen.told)
-    place.play(THIRD, TERMS, None, seen.told)
-    state = verify_ledger(place.ledger, place.witness, clock=place.clock)
-    assert state.spent == SPENT
-    assert all(count <= SPENT[step] for step, count in spent_before.items())
-    rounds = [release.round for release in state.releases]
-    assert sorted(rounds) == sorted({*FIRST, *SECOND, *THIRD})
-
-
-@pytest.fixture(autouse=True)
-def _two_answers_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that the scenario removes one."""
-    monkeypatch.setattr(state_module, "REPLIES_KEPT", 2)
-
-
-@pytest.fixture(scope="module")
-def effects(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The effects of the scenario, in order."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(state_module, "REPLIES_KEPT", 2)
-        disk = CountingDisk()
-        scenario(new_place(tmp_path_factory.mktemp("count"), made=False), Seen().told, disk)
-    return disk.effects
-
-
-def points(effects: list[str], torn: int = 0) -> list[int]:
-    """Return the numbers (from 1) of the effects to stop at; of writes only, to stop within."""
-    return [
-        at
-        for at, effect in enumerate(effects, start=1)
-        if effect == "write" or not (torn or effect in READS)
-    ]
-
-
-def fresh_places(folder: Path) -> Iterator[Place]:
-    number = 0
-    while True:
-        (folder / str(number)).mkdir()
-        yield new_place(folder / str(number), made=False)
-        number += 1
-
-
-def made_again_if_need_be(place: Place) -> None:
-    if not place.file.exists():
-        with pytest.raises(PrivacyError, match="it is missing"), place.open():
-            pass
-        place.create()
 
 
 def test_the_scenario_has_every_kind_of_effect(effects: list[str]) -> None:
@@ -158,95 +64,6 @@ def test_a_process_that_is_killed_before_any_effect_breaks_no_promise(
         seen.sent = noted(home / "sent")
         made_again_if_need_be(place)
         resumed_as_promised(place, seen)
-
-
-@pytest.mark.parametrize(
-    ("names", "content"),
-    [
-        ("none", "none"),
-        ("newest", "none"),
-        *(
-            pytest.param(*case, marks=pytest.mark.slow)
-            for case in itertools.product(["all", "newest", "none"], ["all", "half", "none"])
-            if case not in {("none", "none"), ("newest", "none")}
-        ),
-    ],
-)
-def test_a_machine_that_loses_power_before_any_effect_breaks_no_promise(
-    tmp_path: Path, effects: list[str], names: str, content: str
-) -> None:
-    places = fresh_places(tmp_path)
-    for at in points(effects):
-        place, seen = next(places), Seen()
-        disk = PowerDisk(place.ledger.parent, at)
-        with pytest.raises(Stopped):
-            scenario(place, seen.told, disk)
-        disk.lose_power(names=names, content=content)
-        made_again_if_need_be(place)
-        resumed_as_promised(place, seen)
-
-
-@pytest.mark.parametrize("answers", [False, True])
-def test_power_lost_after_a_process_ended_and_another_went_on_breaks_no_promise(
-    tmp_path: Path, effects: list[str], answers: bool
-) -> None:
-    """What the first left in the cache counts for the second, and may still be lost.
-
-    The second opens the ledger; or makes it if need be, and answers a round.
-    """
-    places = fresh_places(tmp_path)
-    for at in points(effects):
-        place, seen = next(places), Seen()
-        disk = PowerDisk(place.ledger.parent, at, torn=200)
-        with pytest.raises(Stopped):
-            scenario(place, seen.told, disk)
-        disk.at = NEVER
-        unanswered = [r for r in (*FIRST, *SECOND, *THIRD) if r not in seen.sent]
-        if answers and unanswered:
-            if not place.file.exists():
-                place.create(disk)
-            terms = OTHER if unanswered[0].study == B else TERMS
-            place.play(unanswered[:1], terms, disk, seen.told)
-        elif place.file.exists():
-            with place.open(disk):
-                pass
-        disk.lose_power(names="none", content="none")
-        made_again_if_need_be(place)
-        resumed_as_promised(place, seen)
-
-
-@pytest.mark.parametrize("thorough", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_power_lost_while_another_process_goes_on_breaks_no_promise(
-    tmp_path: Path, effects: list[str], thorough: bool
-) -> None:
-    """The first process ends at any effect, the second loses power at any.
-
-    Quickly: at those of one charge; thoroughly: at every fifth of all.
-    """
-    places = fresh_places(tmp_path)
-    renames = [at for at in points(effects) if effects[at - 1] == "rename"]
-    one_charge = [at for at in points(effects) if renames[7] < at <= renames[8] + 1]
-    for at in points(effects)[::5] if thorough else one_charge:
-        for again in itertools.count(1):
-            place, seen = next(places), Seen()
-            disk = PowerDisk(place.ledger.parent, at, torn=200)
-            with pytest.raises(Stopped):
-                scenario(place, seen.told, disk)
-            unanswered = [r for r in (*FIRST, *SECOND, *THIRD) if r not in seen.sent]
-            if not place.file.exists() or not unanswered:
-                break
-            disk.at = len(disk.effects) + again
-            try:
-                terms = OTHER if unanswered[0].study == B else TERMS
-                place.play(unanswered[:1], terms, disk, seen.told)
-            except Stopped:
-                if disk.effects[-1] in READS:
-                    continue
-                disk.lose_power(names="none", content="none")
-                made_again_if_need_be(place)
-                resumed_as_promised(place, seen)
-            else:
-                break
 
 
 @pytest.mark.parametrize(
