@@ -1,32 +1,14 @@
 """A whole simulation: every file is written, and equal seeds give equal bytes."""
 
 import json
-import os
-import shutil
-import signal
-import subprocess
-import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 
 from metaward.model_artefact import load_model
 from metaward_client.privacy.policy import BlockPolicy, read_policy_file
-from tiny_run import (
-    METAWARD,
-    ROUNDS,
-    TinyRun,
-    everything_in,
-    figures,
-    metaward,
-    simulate_tiny,
-    weights,
-    write_scenario,
-)
-
-KILLED_WITHIN_S = 120.0
+from tiny_run import ROUNDS, TinyRun, everything_in, figures, simulate_tiny, weights
 
 
 @pytest.fixture(scope="module")
@@ -164,72 +146,6 @@ def test_the_model_that_was_trained_is_not_the_one_it_started_from(tiny_run: Tin
     assert any((artefact.theta[name] != leaf).any() for name, leaf in untrained.items())
 
 
-def start(scenario: Path, out: Path) -> "subprocess.Popen[bytes]":
-    """Start a simulation in a process group of its own."""
-    with Path(os.devnull).open("wb") as nowhere, (out.parent / "err").open("wb") as err:
-        return subprocess.Popen(
-            [METAWARD, "simulate", scenario, "--out", out],
-            stdout=nowhere,
-            stderr=err,
-            start_new_session=True,
-        )
-
-
-def wait_for_a_round(run: Path, process: "subprocess.Popen[bytes]") -> None:
-    """Return as soon as one round is closed."""
-    until = time.monotonic() + KILLED_WITHIN_S
-    rounds = run / "rounds.jsonl"
-    while not (rounds.exists() and rounds.stat().st_size):
-        assert process.poll() is None, "the simulation ended before its first round"
-        assert time.monotonic() < until
-        time.sleep(0.002)
-
-
-def test_killed_while_training_and_resumed_it_ends_at_the_same_bytes(
-    tiny_run: TinyRun, tmp_path: Path
-) -> None:
-    out = tmp_path / "run"
-    process = start(write_scenario(tmp_path / "tiny.yaml"), out)
-    try:
-        wait_for_a_round(out, process)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    assert not (out / "model").exists()
-    n_closed = len((out / "rounds.jsonl").read_text().splitlines())
-    assert 1 <= n_closed < ROUNDS
-
-    resumed = metaward("simulate", "--resume", out, "--json")
-    assert resumed.code == 0, resumed.err
-    assert weights(out) == weights(tiny_run.path)
-    assert [row["round_index"] for row in json.loads(resumed.out)["training"]] == list(
-        range(ROUNDS)
-    )
-    one, other = figures(tiny_run.report), figures(json.loads(resumed.out))
-    assert other["evaluation"] == one["evaluation"]
-    assert other["comparison"] == one["comparison"]
-
-
-@pytest.mark.slow
-def test_ctrl_c_says_how_to_go_on_and_going_on_works(tmp_path: Path, tiny_run: TinyRun) -> None:
-    out = tmp_path / "run"
-    process = start(write_scenario(tmp_path / "tiny.yaml"), out)
-    try:
-        wait_for_a_round(out, process)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
-        assert process.wait(timeout=60) == 130
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    err = (tmp_path / "err").read_text()
-    assert f"Go on with:  metaward simulate --resume {out}" in err
-    assert err.endswith("Interrupted.\n")
-    assert "Traceback" not in err
-    assert metaward("simulate", "--resume", out).code == 0
-    assert weights(out) == weights(tiny_run.path)
-
-
 def test_a_second_run_into_the_same_folder_is_refused_and_changes_nothing(
     tiny_run: TinyRun,
 ) -> None:
@@ -240,66 +156,6 @@ def test_a_second_run_into_the_same_folder_is_refused_and_changes_nothing(
     assert "--out" in refused.err
     assert refused.out == ""
     assert everything_in(tiny_run.path) == before
-
-
-def test_a_run_begins_from_the_model_of_another_and_compares_itself_with_it(
-    tiny_run: TinyRun, tmp_path: Path
-) -> None:
-    """Also where that model is gone when the run is resumed: the run has kept it."""
-    first = load_model(tiny_run.path / "model")
-    source = tmp_path / "source"
-    shutil.copytree(tiny_run.path / "model", source)
-    baselines = {"methods": ["start", "fedavg", "fedadam"]}
-    run = simulate_tiny(tmp_path / "run", start=str(source), rounds=2, baselines=baselines, seed=4)
-    assert run.code == 0, run.err
-    began = json.loads((run.path / "rounds.jsonl").read_text().splitlines()[0])
-    assert began["round_index"] == 0
-    scenario = yaml.safe_load((run.path / "config.yaml").read_text())["scenario"]
-    assert scenario["start_sha256"] == first.card.parameters_sha256
-    assert weights(run.path)["start"] == weights(tiny_run.path)["model"]
-    models = weights(run.path)
-    assert models["baselines/fedavg"] != models["baselines/fedadam"]
-    for name in ("model", "baselines/fedavg", "baselines/fedadam"):
-        card = load_model(run.path / name).card
-        assert card.privacy.start is not None
-        assert card.privacy.start.parameters_sha256 == first.card.parameters_sha256
-    assert "Training began from the model of study tiny" in " ".join(run.out.split())
-    assert "Training began from the model of study tiny" in (run.path / "report.html").read_text()
-    assert {method["name"] for method in run.report["methods"]} == {
-        "meta",
-        "start",
-        "fedavg",
-        "fedadam",
-    }
-    shutil.rmtree(source)
-    resumed = metaward("simulate", "--resume", run.path)
-    assert resumed.code == 0, resumed.err
-
-
-def test_a_run_from_a_model_goes_on_where_that_model_stood(
-    tiny_run: TinyRun, tmp_path: Path
-) -> None:
-    """An outer step of next to nothing leaves the start as it was."""
-    still = {"name": "sgd", "step_size": 1e-12}
-    run = simulate_tiny(
-        tmp_path / "run",
-        "--start",
-        str(tiny_run.path),
-        rounds=1,
-        outer=still,
-        baselines={"methods": []},
-    )
-    assert run.code == 0, run.err
-    start, end = load_model(tiny_run.path / "model").theta, load_model(run.path / "model").theta
-    for name, leaf in start.items():
-        np.testing.assert_allclose(end[name], leaf, rtol=0, atol=1e-6)
-
-
-def test_a_start_that_is_no_model_leaves_no_run_behind(tmp_path: Path) -> None:
-    run = simulate_tiny(tmp_path / "run", "--start", str(tmp_path / "nothing"))
-    assert run.code == 2
-    assert "a model artefact" in run.err
-    assert not run.path.exists()
 
 
 def test_under_block_release_each_method_has_the_blocks_that_suit_its_own_learner(
