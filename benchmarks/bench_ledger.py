@@ -24,7 +24,7 @@ from figures import save
 from metaward_client.privacy.ledger import Ledger, Replay, RoundId, read_ledger
 from metaward_client.privacy.ledger.chain import Kind
 from metaward_client.privacy.ledger.clock import utc_now
-from metaward_client.privacy.ledger.durable import Disk
+from metaward_client.privacy.ledger.disk import Disk
 from metaward_client.privacy.ledger.journal import open_journal
 from metaward_client.privacy.ledger.snapshot import verify_ledger
 from metaward_client.privacy.terms import Budget, Terms

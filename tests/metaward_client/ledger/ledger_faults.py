@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from metaward_client.privacy.ledger.durable import Disk
+from metaward_client.privacy.ledger.disk import Disk
 
 
 @dataclass(frozen=True)

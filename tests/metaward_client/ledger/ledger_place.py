@@ -11,7 +11,7 @@ from pathlib import Path
 from ledger_faults import CountingDisk
 
 from metaward_client.privacy.ledger import Ledger, Replay, Reservation, RoundId
-from metaward_client.privacy.ledger.durable import Disk
+from metaward_client.privacy.ledger.disk import Disk
 from metaward_client.privacy.ledger.limits import Accountant
 from metaward_client.privacy.terms import Budget, Composition, Relation, Terms
 

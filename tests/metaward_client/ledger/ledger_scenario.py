@@ -13,7 +13,7 @@ from ledger_place import BUDGET, OTHER, STEPS, TERMS, A, B, Place, new_place
 
 from metaward.errors import PrivacyError
 from metaward_client.privacy.ledger import Replay, RoundId
-from metaward_client.privacy.ledger.durable import Disk
+from metaward_client.privacy.ledger.disk import Disk
 from metaward_client.privacy.ledger.snapshot import verify_ledger
 from metaward_client.privacy.terms import GaussianStep
 

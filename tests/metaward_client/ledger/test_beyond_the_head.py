@@ -6,7 +6,7 @@ from ledger_refusals import lines, refused
 
 from metaward_client.privacy.ledger import RoundId, read_ledger
 from metaward_client.privacy.ledger.chain import Entry, Head
-from metaward_client.privacy.ledger.durable import Disk
+from metaward_client.privacy.ledger.disk import Disk
 from metaward_client.privacy.ledger.snapshot import read_entries, verify_ledger
 from metaward_client.privacy.ledger.witness import open_witness
 

@@ -11,7 +11,7 @@ from ledger_place import BUDGET, TERMS, A, Place, new_place, reserved
 
 from metaward.errors import PrivacyError
 from metaward_client.privacy.ledger import Ledger, RoundId, read_ledger
-from metaward_client.privacy.ledger.durable import Disk
+from metaward_client.privacy.ledger.disk import Disk
 from metaward_client.privacy.ledger.snapshot import verify_ledger
 
 FIRST = RoundId(A, 0)

@@ -11,7 +11,7 @@ from ledger_refusals import refused
 from metaward.errors import ConfigError, PrivacyError
 from metaward_client.privacy.ledger import Ledger, RoundId, read_ledger
 from metaward_client.privacy.ledger.by_a_person import raise_budget
-from metaward_client.privacy.ledger.durable import Disk
+from metaward_client.privacy.ledger.disk import Disk
 from metaward_client.privacy.ledger.witness import default_witness
 from metaward_client.privacy.terms import Budget
 

@@ -18,7 +18,7 @@ from ledger_place import BLOCK, OTHER, TERMS, A, B, C, Place, cost, memory_of, n
 
 from metaward_client.privacy.ledger import BudgetExceeded, Replay, Reservation, RoundId
 from metaward_client.privacy.ledger.by_a_person import raise_budget
-from metaward_client.privacy.ledger.durable import Disk
+from metaward_client.privacy.ledger.disk import Disk
 from metaward_client.privacy.ledger.snapshot import verify_ledger
 from metaward_client.privacy.terms import Budget, Composition, Relation, Terms
 

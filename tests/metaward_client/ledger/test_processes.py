@@ -15,9 +15,9 @@ from ledger_children import noted
 from ledger_place import BUDGET, TERMS, A, Place
 
 from metaward.errors import PrivacyError
-from metaward_client.privacy.ledger import RoundId, durable, read_ledger, snapshot
+from metaward_client.privacy.ledger import RoundId, own_folder, read_ledger, snapshot
 from metaward_client.privacy.ledger import state as state_module
-from metaward_client.privacy.ledger.durable import Disk
+from metaward_client.privacy.ledger.disk import Disk
 from metaward_client.privacy.ledger.snapshot import verify_ledger
 
 CHILDREN = Path(__file__).with_name("ledger_children.py")
@@ -87,7 +87,7 @@ def test_a_ledger_that_is_replaced_while_a_process_waits_for_it_is_refused(
         (place.ledger / "other").replace(place.file)
         return next(tries)
 
-    monkeypatch.setattr(durable, "_try_lock", another_has_it_and_replaces_it)
+    monkeypatch.setattr(own_folder, "_try_lock", another_has_it_and_replaces_it)
     with pytest.raises(PrivacyError, match="another file was put"), place.open(wait_s=5):
         pass
 

@@ -8,7 +8,7 @@ from ledger_place import BUDGET, OTHER, TERMS, A, B, C, Place, memory_of, reserv
 
 from metaward.errors import PrivacyError
 from metaward_client.privacy.ledger import Replay, RoundId, read_ledger
-from metaward_client.privacy.ledger.durable import Disk
+from metaward_client.privacy.ledger.disk import Disk
 from metaward_client.privacy.ledger.limits import charge_to_json
 from metaward_client.privacy.terms import Budget, GaussianStep
 

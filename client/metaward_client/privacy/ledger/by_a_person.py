@@ -5,7 +5,7 @@ from pathlib import Path
 from metaward.errors import ConfigError
 from metaward_client.privacy.ledger.chain import Kind
 from metaward_client.privacy.ledger.clock import Clock, as_text, goes_back, utc_now
-from metaward_client.privacy.ledger.durable import Disk
+from metaward_client.privacy.ledger.disk import Disk
 from metaward_client.privacy.ledger.journal import open_journal
 from metaward_client.privacy.ledger.state import budget_payload
 from metaward_client.privacy.terms import Budget

@@ -11,8 +11,9 @@ from pathlib import Path
 from metaward.errors import PrivacyError
 from metaward_client.privacy.ledger.chain import BEFORE_ALL, Head, Kind, seal_entry
 from metaward_client.privacy.ledger.clock import Clock, as_text
-from metaward_client.privacy.ledger.durable import Disk, make_folder, open_folder
+from metaward_client.privacy.ledger.disk import Disk
 from metaward_client.privacy.ledger.journal import LEDGER_FILE, REPLIES_FOLDER, places
+from metaward_client.privacy.ledger.own_folder import make_folder, open_folder
 from metaward_client.privacy.ledger.refusals import BRING_BACK
 from metaward_client.privacy.ledger.state import open_payload
 from metaward_client.privacy.ledger.witness import HEAD, making_witness

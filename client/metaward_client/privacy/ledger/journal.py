@@ -16,7 +16,8 @@ from metaward.errors import ConfigError, PrivacyError
 from metaward_client.named_paths import real_path
 from metaward_client.privacy.ledger.chain import Chain, Head, Kind, read_chain, seal_entry
 from metaward_client.privacy.ledger.clock import Clock, as_text, require_clock, time_of_entry
-from metaward_client.privacy.ledger.durable import Disk, Folder, open_folder
+from metaward_client.privacy.ledger.disk import Disk
+from metaward_client.privacy.ledger.own_folder import Folder, open_folder
 from metaward_client.privacy.ledger.refusals import tampered
 from metaward_client.privacy.ledger.state import LedgerState, Payload
 from metaward_client.privacy.ledger.witness import (

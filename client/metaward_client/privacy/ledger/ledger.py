@@ -27,9 +27,10 @@ from metaward.errors import PrivacyError
 from metaward_client.privacy.ledger.chain import Kind
 from metaward_client.privacy.ledger.clock import Clock, utc_now
 from metaward_client.privacy.ledger.create import create_ledger
-from metaward_client.privacy.ledger.durable import Disk, open_folder
+from metaward_client.privacy.ledger.disk import Disk
 from metaward_client.privacy.ledger.journal import REPLIES_FOLDER, Journal, open_journal
 from metaward_client.privacy.ledger.limits import Accountant, accountant_of_record
+from metaward_client.privacy.ledger.own_folder import open_folder
 from metaward_client.privacy.ledger.replies import MEMORY, REPLY, Replies, file_name, stored
 from metaward_client.privacy.ledger.room import require_room
 from metaward_client.privacy.ledger.rounds import Replay, Reservation, RoundId

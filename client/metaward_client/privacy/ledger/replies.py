@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from metaward.errors import PrivacyError
-from metaward_client.privacy.ledger.durable import FRESH, Folder
+from metaward_client.privacy.ledger.own_folder import FRESH, Folder
 from metaward_client.privacy.ledger.refusals import BRING_BACK
 from metaward_client.privacy.ledger.rounds import RoundId
 from metaward_client.privacy.ledger.state import StudyRecord

@@ -12,8 +12,9 @@ from pathlib import Path
 from metaward.errors import PrivacyError
 from metaward_client.privacy.ledger.chain import Entry, Head, read_chain
 from metaward_client.privacy.ledger.clock import Clock, require_clock, utc_now
-from metaward_client.privacy.ledger.durable import Disk, open_folder
+from metaward_client.privacy.ledger.disk import Disk
 from metaward_client.privacy.ledger.journal import LEDGER_FILE, REPLIES_FOLDER, places
+from metaward_client.privacy.ledger.own_folder import open_folder
 from metaward_client.privacy.ledger.replies import Replies, stored
 from metaward_client.privacy.ledger.state import LedgerState
 from metaward_client.privacy.ledger.witness import HEAD, open_witness

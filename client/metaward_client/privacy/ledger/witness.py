@@ -20,7 +20,8 @@ from pathlib import Path
 from metaward.errors import ConfigError
 from metaward_client.named_paths import real_path
 from metaward_client.privacy.ledger.chain import Head
-from metaward_client.privacy.ledger.durable import Disk, Folder, open_folder
+from metaward_client.privacy.ledger.disk import Disk
+from metaward_client.privacy.ledger.own_folder import Folder, open_folder
 from metaward_client.privacy.ledger.refusals import tampered
 from metaward_client.privacy.ledger.sealing import BrokenSealError, seal, unseal
 
