@@ -5,7 +5,7 @@ compared with a paper is the learner together with its recipe. `quick` is made f
 on two cores, all rows together, most with half of the papers' filters, and makes one theta for all
 columns that it is scored in; `full` for some five hours, with the papers' filters and a theta
 for each number of shots (Reptile, which trains with ten: of ways; siamese networks: one for all).
-Memory-augmented networks, which know no other ways, have a theta for each 5-way column.
+Memory-augmented networks, which know no other ways, have one theta for both 5-way columns.
 MAML's steps and rates and the temperature of matching networks were chosen on validation
 characters, the last 172 of the 1,200; so were the ways and shots of siamese networks and the first
 heads of ANIL and Meta-SGD.
