@@ -146,7 +146,8 @@ def test_by_default_the_loss_is_the_cross_entropy_of_the_scores_against_mean_map
 
 def test_what_a_softmax_would_not_see_is_no_leaf() -> None:
     assert "learner.score.bias" in float64_theta(PAPER)[1]
-    assert "learner.score.bias" not in float64_theta(DEFAULT)[1]
+    for unseen_by in (DEFAULT, DEFAULT.model_copy(update={"loss": "margin"})):
+        assert "learner.score.bias" not in float64_theta(unseen_by)[1]
 
 
 def test_probabilities_are_what_the_relations_say_once_exactly_one_holds() -> None:
